@@ -1,0 +1,268 @@
+//! What a training run does, down to the last number.
+//!
+//! [`Settings`] are what somebody asked for: a flag, a line of a TOML file, a recipe; every field may be
+//! absent. [`Settings::resolve`] puts layers of them on top of each other (flags over `--config` file over recipe
+//! over defaults) and checks the result, a [`TrainConfig`] without gaps, which the run directory keeps.
+
+mod error;
+mod recipe;
+mod resolve;
+
+pub use error::ConfigError;
+pub use recipe::{RECIPES, Recipe};
+
+use crate::named::named_enum;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+named_enum! {
+    /// What is trained.
+    pub enum Method {
+        /// RRR-Net: the reduced backbone with its tail split into branches (method D).
+        Rrr = "rrr",
+        /// The reduced backbone with one tail of full width (method C).
+        Reduced = "reduced",
+        /// Classical fine-tuning of the whole backbone (method B).
+        Finetune = "finetune",
+        /// A linear probe: the whole backbone, only its classifier trained (method A).
+        Probe = "probe",
+        /// Fast geometric ensembling: copies of one branch along a cyclic learning rate.
+        Fge = "fge",
+    }
+}
+
+impl Method {
+    /// Whether the backbone is reduced to a stem and a tail (as against used whole).
+    pub fn is_reduced(self) -> bool {
+        matches!(self, Self::Rrr | Self::Reduced | Self::Fge)
+    }
+
+    /// Whether the method has a number of branches to choose.
+    pub fn has_branches(self) -> bool {
+        matches!(self, Self::Rrr | Self::Fge)
+    }
+}
+
+named_enum! {
+    /// How branches get their pretrained filters.
+    pub enum RecycleMode {
+        /// As published: filter by filter, batch norms fresh.
+        Paper = "paper",
+        /// Each branch is a real sub-network of the backbone, batch norms included.
+        Coherent = "coherent",
+    }
+}
+
+named_enum! {
+    /// How the learning rate moves over the steps.
+    pub enum ScheduleKind {
+        /// The same at every step.
+        Constant = "constant",
+        /// From `lr` down to zero along half a cosine.
+        Cosine = "cosine",
+    }
+}
+
+named_enum! {
+    /// What happens to a training image before the network sees it.
+    pub enum Augmentation {
+        /// Two of the paper's twelve operations, drawn at random.
+        Paper = "paper",
+        /// Resizing only.
+        None = "none",
+    }
+}
+
+named_enum! {
+    /// Which weights become the model.
+    pub enum Select {
+        /// Those at the end of training.
+        Last = "last",
+        /// Those with the best accuracy on the validation split.
+        Best = "best",
+    }
+}
+
+/// One layer of settings; absent fields are left to the layer below.
+///
+/// Field names are the keys of `--config` files and recipes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// See [`TrainConfig::data`].
+    pub data: Option<PathBuf>,
+    /// See [`TrainConfig::method`].
+    pub method: Option<Method>,
+    /// Name of the recipe that gives the settings nobody gave.
+    pub recipe: Option<String>,
+    /// See [`TrainConfig::backbone`].
+    pub backbone: Option<String>,
+    /// See [`TrainConfig::blocks`].
+    pub blocks: Option<Vec<usize>>,
+    /// See [`TrainConfig::split`].
+    pub split: Option<String>,
+    /// See [`TrainConfig::branches`].
+    pub branches: Option<usize>,
+    /// See [`TrainConfig::round_to`].
+    pub round_to: Option<usize>,
+    /// See [`TrainConfig::recycle`].
+    pub recycle: Option<RecycleMode>,
+    /// See [`TrainConfig::train_per_class`].
+    pub train_per_class: Option<usize>,
+    /// See [`TrainConfig::val_per_class`].
+    pub val_per_class: Option<usize>,
+    /// See [`TrainConfig::test_per_class`].
+    pub test_per_class: Option<usize>,
+    /// See [`TrainConfig::val_fraction`].
+    pub val_fraction: Option<f64>,
+    /// See [`TrainConfig::test_fraction`].
+    pub test_fraction: Option<f64>,
+    /// See [`TrainConfig::epochs`].
+    pub epochs: Option<usize>,
+    /// See [`TrainConfig::batch_size`].
+    pub batch_size: Option<usize>,
+    /// See [`TrainConfig::lr`].
+    pub lr: Option<f64>,
+    /// See [`TrainConfig::weight_decay`].
+    pub weight_decay: Option<f64>,
+    /// See [`TrainConfig::label_smoothing`].
+    pub label_smoothing: Option<f64>,
+    /// See [`TrainConfig::schedule`].
+    pub schedule: Option<ScheduleKind>,
+    /// See [`TrainConfig::ema_epochs`].
+    pub ema_epochs: Option<usize>,
+    /// See [`TrainConfig::ema_decay`].
+    pub ema_decay: Option<f64>,
+    /// See [`TrainConfig::warm_passes`].
+    pub warm_passes: Option<usize>,
+    /// See [`TrainConfig::augmentation`].
+    pub augmentation: Option<Augmentation>,
+    /// See [`TrainConfig::image_size`].
+    pub image_size: Option<usize>,
+    /// See [`TrainConfig::independent_batches`].
+    pub independent_batches: Option<bool>,
+    /// See [`TrainConfig::seed`].
+    pub seed: Option<u64>,
+    /// See [`TrainConfig::threads`].
+    pub threads: Option<usize>,
+    /// See [`TrainConfig::checkpoint_every`].
+    pub checkpoint_every: Option<usize>,
+    /// See [`TrainConfig::select`].
+    pub select: Option<Select>,
+    /// See [`TrainConfig::skip_bad`].
+    pub skip_bad: Option<bool>,
+    /// See [`TrainConfig::memory_budget_mib`].
+    pub memory_budget_mib: Option<u64>,
+}
+
+/// A complete training configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The dataset: a folder of class folders, a Meta-Album folder, or a CSV/TSV of path and label.
+    pub data: PathBuf,
+    /// What is trained.
+    pub method: Method,
+    /// The recipe that filled the gaps.
+    pub recipe: String,
+    /// Catalog name, file or folder of the pretrained backbone.
+    pub backbone: String,
+    /// Blocks kept of each of the four stages; absent where the method uses the whole backbone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<[usize; 4]>,
+    /// Where the branches begin: a block such as `layer3.0`, or its published index; absent likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Number of branches, or of copies for `fge`; absent where the method has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branches: Option<usize>,
+    /// Branch widths are multiples of this where given (hardware-friendly plans).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_to: Option<usize>,
+    /// How branches get their filters; absent where the backbone is used whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recycle: Option<RecycleMode>,
+    /// Training images per class; the rest where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_per_class: Option<usize>,
+    /// Validation images per class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_per_class: Option<usize>,
+    /// Test images per class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_per_class: Option<usize>,
+    /// Share of each class that is validation, in [0, 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_fraction: Option<f64>,
+    /// Share of each class that is test, in [0, 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_fraction: Option<f64>,
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images per optimiser step; the last batch of an epoch may be smaller.
+    pub batch_size: usize,
+    /// Learning rate of AdamW (at the start, where the schedule moves it).
+    pub lr: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Label smoothing of the cross-entropy, in [0, 1).
+    pub label_smoothing: f64,
+    /// How the learning rate moves.
+    pub schedule: ScheduleKind,
+    /// The exponential moving average runs over this many last epochs; 0 for none. The paper's is 60 of
+    /// 300; where nothing is said it is a fifth of the epochs, rounded up.
+    pub ema_epochs: usize,
+    /// Decay target of the exponential moving average.
+    pub ema_decay: f64,
+    /// Passes over the augmented training images that set the batch-norm statistics of the frozen stem.
+    pub warm_passes: usize,
+    /// Augmentation policy.
+    pub augmentation: Augmentation,
+    /// Side of the square images that the network sees, in pixels.
+    pub image_size: usize,
+    /// Every branch draws its own shuffled and augmented batches, as in the published code.
+    pub independent_batches: bool,
+    /// Seed of everything random: splits, shuffling, augmentation, filter selection, initial classifier.
+    pub seed: u64,
+    /// Threads, all of the machine's where absent. Never changes a result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Epochs between checkpoints; 0 to save only when interrupted and at the end.
+    pub checkpoint_every: usize,
+    /// Which weights become the model.
+    pub select: Select,
+    /// Leave unreadable images out instead of stopping.
+    pub skip_bad: bool,
+    /// Decoded images are kept in memory up to this size; beyond it they are read again every epoch.
+    pub memory_budget_mib: u64,
+}
+
+impl TrainConfig {
+    /// Number of branches of the finished model.
+    pub fn branch_count(&self) -> usize {
+        self.branches.unwrap_or(1)
+    }
+
+    /// Reads a resolved configuration, as a run directory keeps it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the file cannot be read or is not a complete configuration.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        recipe::parse_file(path)
+    }
+
+    /// The configuration as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is plain values, and its seed was checked to fit TOML")
+    }
+}
+
+impl Settings {
+    /// Reads a `--config` file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it cannot be read or has an unknown key or a value of the wrong kind.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        recipe::parse_file(path)
+    }
+}

@@ -1,0 +1,235 @@
+//! Layers of settings become one complete configuration.
+
+use super::{
+    Augmentation, ConfigError, Method, Recipe, RecycleMode, ScheduleKind, Select, Settings, TrainConfig,
+};
+
+const DEFAULT_RECIPE: &str = "fast";
+const DEFAULT_BACKBONE: &str = "resnet152";
+
+impl Settings {
+    /// These settings where given, else those of `base`.
+    pub fn over(self, base: Settings) -> Settings {
+        macro_rules! layered {
+            ($($field:ident)*) => { Settings { $($field: self.$field.or(base.$field)),* } };
+        }
+        layered!(
+            data method recipe backbone blocks split branches round_to recycle train_per_class val_per_class
+            test_per_class val_fraction test_fraction epochs batch_size lr weight_decay label_smoothing schedule
+            ema_epochs ema_decay warm_passes augmentation image_size independent_batches seed threads
+            checkpoint_every select skip_bad memory_budget_mib
+        )
+    }
+
+    /// Fills the gaps from the recipe and the defaults, and checks the result.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key that is missing, out of range or without meaning for the method.
+    pub fn resolve(self) -> Result<TrainConfig, ConfigError> {
+        let method = self.method.unwrap_or(Method::Rrr);
+        self.reject_meaningless(method)?;
+        let recipe = self.recipe.clone().unwrap_or_else(|| DEFAULT_RECIPE.into());
+        let s = self.over(Recipe::named(&recipe)?.for_method(method));
+        let epochs = s.epochs.unwrap_or(30);
+        let reduced = method.is_reduced();
+        let config = TrainConfig {
+            data: s.data.ok_or(ConfigError::Missing {
+                key: "data",
+                hint: "name the folder of images, or set `data` in the configuration file",
+            })?,
+            method,
+            recipe,
+            backbone: s.backbone.unwrap_or_else(|| DEFAULT_BACKBONE.into()),
+            blocks: reduced.then(|| four_stages(s.blocks)).transpose()?,
+            split: reduced.then(|| s.split.unwrap_or_else(|| "layer3.0".into())),
+            branches: method.has_branches().then(|| s.branches.unwrap_or(8)),
+            round_to: s.round_to.filter(|_| method.has_branches()),
+            recycle: reduced.then(|| s.recycle.unwrap_or(RecycleMode::Coherent)),
+            train_per_class: s.train_per_class,
+            val_per_class: s.val_per_class,
+            test_per_class: s.test_per_class,
+            val_fraction: s.val_fraction,
+            test_fraction: s.test_fraction,
+            epochs,
+            batch_size: s.batch_size.unwrap_or(32),
+            lr: s.lr.unwrap_or(1e-3),
+            weight_decay: s.weight_decay.unwrap_or(0.01),
+            label_smoothing: s.label_smoothing.unwrap_or(0.0),
+            schedule: match method {
+                Method::Fge => ScheduleKind::Constant,
+                _ => s.schedule.unwrap_or(ScheduleKind::Constant),
+            },
+            // The copies of `fge` are snapshots of the moving weights; averaging them first would undo the cycles.
+            ema_epochs: if method == Method::Fge { 0 } else { s.ema_epochs.unwrap_or(epochs.div_ceil(5)) },
+            ema_decay: s.ema_decay.unwrap_or(59.0 / 60.0),
+            warm_passes: if reduced { s.warm_passes.unwrap_or(10) } else { 0 },
+            augmentation: s.augmentation.unwrap_or(Augmentation::Paper),
+            image_size: s.image_size.unwrap_or(128),
+            independent_batches: s.independent_batches.unwrap_or(false),
+            seed: s.seed.unwrap_or(0),
+            threads: s.threads.filter(|n| *n > 0),
+            checkpoint_every: s.checkpoint_every.unwrap_or(5),
+            select: s.select.unwrap_or(Select::Last),
+            skip_bad: s.skip_bad.unwrap_or(false),
+            memory_budget_mib: s.memory_budget_mib.unwrap_or(2048),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What somebody set on purpose must have an effect. (A recipe may set more than a method uses.)
+    fn reject_meaningless(&self, method: Method) -> Result<(), ConfigError> {
+        let given = [
+            ("blocks", self.blocks.is_some(), method.is_reduced()),
+            ("split", self.split.is_some(), method.is_reduced()),
+            ("recycle", self.recycle.is_some(), method.is_reduced()),
+            ("warm_passes", self.warm_passes.is_some_and(|n| n > 0), method.is_reduced()),
+            ("branches", self.branches.is_some_and(|n| n != 1), method.has_branches()),
+            ("round_to", self.round_to.is_some(), method.has_branches()),
+            ("independent_batches", self.independent_batches == Some(true), method == Method::Rrr),
+            ("ema_epochs", self.ema_epochs.is_some_and(|n| n > 0), method != Method::Fge),
+            ("schedule", self.schedule.is_some_and(|s| s != ScheduleKind::Constant), method != Method::Fge),
+        ];
+        for (key, set, meaningful) in given {
+            if set && !meaningful {
+                let reason = match key {
+                    "blocks" | "split" | "recycle" | "warm_passes" => "it uses the whole backbone",
+                    "ema_epochs" => "its copies are snapshots of the moving weights",
+                    "schedule" => "it cycles its learning rate by itself",
+                    _ => "it trains a single branch",
+                };
+                return Err(ConfigError::NotForMethod { key, method, reason });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn four_stages(blocks: Option<Vec<usize>>) -> Result<[usize; 4], ConfigError> {
+    let blocks = blocks.unwrap_or_else(|| vec![1; 4]);
+    <[usize; 4]>::try_from(blocks).map_err(|given| ConfigError::Invalid {
+        key: "blocks",
+        value: format!("{given:?}"),
+        reason: "give one number for each of the four stages, such as 1,1,1,1".into(),
+    })
+}
+
+impl TrainConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let at_least_1 = "it must be at least 1";
+        let share = "it must be at least 0 and below 1";
+        let rules: [(&'static str, String, bool, &str); 14] = [
+            ("epochs", self.epochs.to_string(), self.epochs >= 1, at_least_1),
+            ("batch_size", self.batch_size.to_string(), self.batch_size >= 1, at_least_1),
+            (
+                "image_size",
+                self.image_size.to_string(),
+                (8..=4096).contains(&self.image_size),
+                "it must lie in 8..4096",
+            ),
+            ("lr", self.lr.to_string(), self.lr.is_finite() && self.lr > 0.0, "it must be a number above 0"),
+            (
+                "weight_decay",
+                self.weight_decay.to_string(),
+                self.weight_decay >= 0.0,
+                "it must not be negative",
+            ),
+            (
+                "label_smoothing",
+                self.label_smoothing.to_string(),
+                (0.0..1.0).contains(&self.label_smoothing),
+                share,
+            ),
+            ("ema_decay", self.ema_decay.to_string(), (0.0..1.0).contains(&self.ema_decay), share),
+            (
+                "ema_epochs",
+                self.ema_epochs.to_string(),
+                self.ema_epochs <= self.epochs,
+                "it must not be above the number of epochs",
+            ),
+            (
+                "branches",
+                self.branch_count().to_string(),
+                (1..=1024).contains(&self.branch_count()),
+                "it must lie in 1..1024",
+            ),
+            ("round_to", format!("{:?}", self.round_to), self.round_to != Some(0), at_least_1),
+            (
+                "train_per_class",
+                format!("{:?}", self.train_per_class),
+                self.train_per_class != Some(0),
+                at_least_1,
+            ),
+            ("val_fraction", format!("{:?}", self.val_fraction), in_share(self.val_fraction), share),
+            ("test_fraction", format!("{:?}", self.test_fraction), in_share(self.test_fraction), share),
+            ("seed", self.seed.to_string(), i64::try_from(self.seed).is_ok(), "it must be below 2^63"),
+        ];
+        for (key, value, ok, reason) in rules {
+            if !ok {
+                return Err(ConfigError::Invalid { key, value, reason: reason.into() });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn in_share(x: Option<f64>) -> bool {
+    x.is_none_or(|x| (0.0..1.0).contains(&x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn photos() -> Settings {
+        Settings { data: Some("photos".into()), ..Settings::default() }
+    }
+
+    #[test]
+    fn flags_win_over_file_over_recipe_over_default() {
+        let file = Settings { epochs: Some(7), batch_size: Some(16), ..photos() };
+        let flags = Settings { epochs: Some(3), recipe: Some("paper".into()), ..Settings::default() };
+        let c = flags.over(file).resolve().unwrap();
+        assert_eq!((c.epochs, c.batch_size, c.image_size), (3, 16, 128));
+        assert_eq!((c.schedule, c.warm_passes, c.seed), (ScheduleKind::Constant, 10, 0));
+    }
+
+    #[test]
+    fn the_paper_recipe_is_as_published() {
+        let c = Settings { recipe: Some("paper".into()), ..photos() }.resolve().unwrap();
+        assert_eq!((c.epochs, c.ema_epochs, c.batch_size, c.warm_passes), (300, 60, 32, 10));
+        assert_eq!((c.lr, c.weight_decay, c.ema_decay), (1e-3, 0.01, 59.0 / 60.0));
+        assert_eq!((c.blocks, c.branches, c.recycle), (Some([1; 4]), Some(8), Some(RecycleMode::Paper)));
+    }
+
+    #[test]
+    fn a_resolved_configuration_resolves_to_itself() {
+        for method in [Method::Rrr, Method::Reduced, Method::Finetune, Method::Probe, Method::Fge] {
+            let c = Settings { method: Some(method), ..photos() }.resolve().unwrap();
+            let again: Settings = toml::from_str(&c.to_toml()).unwrap();
+            assert_eq!(again.resolve().unwrap(), c, "{method}");
+        }
+    }
+
+    #[test]
+    fn settings_without_effect_are_refused() {
+        let s = Settings { method: Some(Method::Probe), branches: Some(4), ..photos() };
+        let text = s.resolve().unwrap_err().to_string();
+        assert_eq!(text, "branches has no meaning for method probe: it trains a single branch");
+    }
+
+    #[test]
+    fn values_out_of_range_name_their_key() {
+        for (s, key) in [
+            (Settings { epochs: Some(0), ..photos() }, "epochs"),
+            (Settings { lr: Some(f64::NAN), ..photos() }, "lr"),
+            (Settings { blocks: Some(vec![1, 1]), ..photos() }, "blocks"),
+            (Settings { epochs: Some(2), ema_epochs: Some(3), ..photos() }, "ema_epochs"),
+            (Settings { val_fraction: Some(1.0), ..photos() }, "val_fraction"),
+            (Settings { seed: Some(u64::MAX), ..photos() }, "seed"),
+        ] {
+            let text = s.resolve().unwrap_err().to_string();
+            assert!(text.starts_with(key), "{text}");
+        }
+    }
+}
