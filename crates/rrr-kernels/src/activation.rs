@@ -1,0 +1,125 @@
+//! Activations in blocked layout.
+
+use crate::{BLOCK, Buffer, blocks};
+
+/// `channels` x `height` x `width` values for each of `n` images, in the layout of the [crate docs](crate).
+#[derive(Clone, Default)]
+pub struct Activation {
+    data: Buffer,
+    channels: usize,
+    height: usize,
+    width: usize,
+    n: usize,
+}
+
+impl Activation {
+    /// All zeros.
+    pub fn zeros(channels: usize, height: usize, width: usize, n: usize) -> Self {
+        let mut a = Self { channels, height, width, ..Self::default() };
+        a.set_batch(n);
+        a
+    }
+
+    /// Changes the number of images; memory is reused where it suffices. The values are unspecified
+    /// afterwards, but for the zero rows.
+    pub fn set_batch(&mut self, n: usize) {
+        if n == self.n {
+            return;
+        }
+        self.n = n;
+        let needed = blocks(self.channels) * self.plane_len();
+        if self.data.len() < needed {
+            self.data = Buffer::zeros(needed);
+        } else {
+            for plane in self.planes_mut() {
+                let zero = plane.len() - BLOCK;
+                plane[zero..].fill(0.0);
+            }
+        }
+    }
+
+    /// Channels, without padding.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of images.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Pixels x images.
+    pub fn rows(&self) -> usize {
+        self.height * self.width * self.n
+    }
+
+    /// Floats in a plane, its zero row included.
+    pub fn plane_len(&self) -> usize {
+        (self.rows() + 1) * BLOCK
+    }
+
+    /// All planes.
+    pub fn data(&self) -> &[f32] {
+        &self.data[..blocks(self.channels) * self.plane_len()]
+    }
+
+    /// All planes.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        let len = blocks(self.channels) * self.plane_len();
+        &mut self.data[..len]
+    }
+
+    /// The planes, one per block of 16 channels.
+    pub fn planes(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.data().chunks_exact(self.plane_len())
+    }
+
+    /// The planes, one per block of 16 channels.
+    pub fn planes_mut(&mut self) -> impl ExactSizeIterator<Item = &mut [f32]> {
+        let len = self.plane_len();
+        self.data_mut().chunks_exact_mut(len)
+    }
+
+    /// Values in PyTorch's order, `[n][channels][height][width]`.
+    pub fn to_nchw(&self) -> Vec<f32> {
+        let pixels = self.height * self.width;
+        let mut out = vec![0.0; self.n * self.channels * pixels];
+        for i in 0..self.n {
+            for c in 0..self.channels {
+                let plane = &self.data()[c / BLOCK * self.plane_len()..];
+                for p in 0..pixels {
+                    out[(i * self.channels + c) * pixels + p] = plane[(p * self.n + i) * BLOCK + c % BLOCK];
+                }
+            }
+        }
+        out
+    }
+
+    /// Sets the values from PyTorch's order, `[n][channels][height][width]`.
+    ///
+    /// # Panics
+    /// If `values` has another length.
+    pub fn set_nchw(&mut self, values: &[f32]) {
+        let pixels = self.height * self.width;
+        assert_eq!(values.len(), self.n * self.channels * pixels, "wrong number of values");
+        let (channels, n, plane_len) = (self.channels, self.n, self.plane_len());
+        for i in 0..n {
+            for c in 0..channels {
+                let plane = &mut self.data[c / BLOCK * plane_len..];
+                for p in 0..pixels {
+                    plane[(p * n + i) * BLOCK + c % BLOCK] = values[(i * channels + c) * pixels + p];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Convolutions: geometry, weight packing, forward and both gradients.
+
+use crate::micro::{BLOCK, GradTile, Micro, Run};
+use crate::pool::Pool;
+use crate::rows::{RowsDims, RowsGeometry, RowsJob, RowsPlan, run};
+use crate::{Isa, blocks};
+use std::sync::Arc;
+
+/// Rows that a weight gradient sums at a time, so that both operands stay in the first-level cache.
+const CHUNK_ROWS: usize = 128;
+
+/// Input channel blocks of one weight-gradient task.
+const GRAD_BLOCKS: usize = 8;
+
+/// Below this many images, rows on padding read zeros instead of being computed apart: the pixels of a few
+/// images would make tiles too small to be worth it.
+const MIN_BATCH_TO_SKIP_PADDING: usize = 4;
+
+/// The kernels and threads to compute with.
+#[derive(Clone)]
+pub struct Compute {
+    micro: Micro,
+    pool: Arc<Pool>,
+}
+
+impl Compute {
+    /// The active instruction set ([`Isa::active`]) on a pool's threads.
+    pub fn new(pool: Arc<Pool>) -> Self {
+        Self::with_isa(pool, Isa::active()).expect("the active instruction set is available")
+    }
+
+    /// A given instruction set, or `None` if this CPU lacks it.
+    pub fn with_isa(pool: Arc<Pool>, isa: Isa) -> Option<Self> {
+        Some(Self { micro: Micro::new(isa)?, pool })
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.micro.isa()
+    }
+
+    /// The threads.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+}
+
+/// A square convolution without bias, padded by half its kernel.
+///
+/// Packed weights are `[cout / 16][tap][k][16]`: a tap is a kernel position and `k` runs over the input
+/// channels (padded to 16) of a blocked [`Activation`](crate::Activation); for an RGB image a tap is a
+/// kernel row and `k` runs over its `kernel * 3` values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv {
+    cin: usize,
+    cout: usize,
+    kernel: usize,
+    stride: usize,
+    rgb: bool,
+}
+
+impl Conv {
+    /// A convolution of blocked activations; `kernel` is 1 or 3.
+    pub fn new(cin: usize, cout: usize, kernel: usize, stride: usize) -> Self {
+        assert!(kernel == 1 || kernel == 3, "kernel must be 1 or 3");
+        Self { cin, cout, kernel, stride, rgb: false }
+    }
+
+    /// The 7x7/2 convolution of an RGB image, `[n][height + 6][width + 6][3]` with its zero padding.
+    pub fn image(cout: usize) -> Self {
+        Self { cin: 3, cout, kernel: 7, stride: 2, rgb: true }
+    }
+
+    /// Input channels.
+    pub fn cin(&self) -> usize {
+        self.cin
+    }
+
+    /// Output channels.
+    pub fn cout(&self) -> usize {
+        self.cout
+    }
+
+    /// Output size for an input size (height or width).
+    pub fn output_size(&self, size: usize) -> usize {
+        (size + 2 * (self.kernel / 2) - self.kernel) / self.stride + 1
+    }
+
+    fn taps(&self) -> usize {
+        if self.rgb { self.kernel } else { self.kernel * self.kernel }
+    }
+
+    /// Values of `k` per tap.
+    fn k(&self) -> usize {
+        if self.rgb { self.kernel * 3 } else { blocks(self.cin) * BLOCK }
+    }
+
+    /// Number of packed weights, padding included.
+    pub fn packed_len(&self) -> usize {
+        blocks(self.cout) * self.taps() * self.k() * BLOCK
+    }
+
+    /// Number of weights packed for [`ConvPlan::grad_input`].
+    pub fn transposed_len(&self) -> usize {
+        blocks(self.cin) * self.taps() * blocks(self.cout) * BLOCK * BLOCK
+    }
+
+    /// Position of PyTorch's weight `[o][i][y][x]` among the packed ones.
+    fn packed_index(&self, o: usize, i: usize, y: usize, x: usize) -> usize {
+        let (tap, k) = if self.rgb { (y, x * 3 + i) } else { (y * self.kernel + x, i) };
+        ((o / BLOCK * self.taps() + tap) * self.k() + k) * BLOCK + o % BLOCK
+    }
+
+    fn indices(&self) -> impl Iterator<Item = usize> + '_ {
+        let size = self.kernel;
+        (0..self.cout).flat_map(move |o| {
+            (0..self.cin).flat_map(move |i| {
+                (0..size * size).map(move |yx| self.packed_index(o, i, yx / size, yx % size))
+            })
+        })
+    }
+
+    /// Packs weights from PyTorch's order, `[cout][cin][kernel][kernel]`.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        assert_eq!(
+            weights.len(),
+            self.cout * self.cin * self.kernel * self.kernel,
+            "wrong number of weights"
+        );
+        assert_eq!(packed.len(), self.packed_len());
+        packed.fill(0.0);
+        for (at, &w) in self.indices().zip(weights) {
+            packed[at] = w;
+        }
+    }
+
+    /// The inverse of [`Conv::pack`].
+    ///
+    /// # Panics
+    /// If the length is wrong.
+    pub fn unpack(&self, packed: &[f32]) -> Vec<f32> {
+        assert_eq!(packed.len(), self.packed_len());
+        self.indices().map(|at| packed[at]).collect()
+    }
+
+    /// Repacks weights for [`ConvPlan::grad_input`], as `[cin / 16][tap][cout, padded][16]`.
+    ///
+    /// # Panics
+    /// If a length is wrong, or for the image convolution.
+    pub fn transpose(&self, packed: &[f32], transposed: &mut [f32]) {
+        assert!(!self.rgb, "an image needs no gradient");
+        assert_eq!(packed.len(), self.packed_len());
+        assert_eq!(transposed.len(), self.transposed_len());
+        let (ib, ob, taps) = (blocks(self.cin), blocks(self.cout), self.taps());
+        let (packed, _) = packed.as_chunks::<{ BLOCK * BLOCK }>();
+        let (transposed, _) = transposed.as_chunks_mut::<{ BLOCK * BLOCK }>();
+        for o in 0..ob {
+            for tap in 0..taps {
+                for i in 0..ib {
+                    let from = &packed[(o * taps + tap) * ib + i];
+                    let to = &mut transposed[(i * taps + tap) * ob + o];
+                    for r in 0..BLOCK {
+                        for c in 0..BLOCK {
+                            to[c * BLOCK + r] = from[r * BLOCK + c];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One weight gradient: `dw = x^T dy`.
+pub struct GradWeight<'a> {
+    /// Input planes.
+    pub x: &'a [f32],
+    /// Gradient of the output planes.
+    pub dy: &'a [f32],
+    /// Gradient of the packed weights; overwritten.
+    pub dw: &'a mut [f32],
+}
+
+/// A [`Conv`] on inputs of one size: everything about its loops that does not depend on values.
+pub struct ConvPlan {
+    conv: Conv,
+    out: (usize, usize),
+    n: usize,
+    compute: Compute,
+    x_plane: usize,
+    y_plane: usize,
+    forward: RowsPlan,
+    /// For [`ConvPlan::grad_input`]; absent for an image.
+    backward: Option<RowsPlan>,
+    /// Per tap, runs cut at multiples of `CHUNK_ROWS` output rows.
+    runs: Vec<Vec<Run>>,
+    x_stride: usize,
+}
+
+impl ConvPlan {
+    /// Plans `conv` for `n` images of `height` x `width`; `gradients` prepares the backward passes too.
+    pub fn new(
+        conv: Conv,
+        (height, width): (usize, usize),
+        n: usize,
+        gradients: bool,
+        compute: &Compute,
+    ) -> Self {
+        assert!(n > 0 && height > 0 && width > 0, "empty input");
+        let pad = conv.kernel / 2;
+        let out = (conv.output_size(height), conv.output_size(width));
+        let kernel = conv.kernel;
+        let x_plane = (height * width * n + 1) * BLOCK;
+        let y_plane = (out.0 * out.1 * n + 1) * BLOCK;
+        let padded_width = width + 2 * pad;
+        let image_stride = if conv.rgb { (height + 2 * pad) * padded_width * 3 } else { BLOCK };
+        // Input pixel under a tap of an output pixel.
+        let under = |pixel: usize, tap: usize| -> Option<(usize, usize)> {
+            let y = (pixel / out.1 * conv.stride + tap / kernel).checked_sub(pad)?;
+            let x = (pixel % out.1 * conv.stride + tap % kernel).checked_sub(pad)?;
+            (y < height && x < width).then_some((y, x))
+        };
+        let src = |pixel: usize, tap: usize| -> Option<usize> {
+            if conv.rgb {
+                let (y, x) = (pixel / out.1 * conv.stride + tap, pixel % out.1 * conv.stride);
+                return Some((y * padded_width + x) * 3);
+            }
+            under(pixel, tap).map(|(y, x)| (y * width + x) * n * BLOCK)
+        };
+        let pixels = out.0 * out.1;
+        let max_rows = compute.micro.max_rows();
+        let forward = RowsPlan::new(
+            &RowsGeometry {
+                n,
+                pixels,
+                taps: conv.taps(),
+                src: &src,
+                image_stride,
+                zero_row: if conv.rgb { 0 } else { x_plane - BLOCK },
+                skip_padding: n >= MIN_BATCH_TO_SKIP_PADDING,
+            },
+            max_rows,
+        );
+        let backward = (gradients && !conv.rgb).then(|| {
+            // Output pixel whose tap lies on an input pixel.
+            let over = |pixel: usize, tap: usize| -> Option<usize> {
+                let y = (pixel / width + pad).checked_sub(tap / kernel)?;
+                let x = (pixel % width + pad).checked_sub(tap % kernel)?;
+                let on_grid = y % conv.stride == 0 && x % conv.stride == 0;
+                let (y, x) = (y / conv.stride, x / conv.stride);
+                (on_grid && y < out.0 && x < out.1).then_some((y * out.1 + x) * n * BLOCK)
+            };
+            let geometry = RowsGeometry {
+                n,
+                pixels: height * width,
+                taps: conv.taps(),
+                src: &over,
+                image_stride: BLOCK,
+                zero_row: y_plane - BLOCK,
+                skip_padding: true,
+            };
+            RowsPlan::new(&geometry, max_rows)
+        });
+        let x_stride = if conv.rgb { image_stride } else { BLOCK };
+        let runs = if gradients {
+            (0..conv.taps()).map(|tap| grad_runs(pixels, n, x_stride, &|p| src(p, tap))).collect()
+        } else {
+            Vec::new()
+        };
+        let x_plane = if conv.rgb { n * image_stride } else { x_plane };
+        Self { conv, out, n, compute: compute.clone(), x_plane, y_plane, forward, backward, runs, x_stride }
+    }
+
+    /// The convolution.
+    pub fn conv(&self) -> Conv {
+        self.conv
+    }
+
+    /// Height and width of the output.
+    pub fn output(&self) -> (usize, usize) {
+        self.out
+    }
+
+    /// Number of images.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// `y = x * w` for every job, in parallel.
+    ///
+    /// # Panics
+    /// If a slice of a job has the wrong length.
+    pub fn forward(&self, jobs: &mut [RowsJob<'_>]) {
+        let k = self.conv.k();
+        let a_block = if self.conv.rgb { BLOCK } else { self.x_plane };
+        let dims = RowsDims {
+            k_blocks: k / BLOCK,
+            k_tail: k % BLOCK,
+            a_block,
+            panels: blocks(self.conv.cout),
+            c_plane: self.y_plane,
+        };
+        run(self.compute.micro, &self.compute.pool, &self.forward, &dims, jobs);
+    }
+
+    /// Gradient of the input, for every job in parallel: `x` is the output's gradient, `w` the weights of
+    /// [`Conv::transpose`], `y` the input's gradient.
+    ///
+    /// # Panics
+    /// If a slice of a job has the wrong length, or the plan was made without gradients.
+    pub fn grad_input(&self, jobs: &mut [RowsJob<'_>]) {
+        let plan = self.backward.as_ref().expect("planned with gradients");
+        let dims = RowsDims {
+            k_blocks: blocks(self.conv.cout),
+            k_tail: 0,
+            a_block: self.y_plane,
+            panels: blocks(self.conv.cin),
+            c_plane: self.x_plane,
+        };
+        run(self.compute.micro, &self.compute.pool, plan, &dims, jobs);
+    }
+
+    /// Gradient of the packed weights, for every job in parallel.
+    ///
+    /// # Panics
+    /// If a slice of a job has the wrong length, or the plan was made without gradients.
+    pub fn grad_weight(&self, jobs: &mut [GradWeight<'_>]) {
+        assert!(!self.runs.is_empty(), "planned with gradients");
+        let (panels, taps, k) = (blocks(self.conv.cout), self.conv.taps(), self.conv.k());
+        let k_blocks = k.div_ceil(BLOCK);
+        let groups = k_blocks.div_ceil(GRAD_BLOCKS);
+        for job in jobs.iter() {
+            let x_len = if self.conv.rgb { self.x_plane } else { k_blocks * self.x_plane };
+            assert!(job.x.len() >= x_len, "input too small");
+            assert!(job.dy.len() >= panels * self.y_plane, "output gradient too small");
+            assert_eq!(job.dw.len(), self.conv.packed_len(), "weight gradient of another shape");
+        }
+        let inputs: Vec<(&[f32], &[f32])> = jobs.iter().map(|j| (j.x, j.dy)).collect();
+        // Pieces `[job][panel][tap][group]` of the gradients, in memory order.
+        let pieces = jobs.iter_mut().flat_map(|job| {
+            job.dw.chunks_exact_mut(k * BLOCK).flat_map(|tap| tap.chunks_mut(GRAD_BLOCKS * BLOCK * BLOCK))
+        });
+        let micro = self.compute.micro;
+        self.compute.pool.for_each(pieces, |index, dw| {
+            let (rest, group) = (index / groups, index % groups);
+            let (rest, tap) = (rest / taps, rest % taps);
+            let (job, panel) = (rest / panels, rest % panels);
+            let (x, dy) = inputs[job];
+            let dy = &dy[panel * self.y_plane..];
+            dw.fill(0.0);
+            let mut runs = self.runs[tap].as_slice();
+            while let Some(first) = runs.first() {
+                let chunk = |run: &Run| run.dy as usize / (CHUNK_ROWS * BLOCK);
+                let len = runs.iter().take_while(|r| chunk(r) == chunk(first)).count();
+                let (now, later) = runs.split_at(len);
+                runs = later;
+                for (b, dw) in dw.chunks_mut(BLOCK * BLOCK).enumerate() {
+                    let block = group * GRAD_BLOCKS + b;
+                    let x_block = if self.conv.rgb { block * BLOCK } else { block * self.x_plane };
+                    let channels = dw.len() / BLOCK;
+                    let tiles = channels.div_ceil(micro.max_grad_rows());
+                    for t in 0..tiles {
+                        let (from, to) = (channels * t / tiles, channels * (t + 1) / tiles);
+                        // SAFETY: the runs stay within a plane of `x` and `dy` (or within the padded
+                        // images), whose lengths were checked above; `dw` holds `channels` rows of 16.
+                        unsafe {
+                            let tile = GradTile {
+                                runs: now,
+                                x: x.as_ptr().add(x_block + from),
+                                x_stride: self.x_stride,
+                                dy: dy.as_ptr(),
+                                dw: dw.as_mut_ptr().add(from * BLOCK),
+                            };
+                            micro.grad(to - from, &tile);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Runs of output rows whose input rows lie `x_stride` floats apart, for one tap.
+fn grad_runs(pixels: usize, n: usize, x_stride: usize, src: &dyn Fn(usize) -> Option<usize>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let to_u32 = |v: usize| u32::try_from(v).expect("activation too large");
+    for pixel in 0..pixels {
+        let Some(mut x) = src(pixel) else { continue };
+        let mut row = pixel * n;
+        let end = row + n;
+        while row < end {
+            let len = (CHUNK_ROWS - row % CHUNK_ROWS).min(end - row);
+            let joins = |r: &Run| {
+                row % CHUNK_ROWS != 0
+                    && r.x as usize + r.len as usize * x_stride == x
+                    && r.dy as usize + r.len as usize * BLOCK == row * BLOCK
+            };
+            match runs.last_mut() {
+                Some(last) if joins(last) => last.len += len as u32,
+                _ => runs.push(Run { x: to_u32(x), dy: to_u32(row * BLOCK), len: len as u32 }),
+            }
+            row += len;
+            x += len * x_stride;
+        }
+    }
+    runs
+}

@@ -1,0 +1,124 @@
+//! Instruction sets: detection at run time and dispatch.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+/// An instruction set that the kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// x86-64 with AVX-512 F, VL, BW and DQ.
+    Avx512,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// AArch64 with NEON.
+    Neon,
+    /// Any CPU, left to the compiler.
+    Portable,
+}
+
+impl Isa {
+    /// All instruction sets, fastest first.
+    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+
+    /// Whether this CPU (and operating system) can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                    && std::arch::is_x86_feature_detected!("avx512bw")
+                    && std::arch::is_x86_feature_detected!("avx512dq")
+                    && Isa::Avx2.is_available()
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            Isa::Portable => true,
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+
+    /// Every instruction set that this CPU can run, fastest first.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The instruction set in use: the fastest available, or the one named by the environment variable
+    /// `RRR_ISA` (`avx512`, `avx2`, `neon` or `portable`).
+    ///
+    /// # Panics
+    /// If `RRR_ISA` names an unknown instruction set or one that this CPU lacks.
+    pub fn active() -> Isa {
+        static ACTIVE: OnceLock<Isa> = OnceLock::new();
+        *ACTIVE.get_or_init(|| match std::env::var("RRR_ISA") {
+            Ok(name) => {
+                let isa: Isa = name.parse().unwrap_or_else(|e| panic!("RRR_ISA: {e}"));
+                assert!(isa.is_available(), "RRR_ISA: this CPU does not support {isa}");
+                isa
+            }
+            Err(_) => Self::available().next().unwrap_or(Isa::Portable),
+        })
+    }
+
+    /// Runs `f` compiled for this instruction set: the compiler may use its instructions in everything that
+    /// is inlined into `f`.
+    ///
+    /// # Panics
+    /// If the CPU lacks the instruction set.
+    #[inline]
+    pub fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2<R>(f: impl FnOnce() -> R) -> R {
+                f()
+            }
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            fn avx512<R>(f: impl FnOnce() -> R) -> R {
+                f()
+            }
+            match self {
+                Isa::Avx2 => {
+                    assert!(self.is_available());
+                    // SAFETY: the features were detected just above.
+                    return unsafe { avx2(f) };
+                }
+                Isa::Avx512 => {
+                    assert!(self.is_available());
+                    // SAFETY: the features were detected just above.
+                    return unsafe { avx512(f) };
+                }
+                _ => {}
+            }
+        }
+        f()
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
+            Isa::Portable => "portable",
+        })
+    }
+}
+
+impl FromStr for Isa {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|isa| isa.to_string() == s)
+            .ok_or_else(|| format!("unknown instruction set `{s}` (known: avx512, avx2, neon, portable)"))
+    }
+}

@@ -1,0 +1,39 @@
+//! Compute kernels of rrrnet: instruction-set dispatch, a thread pool, aligned memory, and convolution,
+//! batch norm, pooling and optimiser loops on them. All `unsafe` code of the project lives in this crate;
+//! its public functions are safe and check their arguments once per call, outside the loops.
+//!
+//! # Layout
+//! An [`Activation`] of `C` channels for `n` images is stored in blocks of 16 channels,
+//! `[C / 16][row][16]`, a row being one image at one pixel, images innermost: `row = pixel * n + image`.
+//! A block of channels (a *plane*) is followed by one row of zeros, which stands for all padding.
+//! Channels are padded to a multiple of 16 with zeros. So a pixel's batch is contiguous, every convolution
+//! is a batch-reduce GEMM over whole rows, and every per-channel pass runs along one plane.
+
+mod activation;
+mod adamw;
+mod batch_norm;
+mod buffer;
+mod conv;
+mod isa;
+mod micro;
+pub mod mmap;
+mod pool;
+mod pooling;
+mod rows;
+mod simd;
+
+pub use activation::Activation;
+pub use adamw::{AdamWStep, adamw_step};
+pub use batch_norm::{BN_EPS, BnBackward, BnForward, bn_backward, bn_forward, relu_backward};
+pub use buffer::Buffer;
+pub use conv::{Compute, Conv, ConvPlan, GradWeight};
+pub use isa::Isa;
+pub use micro::BLOCK;
+pub use pool::Pool;
+pub use pooling::{avg_pool, avg_pool_backward, max_pool, max_pool_backward, max_pool_size};
+pub use rows::RowsJob;
+
+/// Channels rounded up to whole blocks.
+pub fn blocks(channels: usize) -> usize {
+    channels.div_ceil(BLOCK)
+}

@@ -1,0 +1,291 @@
+//! Micro-kernels: the innermost loops, written once over [`Simd`] and compiled for each instruction set.
+//!
+//! Two kernels carry every convolution and the classifier, in both directions:
+//! - [`RowsTile`]: a few output rows x 16 output channels, the sum over a batch of (input rows, weights)
+//!   products (a batch-reduce GEMM): forward and data gradient;
+//! - [`GradTile`]: a few input channels x 16 output channels of a weight gradient, the sum over runs of rows.
+//!
+//! Each element is summed in the same order whatever the tile's size, so that tiling never changes a result
+//! (on one instruction set).
+
+use crate::isa::Isa;
+#[cfg(target_arch = "aarch64")]
+use crate::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd};
+
+/// Channels in a block: one cache line of f32.
+pub const BLOCK: usize = 16;
+
+/// Most rows that any [`RowsTile`] kernel takes.
+pub const MAX_ROWS: usize = 16;
+
+/// One product of the batch that a [`RowsTile`] sums.
+#[derive(Clone, Copy)]
+pub struct Item {
+    /// Offset of the weights from `RowsTile::b`, in floats.
+    pub b: usize,
+    /// Offset of each input row from `RowsTile::a`, in floats.
+    pub a: [u32; MAX_ROWS],
+}
+
+impl Item {
+    /// An item with all offsets zero.
+    pub const ZERO: Item = Item { b: 0, a: [0; MAX_ROWS] };
+}
+
+/// What a tile of output rows is finished with.
+#[derive(Clone, Copy)]
+pub struct Epilogue {
+    /// 16 values added to each row, or null.
+    pub bias: *const f32,
+    /// Added at the rows' own offsets, or null.
+    pub residual: *const f32,
+    /// Add what the output holds already.
+    pub accumulate: bool,
+    /// Clamp below at zero, at the very end.
+    pub relu: bool,
+}
+
+/// `c[row] = epilogue(sum over items, k of a[row, k] * b[k])` for some rows of 16 channels.
+pub struct RowsTile<'a> {
+    /// The batch.
+    pub items: &'a [Item],
+    /// Input.
+    pub a: *const f32,
+    /// Floats from a row's channel block to its next one.
+    pub a_block: usize,
+    /// Channel blocks of 16 per row.
+    pub k_blocks: usize,
+    /// Further channels per row, below 16.
+    pub k_tail: usize,
+    /// Weights, `[k][16]` per item.
+    pub b: *const f32,
+    /// Output.
+    pub c: *mut f32,
+    /// Offset of each output row from `c`, in floats.
+    pub c_rows: [u32; MAX_ROWS],
+    /// How to finish.
+    pub epilogue: Epilogue,
+}
+
+/// A run of rows of a [`GradTile`].
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Offset of the first input row, in floats.
+    pub x: u32,
+    /// Offset of the first output-gradient row, in floats.
+    pub dy: u32,
+    /// Number of rows.
+    pub len: u32,
+}
+
+/// `dw[i, j] += sum over runs, rows of x[row, i] * dy[row, j]` for some input channels i and 16 channels j.
+pub struct GradTile<'a> {
+    /// Runs of rows.
+    pub runs: &'a [Run],
+    /// Input, already moved to the tile's first channel.
+    pub x: *const f32,
+    /// Floats between input rows.
+    pub x_stride: usize,
+    /// Output gradient, rows of 16.
+    pub dy: *const f32,
+    /// Weight gradient, `[i][16]`.
+    pub dw: *mut f32,
+}
+
+type RowsFn = unsafe fn(&RowsTile<'_>);
+type GradFn = unsafe fn(&GradTile<'_>);
+
+/// The micro-kernels of one instruction set; can only be made where the CPU has it.
+#[derive(Clone, Copy)]
+pub struct Micro {
+    isa: Isa,
+    max_rows: usize,
+    rows: &'static [RowsFn],
+    grad: &'static [GradFn],
+}
+
+impl Micro {
+    /// The kernels of `isa`, or `None` if this CPU lacks it.
+    pub fn new(isa: Isa) -> Option<Self> {
+        if !isa.is_available() {
+            return None;
+        }
+        let (rows, grad): (&'static [RowsFn], &'static [GradFn]) = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => (&avx512::ROWS, &avx512::GRAD),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => (&avx2::ROWS, &avx2::GRAD),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => (&neon::ROWS, &neon::GRAD),
+            _ => (&portable::ROWS, &portable::GRAD),
+        };
+        Some(Self { isa, max_rows: rows.len(), rows, grad })
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Most rows in a [`RowsTile`].
+    pub fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    /// Most input channels in a [`GradTile`].
+    pub fn max_grad_rows(&self) -> usize {
+        self.grad.len()
+    }
+
+    /// Computes a tile of `rows` rows.
+    ///
+    /// # Safety
+    /// All pointers and offsets of the tile must be valid, and no other thread may access the output rows.
+    #[inline]
+    pub unsafe fn rows(&self, rows: usize, tile: &RowsTile<'_>) {
+        // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
+        unsafe { self.rows[rows - 1](tile) }
+    }
+
+    /// Adds to a tile of `rows` input channels of a weight gradient.
+    ///
+    /// # Safety
+    /// As for [`Micro::rows`].
+    #[inline]
+    pub unsafe fn grad(&self, rows: usize, tile: &GradTile<'_>) {
+        // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
+        unsafe { self.grad[rows - 1](tile) }
+    }
+}
+
+/// The body of every rows kernel: `R` rows, `N` vectors of `S` across the 16 channels.
+#[inline(always)]
+unsafe fn rows_body<S: Simd, const R: usize, const N: usize>(t: &RowsTile<'_>) {
+    // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
+    unsafe {
+        let mut acc = [[S::zero(); N]; R];
+        for item in t.items {
+            let mut b = t.b.add(item.b);
+            let mut a: [*const f32; R] = std::array::from_fn(|r| t.a.add(item.a[r] as usize));
+            for _ in 0..t.k_blocks {
+                for k in 0..BLOCK {
+                    step::<S, R, N>(&mut acc, &a, k, b.add(k * BLOCK));
+                }
+                b = b.add(BLOCK * BLOCK);
+                for p in &mut a {
+                    *p = p.wrapping_add(t.a_block);
+                }
+            }
+            for k in 0..t.k_tail {
+                step::<S, R, N>(&mut acc, &a, k, b.add(k * BLOCK));
+            }
+        }
+        let e = &t.epilogue;
+        for r in 0..R {
+            let row = t.c_rows[r] as usize;
+            let c = t.c.add(row);
+            for n in 0..N {
+                let at = n * S::LANES;
+                let mut v = acc[r][n];
+                if e.accumulate {
+                    v = S::add(v, S::load(c.add(at)));
+                }
+                if !e.bias.is_null() {
+                    v = S::add(v, S::load(e.bias.add(at)));
+                }
+                if !e.residual.is_null() {
+                    v = S::add(v, S::load(e.residual.add(row + at)));
+                }
+                if e.relu {
+                    v = S::relu(v);
+                }
+                S::store(c.add(at), v);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn step<S: Simd, const R: usize, const N: usize>(
+    acc: &mut [[S::V; N]; R],
+    a: &[*const f32; R],
+    k: usize,
+    b: *const f32,
+) {
+    // SAFETY: see `rows_body`.
+    unsafe {
+        let b: [S::V; N] = std::array::from_fn(|n| S::load(b.add(n * S::LANES)));
+        for r in 0..R {
+            let x = S::broadcast(a[r].add(k));
+            for n in 0..N {
+                acc[r][n] = S::mul_add(x, b[n], acc[r][n]);
+            }
+        }
+    }
+}
+
+/// The body of every gradient kernel: `R` input channels, `N` vectors across the 16 output channels.
+#[inline(always)]
+unsafe fn grad_body<S: Simd, const R: usize, const N: usize>(t: &GradTile<'_>) {
+    // SAFETY: all accesses are within what the caller of `Micro::grad` vouches for.
+    unsafe {
+        let mut acc = [[S::zero(); N]; R];
+        for run in t.runs {
+            let mut x = t.x.add(run.x as usize);
+            let mut dy = t.dy.add(run.dy as usize);
+            for _ in 0..run.len {
+                let b: [S::V; N] = std::array::from_fn(|n| S::load(dy.add(n * S::LANES)));
+                for r in 0..R {
+                    let v = S::broadcast(x.add(r));
+                    for n in 0..N {
+                        acc[r][n] = S::mul_add(v, b[n], acc[r][n]);
+                    }
+                }
+                x = x.wrapping_add(t.x_stride);
+                dy = dy.wrapping_add(BLOCK);
+            }
+        }
+        for r in 0..R {
+            for n in 0..N {
+                let p = t.dw.add(r * BLOCK + n * S::LANES);
+                S::store(p, S::add(S::load(p), acc[r][n]));
+            }
+        }
+    }
+}
+
+/// Compiles the bodies for one instruction set and each number of rows.
+macro_rules! kernels {
+    ($module:ident, $simd:ident, $n:expr, [$($feature:literal)?], rows: [$($r:literal)+], grad: [$($g:literal)+]) => {
+        mod $module {
+            use super::*;
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn rows<const R: usize>(t: &RowsTile<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { rows_body::<$simd, R, $n>(t) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn grad<const R: usize>(t: &GradTile<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { grad_body::<$simd, R, $n>(t) }
+            }
+
+            pub(super) static ROWS: [RowsFn; [$($r),+].len()] = [$(rows::<$r>),+];
+            pub(super) static GRAD: [GradFn; [$($g),+].len()] = [$(grad::<$g>),+];
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"],
+    rows: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16], grad: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, Avx2, 2, ["avx2,fma"], rows: [1 2 3 4 5 6], grad: [1 2 3 4 5 6]);
+#[cfg(target_arch = "aarch64")]
+kernels!(neon, Neon, 4, ["neon"], rows: [1 2 3 4 5 6], grad: [1 2 3 4 5 6]);
+kernels!(portable, Portable, 4, [], rows: [1 2 3], grad: [1 2 3]);

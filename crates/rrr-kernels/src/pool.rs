@@ -1,0 +1,270 @@
+//! A thread pool for short, uniform pieces of work.
+//!
+//! Pieces are handed out dynamically, so that a thread that loses its core to a neighbour does not hold up
+//! the others; idle threads spin briefly (a wake-up through the kernel costs more than most pieces), then
+//! yield, then sleep.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+const SPINS: u32 = 4_000;
+const YIELDS: u32 = 200;
+
+type Job = *const (dyn Fn(usize) + Sync);
+
+/// A team of threads that runs one piece of work at a time.
+///
+/// Results never depend on the number of threads: a piece of work is cut the same way for any number.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held while a job runs: one job at a time.
+    running: Mutex<()>,
+}
+
+struct Shared {
+    /// Odd while a job is open, even between jobs; grows by one at each change.
+    epoch: AtomicUsize,
+    job: Mutex<Option<JobRef>>,
+    next: AtomicUsize,
+    /// Workers inside the open job.
+    inside: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    sleepers: Mutex<usize>,
+    wake: Condvar,
+}
+
+#[derive(Clone, Copy)]
+struct JobRef {
+    f: Job,
+    tasks: usize,
+}
+
+// SAFETY: the pointee is `Sync`, and `Pool::run` keeps it alive until every worker has left the job.
+unsafe impl Send for JobRef {}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).finish()
+    }
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller's included; 0 means one per available core.
+    pub fn new(threads: usize) -> Self {
+        let threads =
+            if threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { threads };
+        let shared = Arc::new(Shared {
+            epoch: AtomicUsize::new(0),
+            job: Mutex::new(None),
+            next: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            sleepers: Mutex::new(0),
+            wake: Condvar::new(),
+        });
+        let workers = (1..threads)
+            .map(|i| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("rrr-{i}"))
+                    .spawn(move || shared.work())
+                    .expect("cannot start a thread")
+            })
+            .collect();
+        Self { shared, workers, running: Mutex::new(()) }
+    }
+
+    /// Number of threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `f(0)`, `f(1)`, ..., `f(tasks - 1)`, in any order and in parallel, and returns when all are done.
+    ///
+    /// # Panics
+    /// If `f` panics. Must not be called from within `f`.
+    pub fn run(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        if self.workers.is_empty() || tasks <= 1 {
+            (0..tasks).for_each(f);
+            return;
+        }
+        let _one_job = self.running.lock().unwrap_or_else(|e| e.into_inner());
+        let s = &*self.shared;
+        let f: &(dyn Fn(usize) + Sync) = &f;
+        // SAFETY: erases the lifetime of `f`; the pointer is taken back below, before `f` ends.
+        let erased: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(f) };
+        *lock(&s.job) = Some(JobRef { f: erased, tasks });
+        s.next.store(0, Ordering::Relaxed);
+        s.epoch.fetch_add(1, Ordering::SeqCst);
+        if *lock(&s.sleepers) > 0 {
+            s.wake.notify_all();
+        }
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| s.drain(f, tasks)));
+        // Close the job, so that no worker enters any more, then wait for those inside.
+        *lock(&s.job) = None;
+        s.epoch.fetch_add(1, Ordering::SeqCst);
+        let mut backoff = 0;
+        while s.inside.load(Ordering::SeqCst) > 0 {
+            backoff += 1;
+            if backoff < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        if let Err(payload) = result {
+            s.panicked.store(false, Ordering::SeqCst);
+            std::panic::resume_unwind(payload);
+        }
+        assert!(!s.panicked.swap(false, Ordering::SeqCst), "a task of the thread pool panicked");
+    }
+
+    /// Cuts `data` into pieces of `size` elements (the last may be shorter) and calls `f(index, piece)` for
+    /// each, in parallel.
+    pub fn for_each_chunk<T: Send>(&self, data: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        let pieces: Vec<Mutex<Option<&mut [T]>>> =
+            data.chunks_mut(size).map(|c| Mutex::new(Some(c))).collect();
+        self.run(pieces.len(), |i| {
+            let piece = lock(&pieces[i]).take().expect("each piece is taken once");
+            f(i, piece);
+        });
+    }
+
+    /// Calls `f(index, item)` for each item, in parallel.
+    pub fn for_each<T: Send>(&self, items: impl IntoIterator<Item = T>, f: impl Fn(usize, T) + Sync) {
+        let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|t| Mutex::new(Some(t))).collect();
+        self.run(items.len(), |i| {
+            let item = lock(&items[i]).take().expect("each item is taken once");
+            f(i, item);
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let guard = lock(&self.shared.sleepers);
+        self.shared.wake.notify_all();
+        drop(guard);
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn drain(&self, f: &(dyn Fn(usize) + Sync), tasks: usize) {
+        loop {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= tasks || self.panicked.load(Ordering::Relaxed) {
+                return;
+            }
+            f(i);
+        }
+    }
+
+    fn work(&self) {
+        let mut seen = 0;
+        loop {
+            if !self.wait_for_job(&mut seen) {
+                return;
+            }
+            let job = {
+                let job = lock(&self.job);
+                if job.is_some() {
+                    // Counted while the job cannot be closed, so that `run` waits for this thread.
+                    self.inside.fetch_add(1, Ordering::SeqCst);
+                }
+                *job
+            };
+            let Some(job) = job else { continue };
+            // SAFETY: `run` returns, and so ends the life of `f`, only when `inside` is back to 0.
+            let f = unsafe { &*job.f };
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.drain(f, job.tasks)));
+            if result.is_err() {
+                self.panicked.store(true, Ordering::SeqCst);
+            }
+            self.inside.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Waits for an epoch other than `seen` that is odd; false when the pool stops.
+    fn wait_for_job(&self, seen: &mut usize) -> bool {
+        let mut tries = 0;
+        loop {
+            if self.stop.load(Ordering::SeqCst) {
+                return false;
+            }
+            let now = self.epoch.load(Ordering::SeqCst);
+            if now != *seen && now % 2 == 1 {
+                *seen = now;
+                return true;
+            }
+            tries += 1;
+            if tries < SPINS {
+                std::hint::spin_loop();
+            } else if tries < SPINS + YIELDS {
+                std::thread::yield_now();
+            } else {
+                let mut sleepers = lock(&self.sleepers);
+                *sleepers += 1;
+                while self.epoch.load(Ordering::SeqCst) == now && !self.stop.load(Ordering::SeqCst) {
+                    sleepers = self.wake.wait(sleepers).unwrap_or_else(|e| e.into_inner());
+                }
+                *sleepers -= 1;
+                tries = 0;
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in [1, 2, 4] {
+            let pool = Pool::new(threads);
+            for tasks in [0, 1, 2, 7, 100] {
+                let counts: Vec<AtomicU64> = (0..tasks).map(|_| AtomicU64::new(0)).collect();
+                for _ in 0..50 {
+                    pool.run(tasks, |i| {
+                        counts[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 50));
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_workers_wake_up() {
+        let pool = Pool::new(3);
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            let sum = AtomicU64::new(0);
+            pool.run(100, |i| {
+                sum.fetch_add(i as u64, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 4950);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(2);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.run(64, |i| assert_ne!(i, 33));
+        }));
+        assert!(result.is_err());
+        let mut data = vec![0u32; 10];
+        pool.for_each_chunk(&mut data, 3, |i, c| c.fill(i as u32));
+        assert_eq!(data, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]);
+    }
+}

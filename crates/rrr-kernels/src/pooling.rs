@@ -1,0 +1,118 @@
+//! Pooling, one plane of 16 channels at a time.
+
+use crate::batch_norm::{rows, rows_mut};
+use crate::{BLOCK, Isa};
+
+/// Output size of 3x3/2 max pooling with padding 1.
+pub fn max_pool_size(size: usize) -> usize {
+    (size - 1) / 2 + 1
+}
+
+/// 3x3 windows, stride 2, padding 1, as torchvision's stem: `x` is `height * width` pixels of `n` images.
+pub fn max_pool(isa: Isa, (height, width, n): (usize, usize, usize), x: &[f32], y: &mut [f32]) {
+    isa.vectorize(|| {
+        let x = rows(x);
+        let (oh, ow) = (max_pool_size(height), max_pool_size(width));
+        let y = rows_mut(y);
+        for oy in 0..oh {
+            for ox in 0..ow {
+                let out = &mut y[(oy * ow + ox) * n..][..n];
+                let mut first = true;
+                for pixel in window(oy, ox, height, width) {
+                    let row = &x[pixel * n..][..n];
+                    if first {
+                        out.copy_from_slice(row);
+                        first = false;
+                        continue;
+                    }
+                    for (o, v) in out.iter_mut().zip(row) {
+                        for c in 0..BLOCK {
+                            // NaN wins, as in PyTorch.
+                            o[c] = if v[c] > o[c] || v[c].is_nan() { v[c] } else { o[c] };
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Gradient of [`max_pool`]: goes to the first maximum of each window in reading order, as in PyTorch.
+/// `dx` is overwritten but for its zero row.
+pub fn max_pool_backward(
+    isa: Isa,
+    (height, width, n): (usize, usize, usize),
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    isa.vectorize(|| {
+        let (x, dy, dx) = (rows(x), rows(dy), rows_mut(dx));
+        let (oh, ow) = (max_pool_size(height), max_pool_size(width));
+        dx.fill([0.0; BLOCK]);
+        for oy in 0..oh {
+            for ox in 0..ow {
+                for image in 0..n {
+                    let mut best = [f32::NEG_INFINITY; BLOCK];
+                    let mut arg = [0u32; BLOCK];
+                    for pixel in window(oy, ox, height, width) {
+                        let row = pixel * n + image;
+                        for c in 0..BLOCK {
+                            let better = x[row][c] > best[c];
+                            best[c] = if better { x[row][c] } else { best[c] };
+                            arg[c] = if better { row as u32 } else { arg[c] };
+                        }
+                    }
+                    let g = &dy[(oy * ow + ox) * n + image];
+                    for c in 0..BLOCK {
+                        dx[arg[c] as usize][c] += g[c];
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Pixels of an output pixel's window, in reading order.
+#[inline(always)]
+fn window(oy: usize, ox: usize, height: usize, width: usize) -> impl Iterator<Item = usize> {
+    let ys = (oy * 2).saturating_sub(1)..(oy * 2 + 2).min(height);
+    let xs = (ox * 2).saturating_sub(1)..(ox * 2 + 2).min(width);
+    ys.flat_map(move |y| xs.clone().map(move |x| y * width + x))
+}
+
+/// Mean over the pixels: `x` holds `pixels` rows per image, `y` one.
+pub fn avg_pool(isa: Isa, n: usize, x: &[f32], y: &mut [f32]) {
+    isa.vectorize(|| {
+        let (x, y) = (rows(x), rows_mut(y));
+        let pixels = x.len() / n;
+        y.fill([0.0; BLOCK]);
+        for pixel in x.chunks_exact(n) {
+            for (y, x) in y.iter_mut().zip(pixel) {
+                for c in 0..BLOCK {
+                    y[c] += x[c];
+                }
+            }
+        }
+        for y in y {
+            for v in y {
+                *v /= pixels as f32;
+            }
+        }
+    });
+}
+
+/// Gradient of [`avg_pool`].
+pub fn avg_pool_backward(isa: Isa, n: usize, dy: &[f32], dx: &mut [f32]) {
+    isa.vectorize(|| {
+        let (dy, dx) = (rows(dy), rows_mut(dx));
+        let scale = 1.0 / (dx.len() / n) as f32;
+        for pixel in dx.chunks_exact_mut(n) {
+            for (dx, dy) in pixel.iter_mut().zip(dy) {
+                for c in 0..BLOCK {
+                    dx[c] = dy[c] * scale;
+                }
+            }
+        }
+    });
+}

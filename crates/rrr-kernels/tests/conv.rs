@@ -1,0 +1,181 @@
+//! Convolutions on every instruction set of this machine against plain loops.
+
+use proptest::prelude::*;
+use rrr_kernels::{
+    Activation, BLOCK, Buffer, Compute, Conv, ConvPlan, GradWeight, Isa, Pool, RowsJob, blocks,
+};
+use std::sync::Arc;
+
+#[derive(Clone, Debug)]
+struct Case {
+    cin: usize,
+    cout: usize,
+    kernel: usize,
+    stride: usize,
+    height: usize,
+    width: usize,
+    n: usize,
+    threads: usize,
+}
+
+fn channels() -> impl Strategy<Value = usize> {
+    prop_oneof![1usize..40, Just(79), Just(170)]
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let shape = (channels(), channels(), prop_oneof![Just(1usize), Just(3)], 1usize..3);
+    (shape, 1usize..9, 1usize..9, prop_oneof![1usize..8, Just(33)], 1usize..4).prop_map(
+        |((cin, cout, kernel, stride), height, width, n, threads)| Case {
+            cin,
+            cout,
+            kernel,
+            stride,
+            height,
+            width,
+            n,
+            threads,
+        },
+    )
+}
+
+/// Small integers: every sum is exact in f32, so results must agree to the bit.
+fn values(len: usize, seed: usize) -> Vec<f32> {
+    (0..len)
+        .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % 7) as f32 - 3.0)
+        .collect()
+}
+
+/// Calls `f(image, output channel, input channel, output pixel, input pixel, kernel position)` for each
+/// multiply-add.
+fn each_mac(c: &Case, mut f: impl FnMut(usize, usize, usize, usize, usize, usize)) {
+    let pad = c.kernel / 2;
+    let size = |s: usize| (s + 2 * pad - c.kernel) / c.stride + 1;
+    let (oh, ow) = (size(c.height), size(c.width));
+    for oy in 0..oh {
+        for ox in 0..ow {
+            for ky in 0..c.kernel {
+                for kx in 0..c.kernel {
+                    let (y, x) = (oy * c.stride + ky, ox * c.stride + kx);
+                    if y < pad || x < pad || y - pad >= c.height || x - pad >= c.width {
+                        continue;
+                    }
+                    let input = (y - pad) * c.width + x - pad;
+                    for image in 0..c.n {
+                        for o in 0..c.cout {
+                            for i in 0..c.cin {
+                                f(image, o, i, oy * ow + ox, input, ky * c.kernel + kx);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check(case: &Case, isa: Isa) {
+    let compute = Compute::with_isa(Arc::new(Pool::new(case.threads)), isa).unwrap();
+    let conv = Conv::new(case.cin, case.cout, case.kernel, case.stride);
+    let plan = ConvPlan::new(conv, (case.height, case.width), case.n, true, &compute);
+    let (oh, ow) = plan.output();
+    let (pixels, out_pixels, taps) = (case.height * case.width, oh * ow, case.kernel * case.kernel);
+    let (x, dy) = (values(case.n * case.cin * pixels, 1), values(case.n * case.cout * out_pixels, 2));
+    let w = values(case.cout * case.cin * taps, 3);
+    let mut y = vec![0.0; dy.len()];
+    let mut dx = vec![0.0; x.len()];
+    let mut dw = vec![0.0; w.len()];
+    each_mac(case, |image, o, i, op, ip, tap| {
+        let (yi, xi) = ((image * case.cout + o) * out_pixels + op, (image * case.cin + i) * pixels + ip);
+        let wi = (o * case.cin + i) * taps + tap;
+        y[yi] += x[xi] * w[wi];
+        dx[xi] += dy[yi] * w[wi];
+        dw[wi] += x[xi] * dy[yi];
+    });
+
+    let activation = |values: &[f32], channels, h, w| {
+        let mut a = Activation::zeros(channels, h, w, case.n);
+        a.set_nchw(values);
+        a
+    };
+    let x_act = activation(&x, case.cin, case.height, case.width);
+    let dy_act = activation(&dy, case.cout, oh, ow);
+    let mut packed = Buffer::zeros(conv.packed_len());
+    conv.pack(&w, &mut packed);
+    assert_eq!(conv.unpack(&packed), w);
+
+    let mut y_act = Activation::zeros(case.cout, oh, ow, case.n);
+    plan.forward(&mut [RowsJob::new(x_act.data(), &packed, y_act.data_mut())]);
+    assert_eq!(y_act.to_nchw(), y, "{isa} forward");
+
+    let bias: Vec<f32> = values(blocks(case.cout) * BLOCK, 4);
+    let mut full = dy_act.clone();
+    let mut job = RowsJob::new(x_act.data(), &packed, full.data_mut());
+    (job.bias, job.residual, job.accumulate, job.relu) =
+        (Some(bias.as_slice()), Some(dy_act.data()), true, true);
+    plan.forward(&mut [job]);
+    let expected: Vec<f32> =
+        (0..y.len()).map(|at| (y[at] + 2.0 * dy[at] + bias[at / out_pixels % case.cout]).max(0.0)).collect();
+    assert_eq!(full.to_nchw(), expected, "{isa} epilogue");
+
+    let mut transposed = Buffer::zeros(conv.transposed_len());
+    conv.transpose(&packed, &mut transposed);
+    let mut dx_act = Activation::zeros(case.cin, case.height, case.width, case.n);
+    plan.grad_input(&mut [RowsJob::new(dy_act.data(), &transposed, dx_act.data_mut())]);
+    assert_eq!(dx_act.to_nchw(), dx, "{isa} input gradient");
+
+    let mut dw_packed = Buffer::zeros(conv.packed_len());
+    plan.grad_weight(&mut [GradWeight { x: x_act.data(), dy: dy_act.data(), dw: &mut dw_packed }]);
+    assert_eq!(conv.unpack(&dw_packed), dw, "{isa} weight gradient");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn convolution_equals_plain_loops(case in cases()) {
+        for isa in Isa::available() {
+            check(&case, isa);
+        }
+    }
+}
+
+#[test]
+fn image_convolution_equals_plain_loops() {
+    for isa in Isa::available() {
+        for (height, width, n) in [(1, 1, 1), (8, 6, 1), (9, 13, 5), (32, 32, 3)] {
+            let case = Case { cin: 3, cout: 20, kernel: 7, stride: 2, height, width, n, threads: 2 };
+            let compute = Compute::with_isa(Arc::new(Pool::new(2)), isa).unwrap();
+            let conv = Conv::image(case.cout);
+            let plan = ConvPlan::new(conv, (height, width), n, true, &compute);
+            let (oh, ow) = plan.output();
+            let x = values(n * 3 * height * width, 1);
+            let (w, dy) = (values(case.cout * 3 * 49, 2), values(n * case.cout * oh * ow, 3));
+            let mut y = vec![0.0; dy.len()];
+            let mut dw = vec![0.0; w.len()];
+            each_mac(&case, |image, o, i, op, ip, tap| {
+                let xi = (image * 3 + i) * height * width + ip;
+                let (yi, wi) = ((image * case.cout + o) * oh * ow + op, (o * 3 + i) * 49 + tap);
+                y[yi] += x[xi] * w[wi];
+                dw[wi] += x[xi] * dy[yi];
+            });
+            let (ph, pw) = (height + 6, width + 6);
+            let mut padded = vec![0.0; n * ph * pw * 3];
+            for (at, &v) in x.iter().enumerate() {
+                let (px, rest) = (at % width, at / width);
+                let (py, rest) = (rest % height, rest / height);
+                padded[((rest / 3 * ph + py + 3) * pw + px + 3) * 3 + rest % 3] = v;
+            }
+            let mut packed = Buffer::zeros(conv.packed_len());
+            conv.pack(&w, &mut packed);
+            assert_eq!(conv.unpack(&packed), w);
+            let mut y_act = Activation::zeros(case.cout, oh, ow, n);
+            plan.forward(&mut [RowsJob::new(&padded, &packed, y_act.data_mut())]);
+            assert_eq!(y_act.to_nchw(), y, "{isa} forward");
+            let mut dy_act = Activation::zeros(case.cout, oh, ow, n);
+            dy_act.set_nchw(&dy);
+            let mut dw_packed = Buffer::zeros(conv.packed_len());
+            plan.grad_weight(&mut [GradWeight { x: &padded, dy: dy_act.data(), dw: &mut dw_packed }]);
+            assert_eq!(conv.unpack(&dw_packed), dw, "{isa} weight gradient");
+        }
+    }
+}
