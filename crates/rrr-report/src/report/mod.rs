@@ -1,9 +1,14 @@
 //! One HTML page about one run.
 //!
-//! [`Report`] holds everything the page shows. Parts without data are left out of the page.
+//! [`Report`] holds everything the page shows; [`render_html`] turns it into a single file that needs no network,
+//! scripts or other files. Parts without data are left out of the page.
 
+mod charts;
+mod format;
+mod render;
 mod thumbnail;
 
+pub use render::render_html;
 pub use thumbnail::{ImageFormat, Thumbnail};
 
 use serde::{Deserialize, Serialize};
