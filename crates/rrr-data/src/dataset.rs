@@ -1,0 +1,59 @@
+//! Labelled image files.
+
+use std::path::PathBuf;
+
+/// One labelled image file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Where the image is.
+    pub path: PathBuf,
+    /// Its name within the dataset: the path below the root with `/` separators, the same on every machine.
+    pub id: String,
+    /// Index into [`Dataset::classes`].
+    pub label: u32,
+}
+
+/// Labelled image files that share one class map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// The dataset's name (folder or file name).
+    pub name: String,
+    /// The folder or table it was opened from.
+    pub root: PathBuf,
+    /// Class names by label.
+    pub classes: Vec<String>,
+    /// The images.
+    pub samples: Vec<Sample>,
+}
+
+impl Dataset {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Number of images of each class, by label.
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes.len()];
+        for sample in &self.samples {
+            counts[sample.label as usize] += 1;
+        }
+        counts
+    }
+}
+
+/// The parts of a dataset. All share the class map of `train`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splits {
+    /// Images to learn from.
+    pub train: Dataset,
+    /// Images to choose settings with.
+    pub valid: Option<Dataset>,
+    /// Images to measure with.
+    pub test: Option<Dataset>,
+}
