@@ -182,7 +182,9 @@ impl ResNet {
             blocks: self.run_of_blocks(Split::new(1, 0), Some(at), self.stem, &self.planes),
             classes: None,
         };
-        let blocks = self.run_of_blocks(at, None, stem.features(), planes);
+        let mut blocks = self.run_of_blocks(at, None, stem.features(), planes);
+        // A thinner branch leaves the stem's residual stream, even where the channel counts happen to agree.
+        blocks[0].downsample |= planes[at.stage() - 1] != self.planes[at.stage() - 1];
         Ok(NetSpec { branches, branch: SequenceSpec { conv1: None, blocks, classes: Some(classes) }, stem })
     }
 

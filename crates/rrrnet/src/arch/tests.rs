@@ -82,6 +82,9 @@ fn split_inside_a_stage_adds_a_downsample() {
     assert!(!split.branch.blocks[1].downsample);
     // A branch as wide as the stage needs none: the cut leaves the network as it was.
     assert!(!net.split_net(at, 1, &net.planes, 5).unwrap().branch.blocks[0].downsample);
+    // Sixteen planes put out the 64 channels that the stem has, but they are not the stem's channels.
+    let thin = net.split_net(Split::new(1, 0), 16, &[16, 32, 64, 128], 5).unwrap();
+    assert!(thin.branch.blocks[0].downsample);
     assert_eq!(
         net.split_net(Split::new(3, 3), 4, &net.planes, 5),
         Err(ArchError::SplitNotKept { split: Split::new(3, 3), stage: 3, kept: 3 })

@@ -1,4 +1,5 @@
-//! Seeded draws whose values are fixed by this file and ChaCha8 alone.
+//! Seeded draws whose values are fixed by this file and ChaCha8, not by a library's next version. Normals also depend
+//! on the platform's `ln` and `cos`, to their last bit.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
