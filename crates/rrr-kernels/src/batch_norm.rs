@@ -1,5 +1,7 @@
 //! Batch norm in train mode, one plane of 16 channels at a time, fused with the residual sum and ReLU.
 
+#![allow(clippy::needless_range_loop, reason = "channel loops index several rows at once")]
+
 use crate::{BLOCK, Isa};
 
 type Lanes = [f32; BLOCK];
@@ -14,8 +16,8 @@ pub struct BnForward<'a> {
     pub x: &'a [f32],
     /// Output plane; the zero row stays untouched.
     pub y: &'a mut [f32],
-    /// Plane to add before ReLU.
-    pub residual: Option<&'a [f32]>,
+    /// What to add before ReLU.
+    pub residual: Residual<'a>,
     /// Clamp below at zero.
     pub relu: bool,
     /// Scale per channel.
@@ -30,6 +32,17 @@ pub struct BnForward<'a> {
     pub running_mean: &'a mut Lanes,
     /// Moved towards the batch's unbiased variance.
     pub running_var: &'a mut Lanes,
+}
+
+/// What a [`BnForward`] adds to its result before ReLU.
+#[derive(Clone, Copy)]
+pub enum Residual<'a> {
+    /// Nothing.
+    None,
+    /// A plane.
+    Plane(&'a [f32]),
+    /// What the output plane holds.
+    Output,
 }
 
 /// Runs a [`BnForward`] with PyTorch's epsilon and the given momentum (weight of the new batch in the
@@ -68,7 +81,7 @@ fn bn_forward_body(momentum: f32, job: BnForward<'_>) {
     }
     let y = rows_mut(job.y);
     match job.residual {
-        None => {
+        Residual::None => {
             for (y, x) in y.iter_mut().zip(x) {
                 for c in 0..BLOCK {
                     let v = x[c] * scale[c] + shift[c];
@@ -76,10 +89,18 @@ fn bn_forward_body(momentum: f32, job: BnForward<'_>) {
                 }
             }
         }
-        Some(residual) => {
+        Residual::Plane(residual) => {
             for ((y, x), r) in y.iter_mut().zip(x).zip(rows(residual)) {
                 for c in 0..BLOCK {
                     let v = x[c] * scale[c] + shift[c] + r[c];
+                    y[c] = if job.relu { relu(v) } else { v };
+                }
+            }
+        }
+        Residual::Output => {
+            for (y, x) in y.iter_mut().zip(x) {
+                for c in 0..BLOCK {
+                    let v = x[c] * scale[c] + shift[c] + y[c];
                     y[c] = if job.relu { relu(v) } else { v };
                 }
             }
@@ -93,8 +114,8 @@ pub struct BnBackward<'a> {
     pub x: &'a [f32],
     /// The forward pass's output plane, if ReLU followed: the gradient passes where it is positive.
     pub relu_output: Option<&'a [f32]>,
-    /// Gradient of the output plane.
-    pub dy: &'a [f32],
+    /// Gradient of the output plane; `None`: it is in `dx`.
+    pub dy: Option<&'a [f32]>,
     /// Set to the gradient of the input plane; the zero row stays untouched.
     pub dx: &'a mut [f32],
     /// Scale per channel.
@@ -116,7 +137,7 @@ pub fn bn_backward(isa: Isa, job: BnBackward<'_>) {
 
 #[inline(always)]
 fn bn_backward_body(job: BnBackward<'_>) {
-    let (x, dy) = (rows(job.x), rows(job.dy));
+    let (x, dy) = (rows(job.x), job.dy.map(rows));
     let count = x.len() as f32;
     let (mean, inv_std) = (*job.mean, *job.inv_std);
     let dx = rows_mut(job.dx);
@@ -128,7 +149,7 @@ fn bn_backward_body(job: BnBackward<'_>) {
         let end = (start + PARTIAL_ROWS).min(x.len());
         let (mut beta, mut gamma) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
         for r in start..end {
-            let mut g = dy[r];
+            let mut g = dy.map_or(dx[r], |dy| dy[r]);
             if let Some(mask) = mask {
                 for c in 0..BLOCK {
                     g[c] = if mask[r][c] > 0.0 { g[c] } else { 0.0 };

@@ -50,7 +50,7 @@ impl Compute {
 /// Packed weights are `[cout / 16][tap][k][16]`: a tap is a kernel position and `k` runs over the input
 /// channels (padded to 16) of a blocked [`Activation`](crate::Activation); for an RGB image a tap is a
 /// kernel row and `k` runs over its `kernel * 3` values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv {
     cin: usize,
     cout: usize,
@@ -393,7 +393,7 @@ fn grad_runs(pixels: usize, n: usize, x_stride: usize, src: &dyn Fn(usize) -> Op
         while row < end {
             let len = (CHUNK_ROWS - row % CHUNK_ROWS).min(end - row);
             let joins = |r: &Run| {
-                row % CHUNK_ROWS != 0
+                !row.is_multiple_of(CHUNK_ROWS)
                     && r.x as usize + r.len as usize * x_stride == x
                     && r.dy as usize + r.len as usize * BLOCK == row * BLOCK
             };

@@ -24,7 +24,7 @@ mod simd;
 
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step};
-pub use batch_norm::{BN_EPS, BnBackward, BnForward, bn_backward, bn_forward, relu_backward};
+pub use batch_norm::{BN_EPS, BnBackward, BnForward, Residual, bn_backward, bn_forward, relu_backward};
 pub use buffer::Buffer;
 pub use conv::{Compute, Conv, ConvPlan, GradWeight};
 pub use isa::Isa;

@@ -8,6 +8,8 @@
 //! Each element is summed in the same order whatever the tile's size, so that tiling never changes a result
 //! (on one instruction set).
 
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and vector")]
+
 use crate::isa::Isa;
 #[cfg(target_arch = "aarch64")]
 use crate::simd::Neon;

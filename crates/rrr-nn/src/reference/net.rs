@@ -75,7 +75,7 @@ impl Net {
 
     /// One optimiser step of all branches on one batch; returns also the gradient of every trainable tensor,
     /// one state per branch, whether or not the options have it trained.
-    pub fn step(&mut self, images: &Images<'_>, labels: &[u32], lr: f32) -> (StepOutput, Vec<State>) {
+    pub fn step(&mut self, images: &Images<'_>, labels: &[u32], lr: f64) -> (StepOutput, Vec<State>) {
         let mut out = StepOutput { loss: Vec::new(), correct: Vec::new() };
         let mut gradients = Vec::new();
         for branch in 0..self.spec.branches {
@@ -93,7 +93,7 @@ impl Net {
         branch: usize,
         images: &Images<'_>,
         labels: &[u32],
-        lr: f32,
+        lr: f64,
     ) -> (classifier::Loss, State) {
         let x = self.stem(images);
         let spec = &self.spec.branch;
@@ -106,7 +106,7 @@ impl Net {
         (loss, gradients)
     }
 
-    fn update(&mut self, branch: usize, gradients: &State, lr: f32) {
+    fn update(&mut self, branch: usize, gradients: &State, lr: f64) {
         let TrainerState { net, m, v, ema, steps, ema_updates, ema_decay } = &mut self.state;
         let state = &mut net.branches[branch];
         steps[branch] += 1;

@@ -6,7 +6,7 @@ use crate::AdamW;
 /// counts from 1.
 pub fn adamw(
     options: &AdamW,
-    lr: f32,
+    lr: f64,
     step: u64,
     param: &mut [f32],
     grad: &[f32],
@@ -14,7 +14,6 @@ pub fn adamw(
     v: &mut [f32],
 ) {
     let AdamW { beta1, beta2, eps, weight_decay } = *options;
-    let lr = f64::from(lr);
     let correction1 = 1.0 - beta1.powf(step as f64);
     let correction2 = 1.0 - beta2.powf(step as f64);
     for i in 0..param.len() {

@@ -1,0 +1,315 @@
+//! The backward pass.
+
+use crate::folded::Input;
+use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
+use crate::plans::{Plans, Workspace};
+use crate::tape::{Member, Tape, lane_halves, lane_halves_mut};
+use rrr_kernels::{
+    Activation, BnBackward, Buffer, Compute, GradWeight, RowsJob, avg_pool_backward, bn_backward,
+    max_pool_backward, relu_backward,
+};
+
+/// A member with the buffers of its backward pass.
+pub(crate) struct Learner<'a> {
+    pub member: &'a mut Member,
+    /// Gradients of the parameters, laid out like them.
+    pub gradients: &'a mut Buffer,
+    /// Weights repacked for input gradients.
+    pub transposed: &'a mut Buffer,
+}
+
+/// Gradients of all parameters, from the gradients of the logits. The input gets none.
+pub(crate) fn backward(
+    layout: &Layout,
+    learners: &mut [Learner<'_>],
+    input: Input<'_>,
+    dlogits: Vec<Activation>,
+    plans: &mut Plans,
+    workspace: &mut Workspace,
+) {
+    let compute = plans.compute().clone();
+    transpose_weights(layout, learners, &compute);
+    let fc = layout.fc.as_ref().expect("training needs a classifier");
+    let mut dy = head(fc, learners, dlogits, true, plans, workspace).expect("asked for");
+    for (i, block) in layout.blocks.iter().enumerate().rev() {
+        let needs_dx = i > 0 || layout.conv1.is_some();
+        let dx = bottleneck(i, block, learners, input, dy, needs_dx, plans, workspace, &compute);
+        dy = dx.unwrap_or_default();
+    }
+    if let Some(conv1) = &layout.conv1 {
+        image_layers(conv1, learners, input, dy, plans, workspace, &compute);
+    }
+}
+
+/// Gradients of the classifier; and, if asked for, of the activation before pooling.
+pub(crate) fn head(
+    fc: &Classifier,
+    learners: &mut [Learner<'_>],
+    dlogits: Vec<Activation>,
+    needs_dx: bool,
+    plans: &mut Plans,
+    workspace: &mut Workspace,
+) -> Option<Vec<Activation>> {
+    let n = dlogits[0].n();
+    let plan = plans.get(fc.conv, (1, 1), n);
+    // `gradients` may begin at the classifier.
+    let base = |l: &Learner<'_>| l.member.params.len() - l.gradients.len();
+    let mut jobs = Vec::new();
+    for (learner, dy) in learners.iter_mut().zip(&dlogits) {
+        let base = base(learner);
+        let bias = &mut learner.gradients[fc.bias.start - base..fc.bias.end - base];
+        for (bias, plane) in bias.chunks_exact_mut(rrr_kernels::BLOCK).zip(dy.planes()) {
+            bias.fill(0.0);
+            for row in plane.chunks_exact(rrr_kernels::BLOCK) {
+                for (b, g) in bias.iter_mut().zip(row) {
+                    *b += g;
+                }
+            }
+        }
+        let dw = &mut learner.gradients[fc.weight.start - base..fc.weight.end - base];
+        jobs.push(GradWeight { x: learner.member.tape.features.data(), dy: dy.data(), dw });
+    }
+    plan.grad_weight(&mut jobs);
+    drop(jobs);
+    let dx = needs_dx.then(|| {
+        let features = learners[0].member.tape.features.channels();
+        let mut dpooled = workspace.take_many(learners.len(), features, (1, 1), n);
+        let mut jobs: Vec<_> = learners
+            .iter()
+            .zip(&dlogits)
+            .zip(&mut dpooled)
+            .map(|((l, dy), dx)| RowsJob::new(dy.data(), &l.transposed[fc.transposed.clone()], dx.data_mut()))
+            .collect();
+        plan.grad_input(&mut jobs);
+        let last = learners[0].member.tape.last().expect("a classifier follows layers");
+        let size = (last.height(), last.width());
+        let mut dx = workspace.take_many(learners.len(), features, size, n);
+        let planes = dpooled.iter().zip(&mut dx).flat_map(|(d, x)| d.planes().zip(x.planes_mut()));
+        let compute = plans.compute();
+        compute.pool().for_each(planes, |_, (dy, dx)| avg_pool_backward(compute.isa(), n, dy, dx));
+        workspace.give(dpooled);
+        dx
+    });
+    workspace.give(dlogits);
+    dx
+}
+
+/// One bottleneck: takes the gradient of its output, gives that of its input if asked for.
+#[allow(clippy::too_many_arguments)]
+fn bottleneck(
+    i: usize,
+    block: &Bottleneck,
+    learners: &mut [Learner<'_>],
+    input: Input<'_>,
+    mut dy: Vec<Activation>,
+    needs_dx: bool,
+    plans: &mut Plans,
+    workspace: &mut Workspace,
+    compute: &Compute,
+) -> Option<Vec<Activation>> {
+    let (count, n) = (learners.len(), dy[0].n());
+    let like = |a: &Activation| (a.channels(), (a.height(), a.width()));
+    let (x_channels, x_size) = like(learners[0].member.tape.input_of(i).unwrap_or_else(|| input.features()));
+    let (mid1, mid2) = {
+        let t = &learners[0].member.tape.blocks[i];
+        (like(&t.act1), like(&t.act2))
+    };
+    let (out_channels, out_size) = like(&dy[0]);
+
+    // Through the last ReLU, then batch norm 3 and, on the skip path, the downsample's.
+    relu_all(compute, learners, i, &mut dy);
+    let mut d3 = workspace.take_many(count, out_channels, out_size, n);
+    batch_norm(compute, learners, &block.conv3, Some(&dy), &mut d3, |tape| (&tape.blocks[i].conv3, None));
+    let dskip = block.downsample.as_ref().map(|downsample| {
+        let mut d = workspace.take_many(count, out_channels, out_size, n);
+        batch_norm(compute, learners, downsample, Some(&dy), &mut d, |tape| {
+            (&tape.blocks[i].downsample, None)
+        });
+        weights(plans, learners, downsample, &d, input, |tape| tape.input_of(i));
+        d
+    });
+
+    weights(plans, learners, &block.conv3, &d3, input, |tape| Some(&tape.blocks[i].act2));
+    let mut d2 = workspace.take_many(count, mid2.0, mid2.1, n);
+    inputs(plans, learners, &block.conv3, mid2.1, &d3, &mut d2, Onto::Nothing);
+    workspace.give(d3);
+    batch_norm(compute, learners, &block.conv2, None, &mut d2, |tape| {
+        (&tape.blocks[i].conv2, Some(&tape.blocks[i].act2))
+    });
+
+    weights(plans, learners, &block.conv2, &d2, input, |tape| Some(&tape.blocks[i].act1));
+    let mut d1 = workspace.take_many(count, mid1.0, mid1.1, n);
+    inputs(plans, learners, &block.conv2, mid1.1, &d2, &mut d1, Onto::Nothing);
+    workspace.give(d2);
+    batch_norm(compute, learners, &block.conv1, None, &mut d1, |tape| {
+        (&tape.blocks[i].conv1, Some(&tape.blocks[i].act1))
+    });
+
+    weights(plans, learners, &block.conv1, &d1, input, |tape| tape.input_of(i));
+    let dx = needs_dx.then(|| {
+        let mut dx = workspace.take_many(count, x_channels, x_size, n);
+        match (&block.downsample, &dskip) {
+            (Some(downsample), Some(dskip)) => {
+                inputs(plans, learners, &block.conv1, x_size, &d1, &mut dx, Onto::Nothing);
+                inputs(plans, learners, downsample, x_size, dskip, &mut dx, Onto::Output);
+            }
+            _ => inputs(plans, learners, &block.conv1, x_size, &d1, &mut dx, Onto::Plus(&dy)),
+        }
+        dx
+    });
+    workspace.give(d1.into_iter().chain(dskip.into_iter().flatten()).chain(dy));
+    dx
+}
+
+/// Max pooling, ReLU, `bn1` and `conv1`.
+fn image_layers(
+    conv1: &ConvBn,
+    learners: &mut [Learner<'_>],
+    input: Input<'_>,
+    dy: Vec<Activation>,
+    plans: &mut Plans,
+    workspace: &mut Workspace,
+    compute: &Compute,
+) {
+    fn tape(t: &Tape) -> &crate::tape::ImageTape {
+        t.image.as_ref().expect("has conv1")
+    }
+    let images = input.images();
+    let act = &tape(&learners[0].member.tape).act;
+    let (channels, size) = (act.channels(), (act.height(), act.width()));
+    let mut d = workspace.take_many(learners.len(), channels, size, images.n);
+    let planes =
+        learners.iter().zip(&dy).zip(&mut d).flat_map(|((l, dy), dx)| {
+            tape(&l.member.tape).act.planes().zip(dy.planes()).zip(dx.planes_mut())
+        });
+    compute.pool().for_each(planes, |_, ((x, dy), dx)| {
+        max_pool_backward(compute.isa(), (size.0, size.1, images.n), x, dy, dx);
+    });
+    batch_norm(compute, learners, conv1, None, &mut d, |t| (&tape(t).conv, Some(&tape(t).act)));
+    let plan = plans.get(conv1.conv, images.size, images.n);
+    let mut jobs: Vec<_> = learners
+        .iter_mut()
+        .zip(&d)
+        .map(|(l, d)| GradWeight {
+            x: images.data(),
+            dy: d.data(),
+            dw: &mut l.gradients[conv1.weight.clone()],
+        })
+        .collect();
+    plan.grad_weight(&mut jobs);
+    workspace.give(d.into_iter().chain(dy));
+}
+
+/// Repacks all weights for the input gradients.
+fn transpose_weights(layout: &Layout, learners: &mut [Learner<'_>], compute: &Compute) {
+    let mut jobs = Vec::new();
+    for learner in learners.iter_mut() {
+        let mut rest: &mut [f32] = learner.transposed;
+        for (conv, weight, transposed) in layout.convs() {
+            // Places follow one another in the order of `convs`.
+            let (to, later) = rest.split_at_mut(transposed.len());
+            rest = later;
+            if !to.is_empty() {
+                jobs.push((conv, &learner.member.params[weight], to));
+            }
+        }
+    }
+    compute.pool().for_each(jobs, |_, (conv, from, to)| conv.transpose(from, to));
+}
+
+fn relu_all(compute: &Compute, learners: &[Learner<'_>], i: usize, dy: &mut [Activation]) {
+    let planes =
+        learners.iter().zip(dy).flat_map(|(l, dy)| l.member.tape.blocks[i].out.planes().zip(dy.planes_mut()));
+    compute.pool().for_each(planes, |_, (y, dy)| relu_backward(compute.isa(), y, dy));
+}
+
+/// Backward through one batch norm (and the ReLU before whose output `pick` also gives); `dy` of `None`
+/// means that the gradient is in `dx`.
+fn batch_norm(
+    compute: &Compute,
+    learners: &mut [Learner<'_>],
+    layer: &ConvBn,
+    dy: Option<&[Activation]>,
+    dx: &mut [Activation],
+    pick: impl for<'t> Fn(&'t Tape) -> (&'t Activation, Option<&'t Activation>),
+) {
+    let mut jobs = Vec::new();
+    for (index, (learner, dx)) in learners.iter_mut().zip(dx).enumerate() {
+        let (x, relu_output) = pick(&learner.member.tape);
+        let (gamma, _) = lane_halves(&learner.member.params[layer.affine.clone()]);
+        let (mean, inv_std) = lane_halves(&learner.member.batch_stats[layer.stats.clone()]);
+        let (dgamma, dbeta) = lane_halves_mut(&mut learner.gradients[layer.affine.clone()]);
+        let len = x.plane_len();
+        let plane = |a: &'_ Activation, i: usize| i * len..((i + 1) * len).min(a.data().len());
+        for (i, (((x, dx), dgamma), dbeta)) in
+            x.planes().zip(dx.planes_mut()).zip(dgamma).zip(dbeta).enumerate()
+        {
+            jobs.push(BnBackward {
+                x,
+                relu_output: relu_output.map(|a| &a.data()[plane(a, i)]),
+                dy: dy.map(|dy| &dy[index].data()[plane(&dy[index], i)]),
+                dx,
+                gamma: &gamma[i],
+                mean: &mean[i],
+                inv_std: &inv_std[i],
+                dgamma,
+                dbeta,
+            });
+        }
+    }
+    compute.pool().for_each(jobs, |_, job| bn_backward(compute.isa(), job));
+}
+
+/// Weight gradients of one convolution; `pick` chooses its input on the tape (`None`: the sequence's).
+fn weights(
+    plans: &mut Plans,
+    learners: &mut [Learner<'_>],
+    layer: &ConvBn,
+    dy: &[Activation],
+    input: Input<'_>,
+    pick: impl for<'t> Fn(&'t Tape) -> Option<&'t Activation>,
+) {
+    let mut jobs = Vec::new();
+    let mut plan = None;
+    for (learner, dy) in learners.iter_mut().zip(dy) {
+        let x = pick(&learner.member.tape).unwrap_or_else(|| input.features());
+        plan.get_or_insert_with(|| plans.get(layer.conv, (x.height(), x.width()), x.n()));
+        let dw = &mut learner.gradients[layer.weight.clone()];
+        jobs.push(GradWeight { x: x.data(), dy: dy.data(), dw });
+    }
+    if let Some(plan) = plan {
+        plan.grad_weight(&mut jobs);
+    }
+}
+
+/// What an input gradient is added to.
+enum Onto<'a> {
+    Nothing,
+    Output,
+    Plus(&'a [Activation]),
+}
+
+/// Input gradients of one convolution.
+fn inputs(
+    plans: &mut Plans,
+    learners: &[Learner<'_>],
+    layer: &ConvBn,
+    x_size: (usize, usize),
+    dy: &[Activation],
+    dx: &mut [Activation],
+    onto: Onto<'_>,
+) {
+    let plan = plans.get(layer.conv, x_size, dy[0].n());
+    let mut jobs = Vec::new();
+    for (i, dx) in dx.iter_mut().enumerate() {
+        let weights = &learners[i].transposed[layer.transposed.clone()];
+        let mut job = RowsJob::new(dy[i].data(), weights, dx.data_mut());
+        match onto {
+            Onto::Nothing => {}
+            Onto::Output => job.accumulate = true,
+            Onto::Plus(planes) => job.residual = Some(planes[i].data()),
+        }
+        jobs.push(job);
+    }
+    plan.grad_input(&mut jobs);
+}

@@ -1,0 +1,71 @@
+//! Named tensors: how weights enter and leave the core.
+
+use crate::{NetSpec, SequenceSpec};
+use std::collections::BTreeMap;
+
+/// A dense f32 tensor in row-major order, shaped as PyTorch shapes it (`[out, in, kh, kw]` for convolutions).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// `shape.product()` values.
+    pub data: Vec<f32>,
+}
+
+impl Tensor {
+    /// A tensor of zeros.
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] }
+    }
+}
+
+/// Tensors by state-dict name.
+pub type State = BTreeMap<String, Tensor>;
+
+/// All weights and batch-norm statistics of a [`NetSpec`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetState {
+    /// The stem's tensors.
+    pub stem: State,
+    /// One state per branch.
+    pub branches: Vec<State>,
+}
+
+/// Why a state does not fit an architecture; lists every offending tensor.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("weights do not fit the architecture: {}", .problems.join("; "))]
+pub struct StateError {
+    /// One line per tensor.
+    pub problems: Vec<String>,
+}
+
+impl NetState {
+    /// Checks that every tensor of `spec` is present with its shape, and that no other tensor is.
+    pub fn check(&self, spec: &NetSpec) -> Result<(), StateError> {
+        let mut problems = Vec::new();
+        check_sequence("stem", &spec.stem, &self.stem, &mut problems);
+        if self.branches.len() != spec.branches {
+            problems.push(format!("{} branches given, {} expected", self.branches.len(), spec.branches));
+        }
+        for (i, state) in self.branches.iter().enumerate() {
+            check_sequence(&format!("branch {i}"), &spec.branch, state, &mut problems);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(StateError { problems }) }
+    }
+}
+
+fn check_sequence(place: &str, spec: &SequenceSpec, state: &State, problems: &mut Vec<String>) {
+    let params = spec.params();
+    for p in &params {
+        match state.get(&p.name) {
+            None => problems.push(format!("{place}: {} is missing", p.name)),
+            Some(t) if t.shape != p.shape || t.data.len() != p.shape.iter().product::<usize>() => {
+                problems.push(format!("{place}: {} has shape {:?}, expected {:?}", p.name, t.shape, p.shape))
+            }
+            Some(_) => {}
+        }
+    }
+    for name in state.keys().filter(|n| params.iter().all(|p| p.name != **n)) {
+        problems.push(format!("{place}: {name} is not part of the architecture"));
+    }
+}

@@ -1,0 +1,297 @@
+//! The forward pass in train mode: batch statistics, and everything kept that the backward pass needs.
+
+use crate::folded::{Input, max_pool_all, pool_features};
+use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
+use crate::plans::Plans;
+use rrr_kernels::{
+    Activation, BLOCK, BnForward, Buffer, Compute, Residual, RowsJob, bn_forward, max_pool_size,
+};
+
+/// One sequence in training: weights, statistics, and the tape of the last forward pass.
+pub(crate) struct Member {
+    /// Packed trainable tensors ([`Layout`]).
+    pub params: Buffer,
+    /// Running statistics.
+    pub running: Buffer,
+    /// Mean and inverse deviation of the last batch, laid out like `running`.
+    pub batch_stats: Buffer,
+    pub tape: Tape,
+}
+
+/// Activations of the last forward pass.
+#[derive(Default)]
+pub(crate) struct Tape {
+    pub image: Option<ImageTape>,
+    pub blocks: Vec<BlockTape>,
+    /// Pooled features.
+    pub features: Activation,
+    pub logits: Activation,
+}
+
+/// Of `conv1`, `bn1`, ReLU and max pooling.
+#[derive(Default)]
+pub(crate) struct ImageTape {
+    pub conv: Activation,
+    pub act: Activation,
+    pub pooled: Activation,
+}
+
+/// Of a bottleneck: the convolutions' outputs before batch norm, and the activations behind it.
+#[derive(Default)]
+pub(crate) struct BlockTape {
+    pub conv1: Activation,
+    pub act1: Activation,
+    pub conv2: Activation,
+    pub act2: Activation,
+    pub conv3: Activation,
+    pub downsample: Activation,
+    pub out: Activation,
+}
+
+impl Member {
+    pub fn new(layout: &Layout, params: Buffer, running: Buffer) -> Self {
+        let tape = Tape {
+            image: layout.conv1.is_some().then(ImageTape::default),
+            blocks: layout.blocks.iter().map(|_| BlockTape::default()).collect(),
+            ..Tape::default()
+        };
+        Self { params, running, batch_stats: Buffer::zeros(layout.stats), tape }
+    }
+}
+
+impl Tape {
+    /// Input of block `i`: the activation before it, or `None` if that is the input of the whole sequence.
+    pub fn input_of(&self, i: usize) -> Option<&Activation> {
+        if i > 0 { Some(&self.blocks[i - 1].out) } else { self.image.as_ref().map(|t| &t.pooled) }
+    }
+
+    /// Block `i` with its input, as [`Tape::input_of`].
+    fn block_and_input(&mut self, i: usize) -> (Option<&Activation>, &mut BlockTape) {
+        let (before, at) = self.blocks.split_at_mut(i);
+        let x = before.last().map(|b| &b.out).or(self.image.as_ref().map(|t| &t.pooled));
+        (x, &mut at[0])
+    }
+
+    /// Output of the last layer before pooling.
+    pub fn last(&self) -> Option<&Activation> {
+        self.input_of(self.blocks.len())
+    }
+}
+
+/// Runs all members on one input, up to the logits if there is a classifier. Updates running statistics
+/// with `momentum`.
+pub(crate) fn forward(
+    layout: &Layout,
+    members: &mut [&mut Member],
+    input: Input<'_>,
+    momentum: f32,
+    plans: &mut Plans,
+) {
+    let compute = plans.compute().clone();
+    if let Some(conv1) = &layout.conv1 {
+        forward_image(conv1, members, input, momentum, plans, &compute);
+    }
+    for (i, block) in layout.blocks.iter().enumerate() {
+        forward_block(i, block, members, input, momentum, plans, &compute);
+    }
+    if let Some(fc) = &layout.fc {
+        forward_head(fc, members, plans, &compute);
+    }
+}
+
+fn forward_image(
+    conv1: &ConvBn,
+    members: &mut [&mut Member],
+    input: Input<'_>,
+    momentum: f32,
+    plans: &mut Plans,
+    compute: &Compute,
+) {
+    let images = input.images();
+    let plan = plans.get(conv1.conv, images.size, images.n);
+    let (channels, size) = (conv1.conv.cout(), plan.output());
+    let mut jobs = Vec::new();
+    for member in members.iter_mut() {
+        let tape = member.tape.image.as_mut().expect("has conv1");
+        fit(&mut tape.conv, channels, size, images.n);
+        jobs.push(RowsJob::new(images.data(), &member.params[conv1.weight.clone()], tape.conv.data_mut()));
+    }
+    plan.forward(&mut jobs);
+    batch_norm(compute, members, momentum, conv1, true, input, |tape| {
+        let tape = tape.image.as_mut().expect("has conv1");
+        (&tape.conv, &mut tape.act, SkipPath::None)
+    });
+    let pooled_size = (max_pool_size(size.0), max_pool_size(size.1));
+    for member in members.iter_mut() {
+        let tape = member.tape.image.as_mut().expect("has conv1");
+        fit(&mut tape.pooled, channels, pooled_size, images.n);
+        max_pool_all(compute, std::slice::from_ref(&tape.act), std::slice::from_mut(&mut tape.pooled));
+    }
+}
+
+fn forward_block(
+    i: usize,
+    block: &Bottleneck,
+    members: &mut [&mut Member],
+    input: Input<'_>,
+    momentum: f32,
+    plans: &mut Plans,
+    compute: &Compute,
+) {
+    convolve(plans, members, &block.conv1, input, |tape| {
+        let (x, t) = tape.block_and_input(i);
+        (x, &mut t.conv1)
+    });
+    batch_norm(compute, members, momentum, &block.conv1, true, input, |tape| {
+        let t = &mut tape.blocks[i];
+        (&t.conv1, &mut t.act1, SkipPath::None)
+    });
+    convolve(plans, members, &block.conv2, input, |tape| {
+        let t = &mut tape.blocks[i];
+        (Some(&t.act1), &mut t.conv2)
+    });
+    batch_norm(compute, members, momentum, &block.conv2, true, input, |tape| {
+        let t = &mut tape.blocks[i];
+        (&t.conv2, &mut t.act2, SkipPath::None)
+    });
+    convolve(plans, members, &block.conv3, input, |tape| {
+        let t = &mut tape.blocks[i];
+        (Some(&t.act2), &mut t.conv3)
+    });
+    if let Some(downsample) = &block.downsample {
+        convolve(plans, members, downsample, input, |tape| {
+            let (x, t) = tape.block_and_input(i);
+            (x, &mut t.downsample)
+        });
+        batch_norm(compute, members, momentum, downsample, false, input, |tape| {
+            let t = &mut tape.blocks[i];
+            (&t.downsample, &mut t.out, SkipPath::None)
+        });
+    }
+    let projected = block.downsample.is_some();
+    batch_norm(compute, members, momentum, &block.conv3, true, input, |tape| {
+        let (x, t) = tape.block_and_input(i);
+        (&t.conv3, &mut t.out, if projected { SkipPath::Output } else { SkipPath::Input(x) })
+    });
+}
+
+fn forward_head(fc: &Classifier, members: &mut [&mut Member], plans: &mut Plans, compute: &Compute) {
+    for member in members.iter_mut() {
+        let tape = &mut member.tape;
+        let x = tape.blocks.last().map(|b| &b.out).expect("a classifier follows blocks");
+        fit(&mut tape.features, x.channels(), (1, 1), x.n());
+        pool_features(compute, std::slice::from_ref(x), std::slice::from_mut(&mut tape.features));
+    }
+    let n = members[0].tape.features.n();
+    let plan = plans.get(fc.conv, (1, 1), n);
+    let mut jobs = Vec::new();
+    for member in members.iter_mut() {
+        let tape = &mut member.tape;
+        fit(&mut tape.logits, fc.conv.cout(), (1, 1), n);
+        let weight = &member.params[fc.weight.clone()];
+        let mut job = RowsJob::new(tape.features.data(), weight, tape.logits.data_mut());
+        job.bias = Some(&member.params[fc.bias.clone()]);
+        jobs.push(job);
+    }
+    plan.forward(&mut jobs);
+}
+
+/// Makes `a` an activation of the given shape; memory is kept if only the batch size differs.
+pub(crate) fn fit(a: &mut Activation, channels: usize, (height, width): (usize, usize), n: usize) {
+    if (a.channels(), a.height(), a.width()) == (channels, height, width) {
+        a.set_batch(n);
+    } else {
+        *a = Activation::zeros(channels, height, width, n);
+    }
+}
+
+/// One convolution of every member; `pick` chooses input (`None`: the sequence's) and output on the tape.
+fn convolve(
+    plans: &mut Plans,
+    members: &mut [&mut Member],
+    layer: &ConvBn,
+    input: Input<'_>,
+    pick: impl for<'t> Fn(&'t mut Tape) -> (Option<&'t Activation>, &'t mut Activation),
+) {
+    let mut jobs = Vec::new();
+    let mut plan = None;
+    for member in members.iter_mut() {
+        let (x, y) = pick(&mut member.tape);
+        let x = x.unwrap_or_else(|| input.features());
+        let p = plan.get_or_insert_with(|| plans.get(layer.conv, (x.height(), x.width()), x.n()));
+        fit(y, layer.conv.cout(), p.output(), x.n());
+        jobs.push(RowsJob::new(x.data(), &member.params[layer.weight.clone()], y.data_mut()));
+    }
+    if let Some(plan) = plan {
+        plan.forward(&mut jobs);
+    }
+}
+
+/// What a batch norm's result is added to.
+enum SkipPath<'a> {
+    None,
+    /// The block's input; that of the sequence if `None`.
+    Input(Option<&'a Activation>),
+    Output,
+}
+
+/// One batch norm of every member; `pick` chooses input, output and residual on the tape.
+fn batch_norm(
+    compute: &Compute,
+    members: &mut [&mut Member],
+    momentum: f32,
+    layer: &ConvBn,
+    relu: bool,
+    input: Input<'_>,
+    pick: impl for<'t> Fn(&'t mut Tape) -> (&'t Activation, &'t mut Activation, SkipPath<'t>),
+) {
+    let mut jobs = Vec::new();
+    for member in members.iter_mut() {
+        let (x, y, skip) = pick(&mut member.tape);
+        fit(y, x.channels(), (x.height(), x.width()), x.n());
+        let (gamma, beta) = lane_halves(&member.params[layer.affine.clone()]);
+        let (mean, inv_std) = lane_halves_mut(&mut member.batch_stats[layer.stats.clone()]);
+        let (running_mean, running_var) = lane_halves_mut(&mut member.running[layer.stats.clone()]);
+        let plane_len = x.plane_len();
+        let statistics = mean.iter_mut().zip(inv_std).zip(running_mean.iter_mut().zip(running_var));
+        for (i, ((x, y), ((mean, inv_std), (running_mean, running_var)))) in
+            x.planes().zip(y.planes_mut()).zip(statistics).enumerate()
+        {
+            let residual = match &skip {
+                SkipPath::None => Residual::None,
+                SkipPath::Input(a) => {
+                    let a = a.unwrap_or_else(|| input.features());
+                    Residual::Plane(&a.data()[i * plane_len..(i + 1) * plane_len])
+                }
+                SkipPath::Output => Residual::Output,
+            };
+            let (gamma, beta) = (&gamma[i], &beta[i]);
+            jobs.push(BnForward {
+                x,
+                y,
+                residual,
+                relu,
+                gamma,
+                beta,
+                mean,
+                inv_std,
+                running_mean,
+                running_var,
+            });
+        }
+    }
+    compute.pool().for_each(jobs, |_, job| bn_forward(compute.isa(), momentum, job));
+}
+
+/// Two arrays of blocks that lie one behind the other.
+pub(crate) fn lane_halves(values: &[f32]) -> (&[[f32; BLOCK]], &[[f32; BLOCK]]) {
+    let (lanes, _) = values.as_chunks::<BLOCK>();
+    lanes.split_at(lanes.len() / 2)
+}
+
+/// Two arrays of blocks that lie one behind the other.
+pub(crate) fn lane_halves_mut(values: &mut [f32]) -> (&mut [[f32; BLOCK]], &mut [[f32; BLOCK]]) {
+    let (lanes, _) = values.as_chunks_mut::<BLOCK>();
+    let half = lanes.len() / 2;
+    lanes.split_at_mut(half)
+}

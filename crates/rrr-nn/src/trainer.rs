@@ -1,0 +1,429 @@
+//! Training steps.
+
+use crate::backward::{self, Learner};
+use crate::folded::{self, Folded, Input};
+use crate::input::PaddedImages;
+use crate::layout::Layout;
+use crate::loss::{self, Loss};
+use crate::plans::{Plans, Workspace};
+use crate::tape::{self, Member};
+use crate::{Images, NetSpec, NetState, State, StateError};
+use rrr_kernels::{Activation, AdamWStep, Buffer, Compute, Pool, adamw_step};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Parameters that one task of the optimiser updates.
+const UPDATE_CHUNK: usize = 1 << 16;
+
+/// AdamW with decoupled weight decay, as `torch.optim.AdamW`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Exponential decay of the gradient's mean.
+    pub beta1: f64,
+    /// Exponential decay of the gradient's square.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay, applied to all parameters.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+/// Which tensors a step changes. The stem is never trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trainable {
+    /// Everything in the branches.
+    All,
+    /// Only `fc`; batch norms of the branches still run in train mode and update their statistics.
+    Classifier,
+}
+
+/// What a [`Trainer`] needs besides architecture and weights.
+#[derive(Clone, Debug)]
+pub struct TrainerOptions {
+    /// Optimiser constants.
+    pub adamw: AdamW,
+    /// What is trained.
+    pub trainable: Trainable,
+    /// Momentum of batch-norm running statistics.
+    pub bn_momentum: f32,
+    /// Label smoothing of the cross-entropy, 0 for none.
+    pub label_smoothing: f32,
+}
+
+impl Default for TrainerOptions {
+    fn default() -> Self {
+        Self { adamw: AdamW::default(), trainable: Trainable::All, bn_momentum: 0.1, label_smoothing: 0.0 }
+    }
+}
+
+/// Losses of one step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutput {
+    /// Mean cross-entropy of the batch, one per branch that took part.
+    pub loss: Vec<f32>,
+    /// Images that each of these branches classified correctly (in train mode, before the update).
+    pub correct: Vec<usize>,
+}
+
+/// Everything that a [`Trainer`] needs to go on bit for bit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainerState {
+    /// Weights and batch-norm statistics.
+    pub net: NetState,
+    /// First moments of the trained tensors, one state per branch.
+    pub m: Vec<State>,
+    /// Second moments.
+    pub v: Vec<State>,
+    /// Exponential moving average of the trained tensors, one state per branch, if started.
+    pub ema: Option<Vec<State>>,
+    /// Optimiser steps done, per branch.
+    pub steps: Vec<u64>,
+    /// EMA updates done, per branch.
+    pub ema_updates: Vec<u64>,
+    /// Decay target of the EMA, if started.
+    pub ema_decay: Option<f32>,
+}
+
+/// A network in training: the stem in inference form, the branches in train mode.
+pub struct Trainer {
+    spec: NetSpec,
+    options: TrainerOptions,
+    stem_layout: Layout,
+    layout: Layout,
+    stem: Member,
+    /// Made from `stem` when needed.
+    folded_stem: Option<Folded>,
+    branches: Vec<Branch>,
+    plans: Plans,
+    workspace: Workspace,
+    images: PaddedImages,
+}
+
+/// A branch and its optimiser. Gradients, moments and average cover the trained range of the parameters.
+struct Branch {
+    member: Member,
+    gradients: Buffer,
+    transposed: Buffer,
+    m: Buffer,
+    v: Buffer,
+    steps: u64,
+    ema: Option<Ema>,
+}
+
+struct Ema {
+    average: Buffer,
+    target: f32,
+    updates: u64,
+}
+
+impl Trainer {
+    /// Prepares training from `state`; the optimiser's moments begin at zero.
+    ///
+    /// # Errors
+    /// [`StateError`] names every tensor that is missing, extra or misshapen.
+    pub fn new(
+        spec: &NetSpec,
+        state: &NetState,
+        options: &TrainerOptions,
+        pool: Arc<Pool>,
+    ) -> Result<Self, StateError> {
+        state.check(spec)?;
+        let stem_layout = Layout::new(&spec.stem);
+        let layout = Layout::new(&spec.branch);
+        let trained = trained_range(&layout, options.trainable).len();
+        let transposed = if options.trainable == Trainable::All { layout.transposed } else { 0 };
+        let branches = state
+            .branches
+            .iter()
+            .map(|s| Branch {
+                member: member(&layout, s),
+                gradients: Buffer::zeros(trained),
+                transposed: Buffer::zeros(transposed),
+                m: Buffer::zeros(trained),
+                v: Buffer::zeros(trained),
+                steps: 0,
+                ema: None,
+            })
+            .collect();
+        Ok(Self {
+            spec: spec.clone(),
+            options: options.clone(),
+            stem: member(&stem_layout, &state.stem),
+            folded_stem: None,
+            stem_layout,
+            layout,
+            branches,
+            plans: Plans::new(Compute::new(pool), true),
+            workspace: Workspace::default(),
+            images: PaddedImages::default(),
+        })
+    }
+
+    /// Continues from a saved state as if never stopped.
+    ///
+    /// # Errors
+    /// [`StateError`] names every tensor that is missing, extra or misshapen.
+    pub fn resume(
+        spec: &NetSpec,
+        state: &TrainerState,
+        options: &TrainerOptions,
+        pool: Arc<Pool>,
+    ) -> Result<Self, StateError> {
+        let mut trainer = Self::new(spec, &state.net, options, pool)?;
+        let range = trainer.trained();
+        let layout = &trainer.layout;
+        state.check_optimiser(spec.branches, layout, range.clone())?;
+        for (i, branch) in trainer.branches.iter_mut().enumerate() {
+            layout.pack(&state.m[i], range.clone(), &mut branch.m);
+            layout.pack(&state.v[i], range.clone(), &mut branch.v);
+            branch.steps = state.steps[i];
+            branch.ema = state.ema.as_ref().zip(state.ema_decay).map(|(ema, target)| {
+                let mut average = Buffer::zeros(range.len());
+                layout.pack(&ema[i], range.clone(), &mut average);
+                Ema { average, target, updates: state.ema_updates[i] }
+            });
+        }
+        Ok(trainer)
+    }
+
+    /// Everything needed to [`resume`](Self::resume).
+    pub fn save(&self) -> TrainerState {
+        let unpack = |values: &[f32]| {
+            let mut state = State::new();
+            self.layout.unpack(values, self.trained(), &mut state);
+            state
+        };
+        let all = |f: fn(&Branch) -> &Buffer| self.branches.iter().map(|b| unpack(f(b))).collect();
+        let ema = self.branches.iter().map(|b| b.ema.as_ref().map(|e| unpack(&e.average))).collect();
+        TrainerState {
+            net: self.state(),
+            m: all(|b| &b.m),
+            v: all(|b| &b.v),
+            ema,
+            steps: self.branches.iter().map(|b| b.steps).collect(),
+            ema_updates: self.branches.iter().map(|b| b.ema.as_ref().map_or(0, |e| e.updates)).collect(),
+            ema_decay: self.branches.first().and_then(|b| b.ema.as_ref()).map(|e| e.target),
+        }
+    }
+
+    /// The architecture.
+    pub fn spec(&self) -> &NetSpec {
+        &self.spec
+    }
+
+    /// One pass of a batch through the stem in train mode, which updates its batch-norm running statistics
+    /// and nothing else ("warming"). Does nothing when there is no stem.
+    pub fn warm_stem(&mut self, images: &Images<'_>) {
+        if self.spec.stem.is_empty() {
+            return;
+        }
+        self.images.load(images, self.plans.compute().pool());
+        let input = Input::Images(&self.images);
+        tape::forward(
+            &self.stem_layout,
+            &mut [&mut self.stem],
+            input,
+            self.options.bn_momentum,
+            &mut self.plans,
+        );
+        self.folded_stem = None;
+    }
+
+    /// One optimiser step of all branches on one batch, the stem run once.
+    ///
+    /// # Panics
+    /// If `labels.len() != images.n` or a label is not below the number of classes.
+    pub fn step(&mut self, images: &Images<'_>, labels: &[u32], lr: f64) -> StepOutput {
+        self.step_range(0..self.branches.len(), images, labels, lr)
+    }
+
+    /// One optimiser step of one branch on its own batch.
+    ///
+    /// # Panics
+    /// As [`Trainer::step`], and if there is no such branch.
+    pub fn step_branch(&mut self, branch: usize, images: &Images<'_>, labels: &[u32], lr: f64) -> StepOutput {
+        self.step_range(branch..branch + 1, images, labels, lr)
+    }
+
+    fn step_range(
+        &mut self,
+        which: Range<usize>,
+        images: &Images<'_>,
+        labels: &[u32],
+        lr: f64,
+    ) -> StepOutput {
+        let classes = self.layout.fc.as_ref().map_or(0, |fc| fc.conv.cout());
+        assert_eq!(labels.len(), images.n, "one label per image");
+        assert!(labels.iter().all(|&l| (l as usize) < classes), "a label is not below {classes}");
+        self.images.load(images, self.plans.compute().pool());
+        let stem = self.run_stem();
+        let input = match &stem {
+            Some(features) => Input::Features(&features[0]),
+            None => Input::Images(&self.images),
+        };
+        let branches = &mut self.branches[which];
+        let mut members: Vec<&mut Member> = branches.iter_mut().map(|b| &mut b.member).collect();
+        tape::forward(&self.layout, &mut members, input, self.options.bn_momentum, &mut self.plans);
+        let mut gradients = self.workspace.take_many(members.len(), classes, (1, 1), images.n);
+        let losses: Vec<Loss> = members
+            .iter()
+            .zip(&mut gradients)
+            .map(|(m, g)| loss::cross_entropy(&m.tape.logits, labels, self.options.label_smoothing, g))
+            .collect();
+        let mut learners: Vec<Learner<'_>> = branches
+            .iter_mut()
+            .map(|b| Learner {
+                member: &mut b.member,
+                gradients: &mut b.gradients,
+                transposed: &mut b.transposed,
+            })
+            .collect();
+        let (plans, workspace) = (&mut self.plans, &mut self.workspace);
+        match self.options.trainable {
+            Trainable::All => {
+                backward::backward(&self.layout, &mut learners, input, gradients, plans, workspace);
+            }
+            Trainable::Classifier => {
+                let fc = self.layout.fc.as_ref().expect("checked by `classes`");
+                backward::head(fc, &mut learners, gradients, false, plans, workspace);
+            }
+        }
+        let range = trained_range(&self.layout, self.options.trainable);
+        for branch in branches.iter_mut() {
+            branch.update(&self.options.adamw, lr, range.clone(), self.plans.compute());
+        }
+        self.workspace.give(stem.into_iter().flatten());
+        StepOutput {
+            loss: losses.iter().map(|l| l.mean).collect(),
+            correct: losses.iter().map(|l| l.correct).collect(),
+        }
+    }
+
+    /// The stem's output for the loaded images, if there is a stem.
+    fn run_stem(&mut self) -> Option<Vec<Activation>> {
+        if self.spec.stem.is_empty() {
+            return None;
+        }
+        let (layout, stem) = (&self.stem_layout, &self.stem);
+        let folded = self.folded_stem.get_or_insert_with(|| Folded::new(layout, &stem.params, &stem.running));
+        let input = Input::Images(&self.images);
+        Some(folded::run(&[folded], input, &mut self.plans, &mut self.workspace))
+    }
+
+    /// Starts the exponential moving average of the trained tensors at their present values; every later
+    /// step updates it with decay `min(decay, (1 + n) / (10 + n))`, n = 1 at the first update.
+    pub fn start_ema(&mut self, decay: f32) {
+        let range = self.trained();
+        for branch in &mut self.branches {
+            let mut average = Buffer::zeros(range.len());
+            average.copy_from_slice(&branch.member.params[range.clone()]);
+            branch.ema = Some(Ema { average, target: decay, updates: 0 });
+        }
+    }
+
+    /// Weights for evaluation: the EMA where it has started, with the current running statistics.
+    pub fn eval_state(&self) -> NetState {
+        let mut state = self.state();
+        for (branch, tensors) in self.branches.iter().zip(&mut state.branches) {
+            if let Some(ema) = &branch.ema {
+                self.layout.unpack(&ema.average, self.trained(), tensors);
+            }
+        }
+        state
+    }
+
+    /// Current weights and running statistics.
+    pub fn state(&self) -> NetState {
+        NetState {
+            stem: unpack_member(&self.stem_layout, &self.stem),
+            branches: self.branches.iter().map(|b| unpack_member(&self.layout, &b.member)).collect(),
+        }
+    }
+
+    fn trained(&self) -> Range<usize> {
+        trained_range(&self.layout, self.options.trainable)
+    }
+}
+
+impl Branch {
+    /// One step of AdamW from the present gradients, and of the moving average.
+    fn update(&mut self, adamw: &AdamW, lr: f64, trained: Range<usize>, compute: &Compute) {
+        self.steps += 1;
+        let betas = (adamw.beta1, adamw.beta2);
+        let step = AdamWStep::new(self.steps, lr, betas, adamw.eps, adamw.weight_decay);
+        let decay = self.ema.as_mut().map(|ema| {
+            ema.updates += 1;
+            let n = ema.updates as f32;
+            ema.target.min((1.0 + n) / (10.0 + n))
+        });
+        let params = self.member.params[trained].chunks_mut(UPDATE_CHUNK);
+        let moments = self.m.chunks_mut(UPDATE_CHUNK).zip(self.v.chunks_mut(UPDATE_CHUNK));
+        let mut averages = self.ema.as_mut().map(|ema| ema.average.chunks_mut(UPDATE_CHUNK));
+        let jobs: Vec<_> = params
+            .zip(self.gradients.chunks(UPDATE_CHUNK))
+            .zip(moments)
+            .map(|((p, g), (m, v))| (p, g, m, v, averages.as_mut().and_then(Iterator::next).zip(decay)))
+            .collect();
+        compute
+            .pool()
+            .for_each(jobs, |_, (p, g, m, v, ema)| adamw_step(compute.isa(), &step, p, g, m, v, ema));
+    }
+}
+
+impl TrainerState {
+    fn check_optimiser(
+        &self,
+        branches: usize,
+        layout: &Layout,
+        range: Range<usize>,
+    ) -> Result<(), StateError> {
+        let mut problems = Vec::new();
+        let mut check = |what: &str, states: &[State]| {
+            if states.len() != branches {
+                problems.push(format!("{what}: {} branches given, {branches} expected", states.len()));
+            }
+            for (i, state) in states.iter().enumerate() {
+                for (name, shape) in layout.trainable(range.clone()) {
+                    if state.get(name).is_none_or(|t| t.shape != shape) {
+                        problems.push(format!("{what}, branch {i}: {name} is missing or misshapen"));
+                    }
+                }
+            }
+        };
+        check("first moments", &self.m);
+        check("second moments", &self.v);
+        if let Some(ema) = &self.ema {
+            check("moving average", ema);
+        }
+        if self.steps.len() != branches || self.ema_updates.len() != branches {
+            problems.push("step counts do not match the number of branches".to_owned());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(StateError { problems }) }
+    }
+}
+
+fn trained_range(layout: &Layout, trainable: Trainable) -> Range<usize> {
+    match trainable {
+        Trainable::All => 0..layout.params,
+        Trainable::Classifier => layout.classifier(),
+    }
+}
+
+fn member(layout: &Layout, state: &State) -> Member {
+    let mut params = Buffer::zeros(layout.params);
+    layout.pack(state, 0..layout.params, &mut params);
+    Member::new(layout, params, layout.pack_stats(state))
+}
+
+fn unpack_member(layout: &Layout, member: &Member) -> State {
+    let mut state = State::new();
+    layout.unpack(&member.params, 0..layout.params, &mut state);
+    layout.unpack_stats(&member.running, &mut state);
+    state
+}
