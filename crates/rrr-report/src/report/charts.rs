@@ -11,56 +11,57 @@ use crate::svg::{
 /// One kind of measurement of a [`CurvePoint`].
 type Value = fn(&CurvePoint) -> Option<f64>;
 
+/// A line of a chart: its name, its look and what it shows.
+type Line = (&'static str, Stroke, Value);
+
+const LOSS: [Line; 2] =
+    [("evaluation", Stroke::Solid, |p| p.eval_loss), ("training", Stroke::Dashed, |p| p.train_loss)];
+const ACCURACY: [Line; 2] =
+    [("evaluation", Stroke::Solid, |p| p.eval_accuracy), ("training", Stroke::Dashed, |p| p.train_accuracy)];
+const LEARNING_RATE: [Line; 1] = [("learning rate", Stroke::Solid, |p| p.learning_rate)];
+
 /// Titles and drawings of the training curves that have data.
 pub(super) fn curves(curves: &Curves) -> Vec<(&'static str, String)> {
-    let evaluation = Stroke::Solid;
-    let training = Stroke::Dashed;
-    let kinds: [(&'static str, Unit, Option<(f64, f64)>, Vec<(&str, Stroke, Value)>); 3] = [
-        (
-            "Loss",
-            Unit::Number,
-            None,
-            vec![("evaluation", evaluation, |p| p.eval_loss), ("training", training, |p| p.train_loss)],
-        ),
-        (
-            "Accuracy",
-            Unit::Percent,
-            Some((0.0, 1.0)),
-            vec![
-                ("evaluation", evaluation, |p| p.eval_accuracy),
-                ("training", training, |p| p.train_accuracy),
-            ],
-        ),
-        ("Learning rate", Unit::Number, None, vec![("learning rate", Stroke::Solid, |p| p.learning_rate)]),
-    ];
-    let mut charts = Vec::new();
-    for (title, unit, y_range, values) in kinds {
-        let series: Vec<Series<'_>> = values
-            .iter()
-            .map(|&(name, stroke, value)| {
-                let points = curves.points.iter().filter_map(|p| Some((p.at, value(p)?)));
-                let points = points.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
-                Series { name, points, stroke }
-            })
-            .filter(|series| !series.points.is_empty())
-            .collect();
-        if series.is_empty() {
-            continue;
-        }
-        let last: Vec<String> = series
-            .iter()
-            .filter_map(|s| s.points.last().map(|&(at, value)| (s.name, at, value)))
-            .map(|(name, at, value)| match unit {
-                Unit::Percent => format!("{name} {} at {at}", percent(value)),
-                Unit::Number => format!("{name} {value:.4} at {at}"),
-            })
-            .collect();
-        let description = format!("{title} by {}. Last values: {}.", curves.axis, last.join(", "));
-        let caption = Caption { title, description: &description };
-        let chart = LineChart { caption, x_label: &curves.axis, series: &series, unit, y_range };
-        charts.push((title, line_chart(&chart)));
+    [
+        ("Loss", curve(curves, "Loss", Unit::Number, None, &LOSS)),
+        ("Accuracy", curve(curves, "Accuracy", Unit::Percent, Some((0.0, 1.0)), &ACCURACY)),
+        ("Learning rate", curve(curves, "Learning rate", Unit::Number, None, &LEARNING_RATE)),
+    ]
+    .into_iter()
+    .filter_map(|(title, chart)| Some((title, chart?)))
+    .collect()
+}
+
+fn curve(
+    curves: &Curves,
+    title: &str,
+    unit: Unit,
+    y_range: Option<(f64, f64)>,
+    lines: &[Line],
+) -> Option<String> {
+    let series: Vec<Series<'_>> = lines
+        .iter()
+        .map(|&(name, stroke, value)| {
+            let points = curves.points.iter().filter_map(|p| Some((p.at, value(p)?)));
+            let points = points.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+            Series { name, points, stroke }
+        })
+        .filter(|series| !series.points.is_empty())
+        .collect();
+    let last: Vec<String> = series
+        .iter()
+        .filter_map(|s| s.points.last().map(|&(at, value)| (s.name, at, value)))
+        .map(|(name, at, value)| match unit {
+            Unit::Percent => format!("{name} {} at {at}", percent(value)),
+            Unit::Number => format!("{name} {value:.4} at {at}"),
+        })
+        .collect();
+    if last.is_empty() {
+        return None;
     }
-    charts
+    let description = format!("{title} by {}. Last values: {}.", curves.axis, last.join(", "));
+    let caption = Caption { title, description: &description };
+    Some(line_chart(&LineChart { caption, x_label: &curves.axis, series: &series, unit, y_range }))
 }
 
 /// Accuracy of every branch and of the ensemble; none for a single branch.

@@ -66,7 +66,7 @@ fn summary(report: &Report) -> String {
         None => String::new(),
     };
     format!(
-        "{} of {} of the {} split are recognised{trained}. Images are {side} × {side} pixels.",
+        "{} of {} of the {} split are classified correctly{trained}. Images are {side} × {side} pixels.",
         grouped(metrics.correct() as u64),
         counted(metrics.n, "image"),
         dataset.split,

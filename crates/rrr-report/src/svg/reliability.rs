@@ -6,9 +6,10 @@ use crate::metrics::CalibrationBin;
 const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 320.0;
 
-/// Draws a reliability diagram: the accuracy of every confidence bin, and its gap to the bin's mean confidence.
+/// Draws a reliability diagram: the accuracy of every confidence bin as a level, and its gap to the bin's mean
+/// confidence.
 ///
-/// With perfect calibration every bar ends on the dashed diagonal.
+/// With perfect calibration every level lies on the dashed diagonal.
 pub fn reliability_diagram(bins: &[CalibrationBin], caption: Caption<'_>) -> String {
     let frame = Frame { left: 52.0, top: 32.0, right: WIDTH - 14.0, bottom: HEIGHT - 40.0 };
     let x = Scale::new((0.0, 1.0), (frame.left, frame.right));
@@ -28,17 +29,17 @@ pub fn reliability_diagram(bins: &[CalibrationBin], caption: Caption<'_>) -> Str
             Unit::Percent.value(accuracy),
             bin.count
         );
-        svg.rect("class=\"bar strong\"", (left, top), (right - left, frame.bottom - top), &hover);
-        let gap = (top - ideal).abs();
-        svg.rect("class=\"gap\"", (left, top.min(ideal)), (right - left, gap), &hover);
+        let (lower, upper) = (top.max(ideal), top.min(ideal));
+        svg.rect("class=\"bar strong\"", (left, lower), (right - left, frame.bottom - lower), &hover);
+        svg.rect("class=\"gap\"", (left, upper), (right - left, lower - upper), &hover);
+        svg.line("level", (left, top), (right, top));
     }
     svg.line("axis", (frame.left, frame.bottom), (frame.right, frame.bottom));
     svg.line("reference", (frame.left, frame.bottom), (frame.right, frame.top));
-    let keys = [("class=\"bar strong\"", "accuracy", 0.0), ("class=\"gap\"", "gap to confidence", 84.0)];
-    for (attributes, name, offset) in keys {
-        svg.rect(attributes, (frame.left + offset, 9.0), (12.0, 12.0), "");
-        svg.text((frame.left + offset + 18.0, 19.0), "label", "start", name);
-    }
+    svg.line("level", (frame.left, 14.0), (frame.left + 18.0, 14.0));
+    svg.text((frame.left + 24.0, 18.0), "label", "start", "accuracy");
+    svg.rect("class=\"gap\"", (frame.left + 92.0, 8.0), (12.0, 12.0), "");
+    svg.text((frame.left + 110.0, 18.0), "label", "start", "gap to confidence");
     svg.text(((frame.left + frame.right) / 2.0, HEIGHT - 6.0), "label", "middle", "confidence");
     svg.finish()
 }

@@ -38,7 +38,13 @@ fn decimals(step: f64) -> usize {
 fn scientific(value: f64, step: f64) -> String {
     let exponent = value.abs().log10().floor();
     let digits = (exponent - (step.log10() + 1e-9).floor()).clamp(0.0, 6.0) as usize;
-    format!("{value:.digits$e}")
+    let text = format!("{value:.digits$e}");
+    match text.split_once('e') {
+        Some((mantissa, power)) if mantissa.contains('.') => {
+            format!("{}e{power}", mantissa.trim_end_matches('0').trim_end_matches('.'))
+        }
+        _ => text,
+    }
 }
 
 /// Round tick positions inside `low..=high`, about `target` of them, 1, 2 or 5 times a power of ten apart.
