@@ -113,6 +113,17 @@ pub enum Error {
         /// The field and what is wrong with it.
         what: String,
     },
+    /// A card would overwrite the card of other weights.
+    #[error(
+        "cannot write the card of {}: {} is there already and belongs to other weights\nhint: choose an empty folder",
+        weights.display(), card.display()
+    )]
+    ForeignCard {
+        /// The card that is there.
+        card: PathBuf,
+        /// The weights to be written.
+        weights: PathBuf,
+    },
     /// The name is neither in the catalog nor a local file or folder.
     #[error("no backbone `{name}`: neither a file or folder nor a name in the catalog\nhint: {hint}")]
     UnknownBackbone {
@@ -156,6 +167,21 @@ pub enum Error {
         status: u16,
         /// The cached file that would have been used.
         looked: PathBuf,
+    },
+    /// A download broke off and can be resumed.
+    #[error(
+        "the download of {url} broke off after {received} bytes: {reason}\nhint: run it again, it goes on from {}",
+        part.display()
+    )]
+    Interrupted {
+        /// The address.
+        url: String,
+        /// What happened.
+        reason: String,
+        /// Bytes that are there.
+        received: u64,
+        /// The unfinished file.
+        part: PathBuf,
     },
     /// pip is missing or failed.
     #[error("cannot get {requirement} with pip: {reason} (looked in the cache first: {})", looked.display())]
