@@ -20,8 +20,10 @@ pub struct HeatMap<'a> {
 }
 
 /// Width that the cells together should not exceed, in pixels, as long as they stay visible.
-const TARGET: f64 = 1000.0;
+const TARGET: f64 = 840.0;
 const MAX_NAME: usize = 22;
+/// Smaller cells are left without their count.
+const MIN_COUNT: f64 = 16.0;
 
 /// Draws a heat map: names and counts are shown as long as there is room, and all of them on hover.
 pub fn heat_map(chart: &HeatMap<'_>) -> String {
@@ -95,7 +97,7 @@ fn draw_cell(svg: &mut Svg, chart: &HeatMap<'_>, cell: Cell) {
     let attributes = format!("class=\"{class}\" fill-opacity=\"{}\"", number(opacity));
     svg.rect(&attributes, (x + gap, y + gap), (side, side), &hover);
     let digits = cell.count.to_string();
-    if width(&digits, 11.0) + 3.0 <= cell.size {
+    if cell.size >= MIN_COUNT && width(&digits, 11.0) + 3.0 <= cell.size {
         let on = if opacity > 0.55 { format!("count on-{class}") } else { "count".to_owned() };
         let middle = (x + cell.size / 2.0, y + cell.size / 2.0 + 4.0);
         svg.push(&format!(

@@ -18,7 +18,7 @@ pub struct Histogram<'a> {
 }
 
 const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 260.0;
+const HEIGHT: f64 = 290.0;
 
 /// Draws a histogram.
 pub fn histogram(chart: &Histogram<'_>) -> String {

@@ -4,7 +4,7 @@ use super::scale::{Scale, Unit};
 use crate::metrics::CalibrationBin;
 
 const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 320.0;
+const HEIGHT: f64 = 290.0;
 
 /// Draws a reliability diagram: the accuracy of every confidence bin as a level, and its gap to the bin's mean
 /// confidence.
