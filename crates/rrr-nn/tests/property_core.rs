@@ -1,7 +1,8 @@
 //! The compute core against the reference, on small networks of shapes that nobody would choose.
 //!
-//! The cases are the same on every run: a ReLU or a max-pool whose input is within rounding of a kink may
-//! legitimately go either way, and no tolerance covers the gradients then.
+//! A ReLU or a max-pool whose input is within rounding of a kink may legitimately go either way, and batch norm
+//! over a few nearly equal values amplifies rounding without bound. Cases whose gradients move too much when
+//! their weights are moved a little are therefore left out, and the cases are the same on every run.
 
 mod common;
 
@@ -11,6 +12,9 @@ use proptest::test_runner::RngSeed;
 use rrr_nn::reference::{self, optim};
 use rrr_nn::{BlockSpec, NetSpec, Network, Pool, SequenceSpec, State, Trainable, Trainer, TrainerOptions};
 use std::sync::Arc;
+
+/// Error allowed in gradients, and their change under a relative change of weights of 3e-6 in a usable case.
+const GRADIENT: f32 = 1e-3;
 
 /// Channel counts around the vector lengths.
 const CHANNELS: [usize; 6] = [2, 5, 8, 16, 17, 33];
@@ -142,9 +146,9 @@ proptest! {
     #[test]
     fn a_training_step_is_the_reference(case in case()) {
         let lr = 1e-3;
+        let mut rng = Rng(case.seed);
         // Batch norm over fewer values amplifies rounding errors without bound.
         let n = case.batch.max(12usize.div_ceil(case.last_area()));
-        let mut rng = Rng(case.seed);
         let before = rng.net_state(&case.spec);
         let batch = rng.batch(n, case.height, case.width);
         let classes = case.spec.branch.classes.unwrap();
@@ -152,6 +156,11 @@ proptest! {
 
         let mut net = reference::Net::new(&case.spec, &before, &case.options()).unwrap();
         let (want_out, mut want_gradients) = net.step(&batch.f32(), &labels, lr);
+        let nearby = rng.nearby(&before, 3e-6);
+        let mut nearby = reference::Net::new(&case.spec, &nearby, &case.options()).unwrap();
+        let (_, nearby_gradients) = nearby.step(&batch.f32(), &labels, lr);
+        let smooth = std::iter::zip(&nearby_gradients, &want_gradients);
+        prop_assume!(smooth.into_iter().all(|(near, want)| gradients_error(near, want) <= GRADIENT));
         let mut trainer = Trainer::new(&case.spec, &before, &case.options(), case.pool()).unwrap();
         let out = trainer.step(&batch.f32(), &labels, lr);
         assert_close("loss", &out.loss, &want_out.loss, 1e-4);
@@ -163,7 +172,8 @@ proptest! {
             let what = format!("branch {i}");
             let moments = &saved.m[i];
             want_gradients.retain(|name, _| net.state.m[i].contains_key(name));
-            assert_gradients_close(&what, &scaled(moments, 10.0), want_gradients, 1e-3);
+            let error = gradients_error(&scaled(moments, 10.0), want_gradients);
+            prop_assert!(error <= GRADIENT, "gradients of branch {i} are off by {error}");
             // Parameters follow from the trainer's own gradients, statistics from the batch alone.
             let branch = &saved.net.branches[i];
             for (name, tensor) in branch {

@@ -98,8 +98,9 @@ impl Batch {
     }
 }
 
+/// NaN counts as larger than everything.
 fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0f32, |m, v| m.max(v.abs()))
+    values.iter().fold(0f32, |m, v| if v.is_nan() { f32::INFINITY } else { m.max(v.abs()) })
 }
 
 /// Fails unless every value is within `tolerance` times the largest wanted magnitude of what is wanted.
@@ -124,18 +125,19 @@ pub fn assert_state_close(what: &str, got: &State, want: &State, tolerance: f32)
     }
 }
 
-/// [`assert_state_close`] for gradients: a tensor's error may also be `tolerance` times a hundredth of the
-/// largest gradient of the state.
+/// Largest error of the tensors of `got`, each relative to the largest value of its tensor in `want`, or to a
+/// hundredth of the largest value of all if that is more.
 ///
-/// Some gradients are sums that cancel (a batch norm's bias ahead of another batch norm); what is left is
-/// rounding noise on the scale of the terms.
-pub fn assert_gradients_close(what: &str, got: &State, want: &State, tolerance: f32) {
+/// For gradients: some are sums that cancel (a batch norm's bias ahead of another batch norm), and what is left
+/// is rounding noise on the scale of the terms.
+pub fn gradients_error(got: &State, want: &State) -> f32 {
     let floor = want.values().map(|t| largest(&t.data)).fold(0f32, f32::max) / 100.0;
-    assert!(got.keys().eq(want.keys()), "{what}: gradients of the same tensors");
-    for (name, want) in want {
-        let allowed = tolerance * largest(&want.data).max(floor);
-        assert_close_on_scale(&format!("{what}: {name}"), &got[name].data, &want.data, allowed);
-    }
+    assert!(got.keys().eq(want.keys()), "gradients of the same tensors");
+    let error = |(got, want): (&Tensor, &Tensor)| {
+        let differences: Vec<f32> = got.data.iter().zip(&want.data).map(|(g, w)| g - w).collect();
+        largest(&differences) / largest(&want.data).max(floor)
+    };
+    got.values().zip(want.values()).map(error).fold(0f32, f32::max)
 }
 
 /// All values of `state` times `factor`.
@@ -232,6 +234,16 @@ impl Rng {
             };
             let data = (0..p.shape.iter().product()).map(|_| self.uniform(low, high)).collect();
             state.insert(p.name, Tensor { shape: p.shape, data });
+        }
+        state
+    }
+
+    /// `state` with every value changed by up to `relative` of itself.
+    pub fn nearby(&mut self, state: &NetState, relative: f32) -> NetState {
+        let mut state = state.clone();
+        let states = std::iter::once(&mut state.stem).chain(&mut state.branches);
+        for value in states.flat_map(State::values_mut).flat_map(|t| &mut t.data) {
+            *value *= 1.0 + self.uniform(-relative, relative);
         }
         state
     }

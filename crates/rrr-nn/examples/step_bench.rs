@@ -1,0 +1,198 @@
+//! Times inference and training steps of the paper's network on random weights.
+//!
+//! ```text
+//! cargo run --release -p rrr-nn --example step_bench -- [--json] [--work forward,train] [--rounds 5]
+//!     [--threads 2] [--batch 32] [--size 128]
+//! ```
+//!
+//! The network is a ResNet-152 reduced to blocks 1,1,1,1 and split at `layer3.0` into 8 branches with 79 and 170
+//! planes (20 classes); work `full` is a step of a whole ResNet-152, everything trained. Milliseconds are medians
+//! of the rounds. `bench/peers` runs this side by side with PyTorch.
+
+use rrr_nn::{
+    BlockSpec, Images, NetSpec, NetState, Network, Pixels, Pool, SequenceSpec, State, Tensor, Trainer,
+    TrainerOptions,
+};
+use std::sync::Arc;
+use std::time::Instant;
+
+const CLASSES: usize = 20;
+
+struct Args {
+    json: bool,
+    works: Vec<String>,
+    rounds: usize,
+    threads: usize,
+    batch: usize,
+    size: usize,
+}
+
+impl Args {
+    fn parse() -> Result<Self, String> {
+        let works = ["forward", "train"].map(String::from).to_vec();
+        let mut out = Self { json: false, works, rounds: 5, threads: 2, batch: 32, size: 128 };
+        let mut args = std::env::args().skip(1);
+        while let Some(flag) = args.next() {
+            if flag == "--json" {
+                out.json = true;
+                continue;
+            }
+            let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
+            let number =
+                || value.parse().ok().filter(|n| *n > 0).ok_or(format!("{flag}: bad number {value}"));
+            match flag.as_str() {
+                "--work" => out.works = value.split(',').map(String::from).collect(),
+                "--rounds" => out.rounds = number()?,
+                "--threads" => out.threads = number()?,
+                "--batch" => out.batch = number()?,
+                "--size" => out.size = number()?,
+                _ => return Err(format!("unknown flag {flag}")),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Numbers from a seed (SplitMix64).
+struct Rng(u64);
+
+impl Rng {
+    fn uniform(&mut self, low: f32, high: f32) -> f32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        low + (high - low) * ((z >> 40) as f32 / (1u64 << 24) as f32)
+    }
+
+    fn state(&mut self, spec: &SequenceSpec) -> State {
+        let mut state = State::new();
+        for p in spec.params() {
+            let bound = (6.0 / p.shape[1..].iter().product::<usize>() as f32).sqrt();
+            let mut value = || match p.shape.len() {
+                1 if p.name.ends_with("running_var") || p.name.ends_with("weight") => 1.0,
+                1 => 0.0,
+                _ => self.uniform(-bound, bound),
+            };
+            let data = (0..p.shape.iter().product()).map(|_| value()).collect();
+            state.insert(p.name.clone(), Tensor { shape: p.shape.clone(), data });
+        }
+        state
+    }
+
+    fn net_state(&mut self, spec: &NetSpec) -> NetState {
+        let branches = (0..spec.branches).map(|_| self.state(&spec.branch)).collect();
+        NetState { stem: self.state(&spec.stem), branches }
+    }
+}
+
+/// `count` blocks of one stage; the first has the stride and a downsample.
+fn stage(name: &str, cin: usize, width: usize, count: usize, stride: usize) -> Vec<BlockSpec> {
+    let block = |i| BlockSpec {
+        name: format!("{name}.{i}"),
+        cin: if i == 0 { cin } else { 4 * width },
+        width,
+        cout: 4 * width,
+        stride: if i == 0 { stride } else { 1 },
+        downsample: i == 0,
+    };
+    (0..count).map(block).collect()
+}
+
+fn split_network() -> NetSpec {
+    let stem = [stage("layer1", 64, 64, 1, 1), stage("layer2", 256, 128, 1, 2)].concat();
+    let tail = [stage("layer3", 512, 79, 1, 2), stage("layer4", 316, 170, 1, 2)].concat();
+    NetSpec {
+        stem: SequenceSpec { conv1: Some(64), blocks: stem, classes: None },
+        branches: 8,
+        branch: SequenceSpec { conv1: None, blocks: tail, classes: Some(CLASSES) },
+    }
+}
+
+fn resnet152() -> NetSpec {
+    let blocks = [
+        stage("layer1", 64, 64, 3, 1),
+        stage("layer2", 256, 128, 8, 2),
+        stage("layer3", 512, 256, 36, 2),
+        stage("layer4", 1024, 512, 3, 2),
+    ];
+    NetSpec {
+        stem: SequenceSpec::default(),
+        branches: 1,
+        branch: SequenceSpec { conv1: Some(64), blocks: blocks.concat(), classes: Some(CLASSES) },
+    }
+}
+
+impl Args {
+    fn pool(&self) -> Arc<Pool> {
+        Arc::new(Pool::new(self.threads))
+    }
+
+    fn pixels(&self, rng: &mut Rng, batch: usize) -> Vec<f32> {
+        (0..batch * self.size * self.size * 3).map(|_| rng.uniform(-2.0, 2.0)).collect()
+    }
+
+    fn images<'a>(&self, pixels: &'a [f32], n: usize) -> Images<'a> {
+        Images { pixels: Pixels::F32(pixels), n, height: self.size, width: self.size }
+    }
+
+    /// Runs `work` once to warm up, then `repeat` times a round, and prints the median.
+    fn report(&self, name: &str, batch: usize, repeat: usize, mut work: impl FnMut()) {
+        work();
+        let mut times: Vec<f64> = (0..self.rounds)
+            .map(|_| {
+                let start = Instant::now();
+                (0..repeat).for_each(|_| work());
+                start.elapsed().as_secs_f64() * 1e3 / repeat as f64
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        let (ms, min) = ((times[(self.rounds - 1) / 2] + times[self.rounds / 2]) / 2.0, times[0]);
+        let (rounds, threads) = (self.rounds, self.threads);
+        if self.json {
+            println!(
+                r#"{{"work":"{name}","batch":{batch},"ms":{ms:.4},"min_ms":{min:.4},"rounds":{rounds},"threads":{threads}}}"#
+            );
+        } else {
+            println!("{name:<11} batch {batch:<3} {ms:>9.3} ms (fastest {min:.3}, {threads} threads)");
+        }
+    }
+
+    fn forward(&self) {
+        let mut rng = Rng(1);
+        let spec = split_network();
+        let mut network = Network::new(&spec, &rng.net_state(&spec), self.pool()).expect("made to fit");
+        let mut batches = vec![self.batch, 1];
+        batches.dedup();
+        for batch in batches {
+            let pixels = self.pixels(&mut rng, batch);
+            self.report("forward", batch, if batch == 1 { 10 } else { 1 }, || {
+                std::hint::black_box(network.forward(&self.images(&pixels, batch)));
+            });
+        }
+    }
+
+    fn train(&self, name: &str, spec: &NetSpec) {
+        let mut rng = Rng(1);
+        let state = rng.net_state(spec);
+        let mut trainer =
+            Trainer::new(spec, &state, &TrainerOptions::default(), self.pool()).expect("made to fit");
+        let pixels = self.pixels(&mut rng, self.batch);
+        let labels: Vec<u32> = (0..self.batch).map(|i| (i % CLASSES) as u32).collect();
+        self.report(name, self.batch, 1, || {
+            std::hint::black_box(trainer.step(&self.images(&pixels, self.batch), &labels, 1e-3));
+        });
+    }
+}
+
+fn main() -> Result<(), String> {
+    let args = Args::parse()?;
+    for work in &args.works {
+        match work.as_str() {
+            "forward" => args.forward(),
+            "train" => args.train("train_step", &split_network()),
+            "full" => args.train("full", &resnet152()),
+            _ => return Err(format!("unknown work {work}: use forward, train or full")),
+        }
+    }
+    Ok(())
+}
