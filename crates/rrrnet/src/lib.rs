@@ -1,10 +1,23 @@
 //! The RRR-Net method: plan, recycle, train, evaluate, predict
 
 pub mod config;
+pub mod evaluate;
+pub mod model;
 mod named;
+pub mod predict;
+mod pretrained;
+
+pub mod run;
+mod tensors;
 pub mod train;
 
 pub mod arch;
 pub mod cost;
 pub mod plan;
 pub mod recycle;
+
+
+/// Number of threads to use where nothing else is said: one per core that this process may use.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -12,6 +12,7 @@ pub use error::ConfigError;
 pub use recipe::{RECIPES, Recipe};
 
 use crate::named::named_enum;
+use crate::recycle::Recycle;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -44,16 +45,6 @@ impl Method {
 }
 
 named_enum! {
-    /// How branches get their pretrained filters.
-    pub enum RecycleMode {
-        /// As published: filter by filter, batch norms fresh.
-        Paper = "paper",
-        /// Each branch is a real sub-network of the backbone, batch norms included.
-        Coherent = "coherent",
-    }
-}
-
-named_enum! {
     /// How the learning rate moves over the steps.
     pub enum ScheduleKind {
         /// The same at every step.
@@ -66,10 +57,22 @@ named_enum! {
 named_enum! {
     /// What happens to a training image before the network sees it.
     pub enum Augmentation {
+        /// Half of the images flipped, then a small shift and scaling.
+        Light = "light",
         /// Two of the paper's twelve operations, drawn at random.
         Paper = "paper",
         /// Resizing only.
         None = "none",
+    }
+}
+
+named_enum! {
+    /// How images are brought to the network's square input.
+    pub enum ResizeFilter {
+        /// Bilinear over every source pixel, as Pillow and torchvision do it.
+        Antialias = "antialias",
+        /// Bilinear between the four nearest source pixels, as OpenCV and the published experiments do it.
+        Bilinear = "bilinear",
     }
 }
 
@@ -91,12 +94,20 @@ named_enum! {
 pub struct Settings {
     /// See [`TrainConfig::data`].
     pub data: Option<PathBuf>,
+    /// See [`TrainConfig::image_column`].
+    pub image_column: Option<String>,
+    /// See [`TrainConfig::label_column`].
+    pub label_column: Option<String>,
     /// See [`TrainConfig::method`].
     pub method: Option<Method>,
     /// Name of the recipe that gives the settings nobody gave.
     pub recipe: Option<String>,
     /// See [`TrainConfig::backbone`].
     pub backbone: Option<String>,
+    /// See [`TrainConfig::mean`].
+    pub mean: Option<[f64; 3]>,
+    /// See [`TrainConfig::std`].
+    pub std: Option<[f64; 3]>,
     /// See [`TrainConfig::blocks`].
     pub blocks: Option<Vec<usize>>,
     /// See [`TrainConfig::split`].
@@ -106,7 +117,7 @@ pub struct Settings {
     /// See [`TrainConfig::round_to`].
     pub round_to: Option<usize>,
     /// See [`TrainConfig::recycle`].
-    pub recycle: Option<RecycleMode>,
+    pub recycle: Option<Recycle>,
     /// See [`TrainConfig::train_per_class`].
     pub train_per_class: Option<usize>,
     /// See [`TrainConfig::val_per_class`].
@@ -139,6 +150,8 @@ pub struct Settings {
     pub augmentation: Option<Augmentation>,
     /// See [`TrainConfig::image_size`].
     pub image_size: Option<usize>,
+    /// See [`TrainConfig::resize`].
+    pub resize: Option<ResizeFilter>,
     /// See [`TrainConfig::independent_batches`].
     pub independent_batches: Option<bool>,
     /// See [`TrainConfig::seed`].
@@ -161,12 +174,24 @@ pub struct Settings {
 pub struct TrainConfig {
     /// The dataset: a folder of class folders, a Meta-Album folder, or a CSV/TSV of path and label.
     pub data: PathBuf,
+    /// Column of a table that names the images, where its header does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// Column of a table that names the classes, where its header does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
     /// What is trained.
     pub method: Method,
     /// The recipe that filled the gaps.
     pub recipe: String,
     /// Catalog name, file or folder of the pretrained backbone.
     pub backbone: String,
+    /// Mean per channel, for a backbone without a card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<[f64; 3]>,
+    /// Standard deviation per channel, for a backbone without a card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<[f64; 3]>,
     /// Blocks kept of each of the four stages; absent where the method uses the whole backbone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocks: Option<[usize; 4]>,
@@ -181,7 +206,7 @@ pub struct TrainConfig {
     pub round_to: Option<usize>,
     /// How branches get their filters; absent where the backbone is used whole.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub recycle: Option<RecycleMode>,
+    pub recycle: Option<Recycle>,
     /// Training images per class; the rest where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_per_class: Option<usize>,
@@ -220,6 +245,8 @@ pub struct TrainConfig {
     pub augmentation: Augmentation,
     /// Side of the square images that the network sees, in pixels.
     pub image_size: usize,
+    /// How images are brought to that size.
+    pub resize: ResizeFilter,
     /// Every branch draws its own shuffled and augmented batches, as in the published code.
     pub independent_batches: bool,
     /// Seed of everything random: splits, shuffling, augmentation, filter selection, initial classifier.

@@ -1,8 +1,9 @@
 //! Layers of settings become one complete configuration.
 
 use super::{
-    Augmentation, ConfigError, Method, Recipe, RecycleMode, ScheduleKind, Select, Settings, TrainConfig,
+    Augmentation, ConfigError, Method, Recipe, ResizeFilter, ScheduleKind, Select, Settings, TrainConfig,
 };
+use crate::recycle::Recycle;
 
 const DEFAULT_RECIPE: &str = "fast";
 const DEFAULT_BACKBONE: &str = "resnet152";
@@ -14,9 +15,9 @@ impl Settings {
             ($($field:ident)*) => { Settings { $($field: self.$field.or(base.$field)),* } };
         }
         layered!(
-            data method recipe backbone blocks split branches round_to recycle train_per_class val_per_class
+            data image_column label_column method recipe backbone mean std blocks split branches round_to recycle train_per_class val_per_class
             test_per_class val_fraction test_fraction epochs batch_size lr weight_decay label_smoothing schedule
-            ema_epochs ema_decay warm_passes augmentation image_size independent_batches seed threads
+            ema_epochs ema_decay warm_passes augmentation image_size resize independent_batches seed threads
             checkpoint_every select skip_bad memory_budget_mib
         )
     }
@@ -37,14 +38,18 @@ impl Settings {
                 key: "data",
                 hint: "name the folder of images, or set `data` in the configuration file",
             })?,
+            image_column: s.image_column,
+            label_column: s.label_column,
             method,
             recipe,
             backbone: s.backbone.unwrap_or_else(|| DEFAULT_BACKBONE.into()),
+            mean: s.mean,
+            std: s.std,
             blocks: reduced.then(|| four_stages(s.blocks)).transpose()?,
             split: reduced.then(|| s.split.unwrap_or_else(|| "layer3.0".into())),
             branches: method.has_branches().then(|| s.branches.unwrap_or(8)),
             round_to: s.round_to.filter(|_| method.has_branches()),
-            recycle: reduced.then(|| s.recycle.unwrap_or(RecycleMode::Coherent)),
+            recycle: reduced.then(|| s.recycle.unwrap_or(Recycle::Coherent)),
             train_per_class: s.train_per_class,
             val_per_class: s.val_per_class,
             test_per_class: s.test_per_class,
@@ -65,6 +70,7 @@ impl Settings {
             warm_passes: if reduced { s.warm_passes.unwrap_or(10) } else { 0 },
             augmentation: s.augmentation.unwrap_or(Augmentation::Paper),
             image_size: s.image_size.unwrap_or(128),
+            resize: s.resize.unwrap_or(ResizeFilter::Antialias),
             independent_batches: s.independent_batches.unwrap_or(false),
             seed: s.seed.unwrap_or(0),
             threads: s.threads.filter(|n| *n > 0),
@@ -118,7 +124,7 @@ impl TrainConfig {
     fn check(&self) -> Result<(), ConfigError> {
         let at_least_1 = "it must be at least 1";
         let share = "it must be at least 0 and below 1";
-        let rules: [(&'static str, String, bool, &str); 14] = [
+        let rules: [(&'static str, String, bool, &str); 16] = [
             ("epochs", self.epochs.to_string(), self.epochs >= 1, at_least_1),
             ("batch_size", self.batch_size.to_string(), self.batch_size >= 1, at_least_1),
             (
@@ -162,6 +168,13 @@ impl TrainConfig {
             ),
             ("val_fraction", format!("{:?}", self.val_fraction), in_share(self.val_fraction), share),
             ("test_fraction", format!("{:?}", self.test_fraction), in_share(self.test_fraction), share),
+            ("mean", format!("{:?}", self.mean), self.mean.is_some() == self.std.is_some(), "give mean and std together"),
+            (
+                "std",
+                format!("{:?}", self.std),
+                self.std.is_none_or(|s| s.iter().all(|s| *s > 0.0 && s.is_finite())),
+                "it must be above 0",
+            ),
             ("seed", self.seed.to_string(), i64::try_from(self.seed).is_ok(), "it must be below 2^63"),
         ];
         for (key, value, ok, reason) in rules {
@@ -199,7 +212,7 @@ mod tests {
         let c = Settings { recipe: Some("paper".into()), ..photos() }.resolve().unwrap();
         assert_eq!((c.epochs, c.ema_epochs, c.batch_size, c.warm_passes), (300, 60, 32, 10));
         assert_eq!((c.lr, c.weight_decay, c.ema_decay), (1e-3, 0.01, 59.0 / 60.0));
-        assert_eq!((c.blocks, c.branches, c.recycle), (Some([1; 4]), Some(8), Some(RecycleMode::Paper)));
+        assert_eq!((c.blocks, c.branches, c.recycle), (Some([1; 4]), Some(8), Some(Recycle::Paper)));
     }
 
     #[test]

@@ -1,5 +1,239 @@
-//! Training: methods A to D and FGE, from a configuration to a run directory.
+//! Training: methods A to D and FGE, from a configuration to a finished run directory.
+//!
+//! [`train`] starts a run, [`resume`] continues one as if it had never stopped. Both report through a callback and
+//! stop at the next step when a flag is raised.
 
+mod checkpoint;
+mod data;
+mod error;
+mod events;
+mod finish;
 mod schedule;
+mod session;
+mod setup;
 
+pub use checkpoint::training_position;
+pub(crate) use data::{Images, resize};
+pub use error::TrainError;
+pub use events::{Event, Ready, Step};
+pub use finish::Summary;
 pub use schedule::Schedule;
+
+use crate::config::{Method, Select, TrainConfig};
+use crate::cost::net_cost;
+use crate::model::{Model, ModelInfo};
+use crate::run::RunDir;
+use checkpoint::{Position, Saved};
+use finish::Finish;
+use rrr_data::Workers;
+use rrr_nn::{NetSpec, Pool, Trainer};
+use session::{Ended, Session, trainer_options};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What a training needs besides its configuration.
+#[derive(Clone, Debug)]
+pub struct TrainOptions<'a> {
+    /// Replace a run that is there.
+    pub overwrite: bool,
+    /// Use no network.
+    pub offline: bool,
+    /// Once raised, the training finishes its step, saves and returns.
+    pub interrupt: &'a AtomicBool,
+    /// The command line, for the report.
+    pub command: Option<String>,
+}
+
+/// How a training ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The model is there.
+    Finished(Box<Summary>),
+    /// It was interrupted; [`resume`] goes on from here.
+    Interrupted {
+        /// Optimiser steps done.
+        done: u64,
+        /// Optimiser steps in all.
+        total: u64,
+    },
+}
+
+/// Trains as `config` says and writes everything to the folder `out`.
+///
+/// # Errors
+/// [`TrainError`]; nothing is written before images and backbone have proved usable.
+pub fn train(
+    config: &TrainConfig,
+    out: &Path,
+    options: &TrainOptions<'_>,
+    events: &mut dyn FnMut(&Event<'_>),
+) -> Result<Outcome, TrainError> {
+    RunDir::check_new(out, options.overwrite)?;
+    let config = &TrainConfig { data: absolute(&config.data), ..config.clone() };
+    let prepared = Prepared::new(config, events)?;
+    let fresh = Fresh::new(config, &prepared, options, events)?;
+    let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
+    prepared.go(config, &run, fresh, options, events)
+}
+
+/// Continues the run in the folder `run`; `threads` overrides what it was started with.
+///
+/// # Errors
+/// [`TrainError`]: there is no run, its checkpoint is damaged, or its images have changed.
+pub fn resume(
+    run: &Path,
+    threads: Option<usize>,
+    options: &TrainOptions<'_>,
+    events: &mut dyn FnMut(&Event<'_>),
+) -> Result<Outcome, TrainError> {
+    let run = RunDir::open(run)?;
+    let mut config = TrainConfig::read(&run.config())?;
+    config.threads = threads.or(config.threads);
+    let prepared = Prepared::new(&config, events)?;
+    let state = if run.last().exists() {
+        let saved = Saved::read(&run.last())?;
+        if saved.fingerprint != prepared.fingerprint {
+            return Err(TrainError::DataChanged { data: config.data.clone() });
+        }
+        Fresh::continued(&config, &prepared, saved)?
+    } else {
+        events(&Event::Note("the run has no checkpoint yet: it starts from the beginning".into()));
+        Fresh::new(&config, &prepared, options, events)?
+    };
+    run.truncate_records((state.position.steps / prepared.steps_per_epoch(&config)) as usize)?;
+    prepared.go(&config, &run, state, options, events)
+}
+
+/// Images and threads.
+struct Prepared {
+    data: Images,
+    workers: Workers,
+    pool: Arc<Pool>,
+    fingerprint: String,
+}
+
+/// A trainer and where it stands.
+struct Fresh {
+    trainer: Trainer,
+    copies: Vec<rrr_nn::State>,
+    position: Position,
+    info: ModelInfo,
+}
+
+impl Fresh {
+    fn new(
+        config: &TrainConfig,
+        prepared: &Prepared,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Self, TrainError> {
+        events(&Event::Stage("reading the backbone"));
+        let setup = setup::prepare(config, &prepared.data, options.offline, events)?;
+        let pool = Arc::clone(&prepared.pool);
+        let trainer = Trainer::new(&setup.spec, &setup.state, &trainer_options(config), pool)?;
+        Ok(Self { trainer, copies: Vec::new(), position: Position::default(), info: setup.info })
+    }
+
+    fn continued(config: &TrainConfig, prepared: &Prepared, saved: Saved) -> Result<Self, TrainError> {
+        let pool = Arc::clone(&prepared.pool);
+        let trainer = Trainer::resume(&saved.spec, &saved.trainer, &trainer_options(config), pool)?;
+        Ok(Self { trainer, copies: saved.copies, position: saved.position, info: saved.info })
+    }
+}
+
+impl Prepared {
+    fn new(config: &TrainConfig, events: &mut dyn FnMut(&Event<'_>)) -> Result<Self, TrainError> {
+        let threads = config.threads.unwrap_or_else(crate::default_threads);
+        let workers = Workers::new(threads)?;
+        events(&Event::Stage("reading the images"));
+        let data = Images::open(config, &workers)?;
+        for note in &data.notes {
+            events(&Event::Note(note.clone()));
+        }
+        if config.select == Select::Best && data.valid.is_none() {
+            return Err(TrainError::NoValidation);
+        }
+        let fingerprint = data.fingerprint();
+        let prepared = Self { data, workers, pool: Arc::new(Pool::new(threads)), fingerprint };
+        let schedule = Schedule::new(config, prepared.steps_per_epoch(config) as usize);
+        if !schedule.copies_are_distinct() {
+            return Err(TrainError::TooFewSteps { steps: schedule.total(), copies: config.branch_count() });
+        }
+        Ok(prepared)
+    }
+
+    fn steps_per_epoch(&self, config: &TrainConfig) -> u64 {
+        self.data.train.len().div_ceil(config.batch_size) as u64
+    }
+
+    /// Trains to the end or to an interrupt, and finishes the run.
+    fn go(
+        self,
+        config: &TrainConfig,
+        run: &RunDir,
+        state: Fresh,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Outcome, TrainError> {
+        let schedule = Schedule::new(config, self.steps_per_epoch(config) as usize);
+        let total = schedule.total();
+        events(&Event::Ready(self.ready(config, &state, total)));
+        let mut session = Session {
+            config,
+            run,
+            data: &self.data,
+            workers: &self.workers,
+            pool: Arc::clone(&self.pool),
+            info: state.info,
+            fingerprint: self.fingerprint.clone(),
+            schedule,
+            trainer: state.trainer,
+            copies: state.copies,
+            position: state.position,
+        };
+        if session.run(options.interrupt, events)? == Ended::Interrupted {
+            return Ok(Outcome::Interrupted { done: session.position.steps, total });
+        }
+        let model = match config.select {
+            Select::Last => session.model()?,
+            Select::Best => Model::load(&run.best())?,
+        };
+        let finish = Finish {
+            config,
+            run,
+            data: &self.data,
+            workers: &self.workers,
+            pool: Arc::clone(&self.pool),
+            seconds: session.position.seconds,
+            command: options.command.clone(),
+        };
+        drop(session);
+        Ok(Outcome::Finished(Box::new(finish.run(&model, events)?)))
+    }
+
+    fn ready<'a>(&self, config: &'a TrainConfig, state: &'a Fresh, total: u64) -> Ready<'a> {
+        let spec = state.trainer.spec();
+        // While `fge` trains, its network has one branch; its model has all the copies.
+        let branches = if config.method == Method::Fge { config.branch_count() } else { spec.branches };
+        let cost = net_cost(&NetSpec { branches, ..spec.clone() }, [config.image_size; 2]);
+        let count = |store: &Option<Arc<rrr_data::ImageStore>>| store.as_ref().map_or(0, |s| s.len());
+        Ready {
+            config,
+            backbone: &state.info.provenance.backbone,
+            classes: state.info.classes.len(),
+            train: self.data.train.len(),
+            valid: count(&self.data.valid),
+            test: count(&self.data.test),
+            params: cost.params,
+            macs: cost.macs,
+            done: state.position.steps,
+            total,
+        }
+    }
+}
+
+/// The path from the root, so that the run does not depend on where the next command is typed.
+fn absolute(path: &Path) -> std::path::PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}

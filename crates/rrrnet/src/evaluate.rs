@@ -1,0 +1,155 @@
+//! Measuring a model on labelled images.
+
+use crate::config::{ConfigError, TrainConfig};
+use crate::model::{Combine, Model, ModelError};
+use crate::predict::{Predictor, probabilities};
+use crate::run::{RunDir, RunError};
+use crate::train::Images as RunImages;
+use rrr_data::{
+    DataError, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers,
+};
+use rrr_nn::{Images, Network, Normalize, Pixels, Pool};
+use rrr_report::metrics::{self, Metrics, MetricsError, Predictions};
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Why a model cannot be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// There is no usable model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The run cannot be used.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The run's configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The images cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The predictions cannot be measured.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The run was trained without a test split.
+    #[error("this run has no test split\nhint: name labelled images to evaluate on")]
+    NoTestSplit,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Name of the measured part, such as `test`.
+    pub split: String,
+    /// Unreadable images that were left out.
+    pub skipped: Vec<String>,
+    /// The numbers.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+}
+
+/// How to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct EvaluateOptions {
+    /// Images per batch.
+    pub batch_size: usize,
+    /// Number of threads.
+    pub threads: usize,
+    /// Leave unreadable images out instead of failing.
+    pub skip_bad: bool,
+}
+
+/// Measures `model` on a dataset with the model's classes: its `test/` folder if it has one, else its `val/`, else all
+/// of it.
+///
+/// # Errors
+/// [`EvaluateError`]: the images cannot be used, or have a class that the model does not know.
+pub fn evaluate(model: &Model, data: &Path, options: EvaluateOptions) -> Result<Evaluation, EvaluateError> {
+    let open = OpenOptions { classes: Some(model.info.classes.clone()), ..OpenOptions::default() };
+    let source = Source::open(data, &open)?;
+    let split = match (&source.test, &source.valid) {
+        (Some(_), _) => "test",
+        (None, Some(_)) => "validation",
+        (None, None) => "all",
+    };
+    let workers = Workers::new(options.threads)?;
+    let store_options = StoreOptions {
+        resize: model.info.preprocessing.resize(),
+        skip_bad: options.skip_bad,
+        ..StoreOptions::new(model.info.preprocessing.size)
+    };
+    let store = Arc::new(ImageStore::load(source.evaluation(), store_options, &workers)?);
+    measure(model, &store, split, options, &workers)
+}
+
+/// Runs `network` over all images of `store`, in order.
+pub(crate) fn predict_store(
+    network: &mut Network,
+    store: &Arc<ImageStore>,
+    normalize: Normalize,
+    combine: Combine,
+    batch_size: usize,
+    workers: &Workers,
+) -> Result<Predictions, DataError> {
+    let classes = store.dataset().classes.clone();
+    let (branches, images) = (network.spec().branches, store.len());
+    let row = classes.len();
+    let mut logits = vec![0.0; branches * images * row];
+    let mut labels = Vec::with_capacity(images);
+    let loader = Loader::new(Arc::clone(store), LoaderOptions::evaluation(batch_size), workers);
+    let mut batches = loader.epoch(0, 0)?;
+    while let Some(batch) = batches.next() {
+        let batch = batch?;
+        let out = network.forward(&Images {
+            pixels: Pixels::U8 { data: &batch.pixels, normalize },
+            n: batch.n,
+            height: batch.size,
+            width: batch.size,
+        });
+        let done = labels.len();
+        for branch in 0..branches {
+            let from = branch * batch.n * row;
+            logits[(branch * images + done) * row..][..batch.n * row]
+                .copy_from_slice(&out.data[from..from + batch.n * row]);
+        }
+        labels.extend_from_slice(&batch.labels);
+        batches.recycle(batch);
+    }
+    let (probs, combined) = probabilities(logits, branches, row, combine);
+    let combine = combined.map_or(metrics::Combine::MeanOfSoftmax, metrics::Combine::Given);
+    Ok(Predictions { classes, labels, branches, probs, combine })
+}
+
+/// Measures the model of a run on the run's own test split.
+///
+/// # Errors
+/// [`EvaluateError`]; the images must still be where they were.
+pub fn evaluate_run(run: &Path, options: EvaluateOptions) -> Result<Evaluation, EvaluateError> {
+    let model = Model::load(run)?;
+    let dir = RunDir::open(run)?;
+    let mut config = TrainConfig::read(&dir.config())?;
+    config.skip_bad |= options.skip_bad;
+    let workers = Workers::new(options.threads)?;
+    let store = RunImages::open(&config, &workers)?.test.ok_or(EvaluateError::NoTestSplit)?;
+    measure(&model, &store, "test", options, &workers)
+}
+
+fn measure(
+    model: &Model,
+    store: &Arc<ImageStore>,
+    split: &str,
+    options: EvaluateOptions,
+    workers: &Workers,
+) -> Result<Evaluation, EvaluateError> {
+    let mut predictor = Predictor::new(model, Arc::new(Pool::new(options.threads)))?;
+    let predictions = predictor.predict_store(store, options.batch_size, workers)?;
+    Ok(Evaluation {
+        dataset: store.dataset().name.clone(),
+        split: split.into(),
+        skipped: store.bad().iter().map(ToString::to_string).collect(),
+        metrics: Metrics::evaluate(&predictions)?,
+    })
+}

@@ -1,0 +1,84 @@
+//! What a model file says about its weights.
+
+use super::spec::SpecFile;
+use crate::arch::ResNet;
+use crate::config::{Method, ResizeFilter};
+use crate::named::named_enum;
+use serde::{Deserialize, Serialize};
+
+named_enum! {
+    /// How the branches' opinions become one.
+    pub enum Combine {
+        /// The mean of the branches' softmax probabilities.
+        Probabilities = "probabilities",
+        /// The softmax of the branches' mean logits (`fge`).
+        Logits = "logits",
+    }
+}
+
+/// How an image becomes the network's input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preprocessing {
+    /// Side of the square that images are resized to, in pixels.
+    pub size: usize,
+    /// Filter of the resizing.
+    pub interpolation: ResizeFilter,
+    /// Subtracted per RGB channel, for pixels in [0, 1].
+    pub mean: [f32; 3],
+    /// Divided by, per RGB channel.
+    pub std: [f32; 3],
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Version of rrrnet that trained it.
+    pub rrrnet: String,
+    /// Method it was trained with.
+    pub method: Option<Method>,
+    /// Recipe it was trained with.
+    pub recipe: String,
+    /// Epochs it was trained for.
+    pub epochs: usize,
+    /// Seed of the training.
+    pub seed: u64,
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Training images.
+    pub train_images: usize,
+    /// Name of the pretrained backbone.
+    pub backbone: String,
+    /// Layout of that backbone, the yardstick of cost comparisons.
+    pub backbone_layout: Option<ResNet>,
+    /// Licence of its weights; a model derived from them is bound by it.
+    pub backbone_licence: Option<String>,
+    /// SHA-256 of the file its weights came from.
+    pub backbone_sha256: Option<String>,
+    /// Where its weights came from.
+    pub backbone_source: Option<String>,
+}
+
+/// Everything about a model but its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// Class names by label.
+    pub classes: Vec<String>,
+    /// How images become input.
+    pub preprocessing: Preprocessing,
+    /// How branches become one prediction.
+    pub combine: Combine,
+    /// Where it comes from.
+    pub provenance: Provenance,
+}
+
+/// The JSON in the header of a model file.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Header {
+    /// Version of this structure.
+    pub(super) version: u32,
+    pub(super) architecture: SpecFile,
+    pub(super) classes: Vec<String>,
+    pub(super) preprocessing: Preprocessing,
+    pub(super) combine: Combine,
+    pub(super) provenance: Provenance,
+}

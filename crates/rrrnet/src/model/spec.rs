@@ -1,0 +1,128 @@
+//! Architectures as they are written into files.
+
+use rrr_nn::{BlockSpec, NetSpec, SequenceSpec};
+use serde::{Deserialize, Serialize};
+
+/// A [`NetSpec`] in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SpecFile {
+    stem: SequenceFile,
+    branches: usize,
+    branch: SequenceFile,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SequenceFile {
+    conv1: Option<usize>,
+    blocks: Vec<BlockFile>,
+    classes: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct BlockFile {
+    name: String,
+    cin: usize,
+    width: usize,
+    cout: usize,
+    stride: usize,
+    downsample: bool,
+}
+
+impl From<&NetSpec> for SpecFile {
+    fn from(spec: &NetSpec) -> Self {
+        Self { stem: (&spec.stem).into(), branches: spec.branches, branch: (&spec.branch).into() }
+    }
+}
+
+impl From<&SequenceSpec> for SequenceFile {
+    fn from(s: &SequenceSpec) -> Self {
+        let blocks = s.blocks.iter().map(|b| BlockFile {
+            name: b.name.clone(),
+            cin: b.cin,
+            width: b.width,
+            cout: b.cout,
+            stride: b.stride,
+            downsample: b.downsample,
+        });
+        Self { conv1: s.conv1, blocks: blocks.collect(), classes: s.classes }
+    }
+}
+
+impl SpecFile {
+    /// The architecture, if a network can have it; files come from anywhere.
+    pub(crate) fn into_spec(self) -> Result<NetSpec, String> {
+        if self.branches == 0 {
+            return Err("it has no branches".into());
+        }
+        let stem = self.stem.into_sequence(None)?;
+        let fed = (stem.features() > 0).then(|| stem.features());
+        let branch = self.branch.into_sequence(fed)?;
+        if branch.classes.is_none_or(|c| c == 0) || stem.classes.is_some() {
+            return Err("its classifier is not at the end of the branches".into());
+        }
+        Ok(NetSpec { stem, branches: self.branches, branch })
+    }
+}
+
+impl SequenceFile {
+    /// Checks that every layer fits the one before it; `fed` is the number of channels that come in.
+    fn into_sequence(self, fed: Option<usize>) -> Result<SequenceSpec, String> {
+        let mut channels = match (fed, self.conv1) {
+            (Some(_), Some(_)) => return Err("its branches begin with conv1 although there is a stem".into()),
+            (fed, conv1) => fed.or(conv1).unwrap_or(0),
+        };
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for b in self.blocks {
+            let skips = b.downsample || (b.cin == b.cout && b.stride == 1);
+            let sized = b.width > 0 && b.cout > 0 && matches!(b.stride, 1 | 2);
+            if b.cin == 0 || b.cin != channels || !sized || !skips {
+                return Err(format!("block {} does not fit the layer before it", b.name));
+            }
+            channels = b.cout;
+            blocks.push(BlockSpec {
+                name: b.name,
+                cin: b.cin,
+                width: b.width,
+                cout: b.cout,
+                stride: b.stride,
+                downsample: b.downsample,
+            });
+        }
+        if self.classes.is_some() && channels == 0 {
+            return Err("its branches have no layers".into());
+        }
+        Ok(SequenceSpec { conv1: self.conv1, blocks, classes: self.classes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Plan, PlanOptions};
+
+    #[test]
+    fn an_architecture_survives_the_file() {
+        let spec = Plan::new(PlanOptions::paper(20)).unwrap().spec().clone();
+        let text = serde_json::to_string(&SpecFile::from(&spec)).unwrap();
+        let back: SpecFile = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.into_spec().unwrap(), spec);
+    }
+
+    #[test]
+    fn architectures_that_do_not_fit_together_are_refused() {
+        let spec = Plan::new(PlanOptions::paper(20)).unwrap().spec().clone();
+        type Break = fn(&mut SpecFile);
+        let breaks: [Break; 5] = [
+            |s| s.branches = 0,
+            |s| s.branch.classes = None,
+            |s| s.branch.blocks[1].cin += 1,
+            |s| s.branch.blocks[0].downsample = false,
+            |s| s.branch.conv1 = Some(64),
+        ];
+        for (i, damage) in breaks.iter().enumerate() {
+            let mut file = SpecFile::from(&spec);
+            damage(&mut file);
+            assert!(file.into_spec().is_err(), "{i}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Network states in safetensors files.
+
+use rrr_checkpoint::{Checkpoint, Error, TensorRef, write_safetensors};
+use rrr_nn::{SequenceSpec, State, Tensor};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Tensors on their way into a file.
+#[derive(Default)]
+pub(crate) struct Bundle<'a> {
+    tensors: Vec<(String, &'a Tensor)>,
+}
+
+impl<'a> Bundle<'a> {
+    /// Adds the tensors of a state under `prefix` (its last dot included).
+    pub(crate) fn add(&mut self, prefix: &str, state: &'a State) {
+        self.tensors.extend(state.iter().map(|(name, t)| (format!("{prefix}{name}"), t)));
+    }
+
+    /// Adds one state per branch, `{prefix}{branch}.{name}`.
+    pub(crate) fn add_all(&mut self, prefix: &str, states: &'a [State]) {
+        for (i, state) in states.iter().enumerate() {
+            self.add(&format!("{prefix}{i}."), state);
+        }
+    }
+
+    /// Writes the file, atomically; `header` goes into its metadata under `key`.
+    pub(crate) fn write(&self, path: &Path, key: &str, header: String) -> Result<(), Error> {
+        let refs: Vec<TensorRef<'_>> = self
+            .tensors
+            .iter()
+            .map(|(name, t)| TensorRef { name, shape: &t.shape, data: &t.data })
+            .collect();
+        write_safetensors(path, &refs, &BTreeMap::from([(key.to_string(), header)]))
+    }
+}
+
+/// Every tensor of the file under `prefix` whose name `spec` knows (`trained` leaves out running statistics).
+///
+/// Missing tensors stay missing: whoever uses the state checks it against the architecture.
+pub(crate) fn read_state(
+    file: &Checkpoint,
+    prefix: &str,
+    spec: &SequenceSpec,
+    trained: bool,
+) -> Result<State, Error> {
+    let mut state = State::new();
+    for p in spec.params().into_iter().filter(|p| p.trainable || !trained) {
+        let name = format!("{prefix}{}", p.name);
+        if let Some(info) = file.tensor(&name) {
+            let tensor = Tensor { shape: info.shape.clone(), data: file.read_f32(&name)? };
+            state.insert(p.name, tensor);
+        }
+    }
+    Ok(state)
+}
+
+/// [`read_state`] of `count` branches, `{prefix}{branch}.{name}`.
+pub(crate) fn read_states(
+    file: &Checkpoint,
+    prefix: &str,
+    count: usize,
+    spec: &SequenceSpec,
+    trained: bool,
+) -> Result<Vec<State>, Error> {
+    (0..count).map(|i| read_state(file, &format!("{prefix}{i}."), spec, trained)).collect()
+}

@@ -1,0 +1,146 @@
+//! What it takes to go on with a training as if it had never stopped, in one safetensors file.
+//!
+//! Batches are functions of the seed, the epoch and the step, so that no generator's state is kept.
+
+use super::TrainError;
+use crate::model::{Combine, ModelInfo, Preprocessing, Provenance, SpecFile};
+use crate::tensors::{Bundle, read_state, read_states};
+use rrr_checkpoint::Checkpoint;
+use rrr_nn::{NetSpec, NetState, State, TrainerState};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const KEY: &str = "rrrnet.checkpoint";
+const VERSION: u32 = 1;
+
+/// How far a training has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Position {
+    /// Batches that have warmed the stem.
+    pub(super) warmed: u64,
+    /// Optimiser steps done, over all epochs.
+    pub(super) steps: u64,
+    /// Sums over the present epoch.
+    pub(super) sums: Sums,
+    /// Seconds spent training.
+    pub(super) seconds: f64,
+    /// Seconds spent in the present epoch.
+    pub(super) epoch_seconds: f64,
+    /// Best validation accuracy so far.
+    pub(super) best: Option<f64>,
+}
+
+/// Sums over the steps of an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Sums {
+    /// Loss times images, per branch.
+    pub(super) loss: Vec<f64>,
+    /// Correctly classified images, per branch.
+    pub(super) correct: Vec<u64>,
+    /// Images, per branch.
+    pub(super) images: Vec<u64>,
+}
+
+/// Everything in a checkpoint.
+pub(super) struct Saved {
+    pub(super) spec: NetSpec,
+    pub(super) trainer: TrainerState,
+    /// Snapshots of `fge` so far.
+    pub(super) copies: Vec<State>,
+    pub(super) position: Position,
+    pub(super) info: ModelInfo,
+    /// Digest of the images.
+    pub(super) fingerprint: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    architecture: SpecFile,
+    position: Position,
+    steps: Vec<u64>,
+    ema_updates: Vec<u64>,
+    ema_decay: Option<f32>,
+    has_ema: bool,
+    copies: usize,
+    classes: Vec<String>,
+    preprocessing: Preprocessing,
+    combine: Combine,
+    provenance: Provenance,
+    fingerprint: String,
+}
+
+impl Saved {
+    /// Writes the checkpoint, atomically.
+    pub(super) fn write(&self, path: &Path) -> Result<(), TrainError> {
+        let t = &self.trainer;
+        let header = Header {
+            version: VERSION,
+            architecture: (&self.spec).into(),
+            position: self.position.clone(),
+            steps: t.steps.clone(),
+            ema_updates: t.ema_updates.clone(),
+            ema_decay: t.ema_decay,
+            has_ema: t.ema.is_some(),
+            copies: self.copies.len(),
+            classes: self.info.classes.clone(),
+            preprocessing: self.info.preprocessing.clone(),
+            combine: self.info.combine,
+            provenance: self.info.provenance.clone(),
+            fingerprint: self.fingerprint.clone(),
+        };
+        let header = serde_json::to_string(&header).expect("a header is plain values");
+        let mut bundle = Bundle::default();
+        bundle.add("stem.", &t.net.stem);
+        bundle.add_all("branches.", &t.net.branches);
+        bundle.add_all("m.", &t.m);
+        bundle.add_all("v.", &t.v);
+        bundle.add_all("ema.", t.ema.as_deref().unwrap_or_default());
+        bundle.add_all("copies.", &self.copies);
+        Ok(bundle.write(path, KEY, header)?)
+    }
+
+    /// Reads a checkpoint.
+    pub(super) fn read(path: &Path) -> Result<Self, TrainError> {
+        let damaged = |reason: String| TrainError::Damaged { path: path.to_path_buf(), reason };
+        let file = Checkpoint::open(path)?;
+        let text = file
+            .metadata()
+            .get(KEY)
+            .ok_or_else(|| damaged("its header does not describe a training of rrrnet".into()))?;
+        let h: Header = serde_json::from_str(text).map_err(|e| damaged(e.to_string()))?;
+        if h.version != VERSION {
+            return Err(damaged(format!("its format is {}, this version reads {VERSION}", h.version)));
+        }
+        let spec = h.architecture.into_spec().map_err(damaged)?;
+        let (n, branch) = (spec.branches, &spec.branch);
+        let net = NetState {
+            stem: read_state(&file, "stem.", &spec.stem, false)?,
+            branches: read_states(&file, "branches.", n, branch, false)?,
+        };
+        let ema = h.has_ema.then(|| read_states(&file, "ema.", n, branch, true)).transpose()?;
+        let trainer = TrainerState {
+            net,
+            m: read_states(&file, "m.", n, branch, true)?,
+            v: read_states(&file, "v.", n, branch, true)?,
+            ema,
+            steps: h.steps,
+            ema_updates: h.ema_updates,
+            ema_decay: h.ema_decay,
+        };
+        let copies = read_states(&file, "copies.", h.copies, branch, false)?;
+        let info = ModelInfo {
+            classes: h.classes,
+            preprocessing: h.preprocessing,
+            combine: h.combine,
+            provenance: h.provenance,
+        };
+        Ok(Self { spec, trainer, copies, position: h.position, info, fingerprint: h.fingerprint })
+    }
+}
+
+/// Whether a checkpoint claims to be that of a training, and how far it has come: (steps, warming batches).
+pub fn training_position(checkpoint: &Checkpoint) -> Option<(u64, u64)> {
+    let header: Header = serde_json::from_str(checkpoint.metadata().get(KEY)?).ok()?;
+    Some((header.position.steps, header.position.warmed))
+}

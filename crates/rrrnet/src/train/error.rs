@@ -1,0 +1,84 @@
+//! Why a training failed.
+
+use crate::config::ConfigError;
+use crate::evaluate::EvaluateError;
+use crate::model::ModelError;
+use crate::run::RunError;
+use std::path::PathBuf;
+
+/// Why a training failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The run directory cannot be used.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The images cannot be used.
+    #[error(transparent)]
+    Data(#[from] rrr_data::DataError),
+    /// The backbone or another checkpoint cannot be read, or a file cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] rrr_checkpoint::Error),
+    /// There is no such network.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
+    /// The split is no block of the backbone.
+    #[error(transparent)]
+    Arch(#[from] crate::arch::ArchError),
+    /// The backbone's weights do not fit.
+    #[error(transparent)]
+    Recycle(#[from] crate::recycle::RecycleError),
+    /// Weights do not fit the architecture.
+    #[error(transparent)]
+    State(#[from] rrr_nn::StateError),
+    /// The model cannot be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The model cannot be measured.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// The loss is not a number any more.
+    #[error(
+        "training diverged: the loss of epoch {epoch}, step {step} is {loss}\nhint: use a smaller --lr (it is {lr})"
+    )]
+    Diverged {
+        /// From 1.
+        epoch: usize,
+        /// From 1.
+        step: usize,
+        /// The loss.
+        loss: f32,
+        /// The learning rate of the step.
+        lr: f64,
+    },
+    /// `select = "best"` without images to choose by.
+    #[error("choosing the best weights needs validation images\nhint: give --val-per-class or --val-fraction")]
+    NoValidation,
+    /// `fge` has fewer steps than its copies need.
+    #[error("{steps} steps are too few for {copies} copies along the learning-rate cycles\nhint: give more --epochs or fewer --branches")]
+    TooFewSteps {
+        /// Optimiser steps of the training.
+        steps: u64,
+        /// Copies to keep.
+        copies: usize,
+    },
+    /// The checkpoint of the run is not usable.
+    #[error("the checkpoint {} is damaged: {reason}\nhint: start the run anew with --overwrite", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The images differ from those that the run began with.
+    #[error(
+        "the images of {} are not those that this run began with\nhint: bring the former images back, or start a new run",
+        data.display()
+    )]
+    DataChanged {
+        /// The dataset.
+        data: PathBuf,
+    },
+}
