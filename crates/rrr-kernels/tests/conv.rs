@@ -128,10 +128,23 @@ fn check(case: &Case, isa: Isa) {
     assert_eq!(conv.unpack(&dw_packed), dw, "{isa} weight gradient");
 }
 
+/// Small enough for Miri, which interprets the AVX-512 kernels on machines without AVX-512 (`.ci/miri`).
+#[test]
+fn small_convolutions_equal_plain_loops() {
+    for isa in Isa::available() {
+        for (cin, cout, kernel, stride, size, n) in
+            [(3, 5, 3, 2, 3, 1), (17, 4, 1, 1, 2, 5), (5, 18, 3, 1, 2, 4), (2, 3, 1, 2, 3, 6)]
+        {
+            check(&Case { cin, cout, kernel, stride, height: size, width: size + 1, n, threads: 2 }, isa);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow to interpret")]
     fn convolution_equals_plain_loops(case in cases()) {
         for isa in Isa::available() {
             check(&case, isa);
@@ -140,6 +153,7 @@ proptest! {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow to interpret")]
 fn image_convolution_equals_plain_loops() {
     for isa in Isa::available() {
         for (height, width, n) in [(1, 1, 1), (8, 6, 1), (9, 13, 5), (32, 32, 3)] {
