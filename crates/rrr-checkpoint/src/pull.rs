@@ -194,12 +194,14 @@ pub fn pull(name: &str, options: &PullOptions<'_>) -> Result<BackboneFiles, Erro
     }
     let mut attempts = Vec::new();
     for &entry in &entries {
+        if !attempts.is_empty() {
+            let note = format!("getting {} instead (licence: {})", entry.name, entry.license);
+            (options.progress)(Progress::Note(note.clone()));
+            attempts.push(note);
+        }
         match download(entry, &cache, options) {
             Ok(mut files) => {
-                if !attempts.is_empty() {
-                    files.notes = attempts;
-                    files.notes.push(format!("using {} instead (licence: {})", entry.name, entry.license));
-                }
+                files.notes.splice(0..0, attempts);
                 return Ok(files);
             }
             Err(e) if entries.len() > 1 && is_unreachable(&e) => {
