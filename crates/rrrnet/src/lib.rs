@@ -12,6 +12,7 @@ mod tensors;
 pub mod train;
 
 pub mod arch;
+pub mod backbone;
 pub mod cost;
 pub mod plan;
 pub mod recycle;

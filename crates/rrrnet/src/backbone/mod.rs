@@ -1,0 +1,91 @@
+//! The pretrained backbone: a layout, its weights and the card that says how its images are prepared.
+//!
+//! The *reuse* of the paper (section 3.1 of arXiv 2310.01157). Any checkpoint of a bottleneck ResNet with torchvision's and
+//! timm's names will do, whatever its prefix and file format; the layout is found from the tensors' shapes. The
+//! old classifier is not read.
+//!
+//! Everything downstream is red-green-blue: weights for blue-green-red images are turned around when they are loaded
+//! ([`Backbone::new`]).
+
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub use weights::read_weights;
+
+use crate::arch::ResNet;
+use rrr_checkpoint::{Card, Checkpoint, ColorOrder, PullOptions, resolve};
+use rrr_nn::State;
+use std::path::PathBuf;
+use weights::swap_red_and_blue;
+
+/// A pretrained network, ready to be reduced and recycled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backbone {
+    /// The catalog's name, or the path as given.
+    pub name: String,
+    /// The layout.
+    pub arch: ResNet,
+    /// Input convention, licence and source; always in red-green-blue order, as `state` is.
+    pub card: Card,
+    /// Every tensor but the classifier's, by its standard name.
+    pub state: State,
+    /// What the user should know, such as why an alias led to its second choice.
+    pub notes: Vec<String>,
+}
+
+/// How to find a backbone.
+#[derive(Default)]
+pub struct BackboneOptions<'a> {
+    /// Cache, network and progress.
+    pub pull: PullOptions<'a>,
+    /// Mean and standard deviation per channel in the order of the weights' channels, for values in 0..=1: instead of
+    /// the card's, or for weights that have no card.
+    pub normalize: Option<([f32; 3], [f32; 3])>,
+}
+
+impl Backbone {
+    /// Finds the backbone `spec` (a name of the catalog, a file or a folder), downloading it where allowed, and reads
+    /// it.
+    ///
+    /// # Errors
+    /// [`BackboneError`] if it cannot be found or fetched, has no card, or is no bottleneck ResNet.
+    pub fn load(spec: &str, options: &BackboneOptions<'_>) -> Result<Self, BackboneError> {
+        let found = resolve(spec, &options.pull)?;
+        let card = match (options.normalize, &found.card) {
+            (None, _) => found.require_card()?.clone(),
+            (Some((mean, std)), Some(card)) => Card { mean, std, ..card.clone() },
+            (Some((mean, std)), None) => Card::from_mean_std(mean, std),
+        };
+        let (arch, state) = read_weights(&Checkpoint::open(&found.weights)?)?;
+        Ok(Self { notes: found.notes, ..Self::new(found.name, arch, card, state) })
+    }
+
+    /// A backbone from its parts. If its card says blue-green-red, the input channels of `conv1` and the card's
+    /// numbers are turned around.
+    pub fn new(name: impl Into<String>, arch: ResNet, mut card: Card, mut state: State) -> Self {
+        if card.color_order == ColorOrder::Bgr {
+            swap_red_and_blue(&mut state);
+            card.mean.reverse();
+            card.std.reverse();
+            card.color_order = ColorOrder::Rgb;
+        }
+        Self { name: name.into(), arch, card, state, notes: Vec::new() }
+    }
+}
+
+/// Why a backbone cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackboneError {
+    /// It cannot be found, fetched or read, or is no bottleneck ResNet.
+    #[error(transparent)]
+    Checkpoint(#[from] rrr_checkpoint::Error),
+    /// A bottleneck ResNet whose channel counts follow another rule than ours.
+    #[error("{} is no ResNet that can be cut into branches: {reason}", path.display())]
+    Layout {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is different.
+        reason: String,
+    },
+}
