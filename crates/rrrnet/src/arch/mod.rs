@@ -1,6 +1,6 @@
 //! Bottleneck ResNets without weights: layouts, positions, and the networks cut out of them.
 //!
-//! The *reuse* and *reduce* of the paper (section 3 of arXiv 2310.01157). A [`ResNet`] is a layout; it makes the
+//! The networks behind *reuse* and *reduce* in RRR-Net (arXiv 2310.01157). A [`ResNet`] is a layout; it makes the
 //! specifications that the compute core runs: the full network ([`ResNet::full_net`]), the reduced one (the
 //! same of [`ResNet::reduced`]) and the one that is split into branches at a [`Split`] ([`ResNet::split_net`]).
 //!

@@ -1,7 +1,7 @@
 //! The pretrained backbone: a layout, its weights and the card that says how its images are prepared.
 //!
-//! The *reuse* of the paper (section 3.1 of arXiv 2310.01157). Any checkpoint of a bottleneck ResNet with torchvision's and
-//! timm's names will do, whatever its prefix and file format; the layout is found from the tensors' shapes. The
+//! *Reuse* of RRR-Net (arXiv 2310.01157). Any checkpoint of a bottleneck ResNet with torchvision's and timm's names
+//! will do, whatever its prefix and file format; the layout is found from the tensors' shapes. The
 //! old classifier is not read.
 //!
 //! Everything downstream is red-green-blue: weights for blue-green-red images are turned around when they are loaded

@@ -1,6 +1,6 @@
 //! What a network costs: parameters, multiply-adds and activation memory, at any input size.
 //!
-//! The conventions, those of the paper's cost tables and of timm's:
+//! The conventions, which give the usual published figures (ResNet-50 at 224x224: 25.6 M and 4.09 G):
 //! * **Parameters** are PyTorch's: weights of convolutions, weight and bias of batch norms and of the classifier.
 //!   Running statistics are not counted. A batch norm belongs to the convolution before it.
 //! * **MACs** are the multiply-adds of convolutions and classifier for one image ("FLOPs" in most papers). Batch norms

@@ -1,7 +1,7 @@
 //! A plan: which network is cut out of which backbone, and what it costs.
 //!
-//! The *reduce* and the sizes of *recycle* (sections 3.2 and 3.3 of arXiv 2310.01157). With `B` branches every stage at or
-//! after the split has `floor(p / sqrt(B)) - shift` planes instead of `p`. [`Plan::new`] calibrates `shift`: the
+//! *Reduce*, and the sizes for *recycle*, of RRR-Net (arXiv 2310.01157). With `B` branches every stage at or after
+//! the split has `floor(p / sqrt(B)) - shift` planes instead of `p`. [`Plan::new`] calibrates `shift`: the
 //! smallest one with which `B` branches, classifiers included, have no more parameters than the one-branch tail.
 //! One branch keeps the tail as it is.
 //!

@@ -1,6 +1,6 @@
 //! Initial weights: pretrained filters handed out to stem and branches.
 //!
-//! The *recycle* of the paper (section 3.3 of arXiv 2310.01157). The stem always gets the backbone's tensors
+//! *Recycle* of RRR-Net (arXiv 2310.01157). The stem always gets the backbone's tensors
 //! unchanged, the classifier is always fresh, and the branches are filled in one of two ways ([`Recycle`]).
 //!
 //! **One branch** is not recycled: nothing is made thinner, so it keeps the backbone's tensors as reduced
@@ -34,10 +34,10 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recycle {
-    /// As published. For every convolution, with P filters in the backbone and q in each of B branches, a list of B x q
-    /// filters is made: all of them in order, extended by random permutations of all until long enough;
-    /// branch `i` takes entries `i q .. (i + 1) q`. This is done for each of the first `q_in` input channels anew, so that
-    /// a branch's filter is put together from several pretrained ones once the list is extended. Batch norms are fresh
+    /// As published. For every convolution, with P filters in the backbone and q in each of B branches, a list of
+    /// B x q filters is made: all of them in order, extended by random permutations of all until long enough;
+    /// branch `i` takes entries `i q .. (i + 1) q`. This is done for each of the first `q_in` input channels anew,
+    /// so that a branch's filter is put together from several pretrained ones once the list is extended. Batch norms are fresh
     /// (weight 1, bias 0, mean 0, variance 1). A skip convolution that the backbone lacks is drawn as timm
     /// draws a new one: normal with standard deviation `sqrt(2 / fan_out)`.
     #[default]
