@@ -5,9 +5,7 @@ use crate::model::{Combine, Model, ModelError};
 use crate::predict::{Predictor, probabilities};
 use crate::run::{RunDir, RunError};
 use crate::train::Images as RunImages;
-use rrr_data::{
-    DataError, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers,
-};
+use rrr_data::{DataError, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers};
 use rrr_nn::{Images, Network, Normalize, Pixels, Pool};
 use rrr_report::metrics::{self, Metrics, MetricsError, Predictions};
 use serde::Serialize;

@@ -6,6 +6,7 @@ pub mod model;
 mod named;
 pub mod predict;
 mod pretrained;
+pub mod quickstart;
 
 pub mod run;
 mod tensors;
@@ -16,7 +17,6 @@ pub mod backbone;
 pub mod cost;
 pub mod plan;
 pub mod recycle;
-
 
 /// Number of threads to use where nothing else is said: one per core that this process may use.
 pub fn default_threads() -> usize {

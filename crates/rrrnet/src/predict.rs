@@ -3,13 +3,15 @@
 use crate::evaluate::predict_store;
 use crate::model::{Combine, Model, ModelError, ModelInfo};
 use rrr_data::decode::{self, RgbImage};
-use rrr_data::{BadImage, DataError, ImageStore, Limits, Workers};
+use rrr_data::{DataError, ImageStore, Limits};
 use rrr_nn::{Images, Logits, Network, Normalize, Pixels, Pool};
 use rrr_report::metrics::{Predictions, argmax, softmax, softmax_of_mean_logits, uncertainty};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub use rrr_data::{BadImage, Workers};
 
 /// A class and its probability.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,7 +79,12 @@ impl Predictor {
         let size = self.info.preprocessing.size;
         assert_eq!(pixels.len(), n * size * size * 3, "pixels must hold n images of the model's input size");
         let normalize = self.info.preprocessing.normalize();
-        self.network.forward(&Images { pixels: Pixels::U8 { data: pixels, normalize }, n, height: size, width: size })
+        self.network.forward(&Images {
+            pixels: Pixels::U8 { data: pixels, normalize },
+            n,
+            height: size,
+            width: size,
+        })
     }
 
     /// Runs over all images of a store, in order.
@@ -206,11 +213,7 @@ fn mean<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, classes: usize) -> V
 fn ranked(probs: &[f32], classes: &[String], top: usize) -> Vec<Ranked> {
     let mut order: Vec<usize> = (0..probs.len()).collect();
     order.sort_by(|a, b| probs[*b].total_cmp(&probs[*a]));
-    order
-        .into_iter()
-        .take(top)
-        .map(|i| Ranked { class: classes[i].clone(), probability: probs[i] })
-        .collect()
+    order.into_iter().take(top).map(|i| Ranked { class: classes[i].clone(), probability: probs[i] }).collect()
 }
 
 fn seconds(since: &Instant) -> f64 {

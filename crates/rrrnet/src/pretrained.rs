@@ -4,7 +4,8 @@ use crate::arch::{EXPANSION, ResNet};
 use crate::config::TrainConfig;
 use crate::train::{Event, TrainError};
 use rrr_checkpoint::{
-    Card, Checkpoint, ColorOrder, Error, LoadOptions, PullOptions, ResNetLayout, detect_resnet, load_state, resolve,
+    Card, Checkpoint, ColorOrder, Error, LoadOptions, PullOptions, ResNetLayout, detect_resnet, load_state,
+    resolve,
 };
 use rrr_nn::{State, Tensor};
 use std::cell::RefCell;
@@ -32,7 +33,10 @@ impl Pretrained {
     ) -> Result<Self, TrainError> {
         let events = RefCell::new(events);
         let progress = |p| (events.borrow_mut())(&Event::Backbone(p));
-        let found = resolve(&config.backbone, &PullOptions { offline, progress: &progress, ..PullOptions::default() })?;
+        let found = resolve(
+            &config.backbone,
+            &PullOptions { offline, progress: &progress, ..PullOptions::default() },
+        )?;
         let card = match config.mean.zip(config.std) {
             Some((mean, std)) => {
                 let given = Card::from_mean_std(mean.map(|x| x as f32), std.map(|x| x as f32));

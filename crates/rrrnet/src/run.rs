@@ -94,8 +94,14 @@ pub struct RunDir {
     root: PathBuf,
 }
 
-const FILES: [&str; 6] =
-    ["metrics.jsonl", "model.safetensors", "evaluation.json", "predictions.csv", "report.html", "config.toml"];
+const FILES: [&str; 6] = [
+    "metrics.jsonl",
+    "model.safetensors",
+    "evaluation.json",
+    "predictions.csv",
+    "report.html",
+    "config.toml",
+];
 const CHECKPOINTS: [&str; 2] = ["last.safetensors", "best.safetensors"];
 
 impl RunDir {
@@ -256,7 +262,11 @@ impl RunDir {
 
 /// The topmost folder of `path` that does not exist yet.
 fn first_missing(path: &Path) -> Option<PathBuf> {
-    path.ancestors().filter(|p| !p.as_os_str().is_empty()).take_while(|p| !p.exists()).last().map(Path::to_path_buf)
+    path.ancestors()
+        .filter(|p| !p.as_os_str().is_empty())
+        .take_while(|p| !p.exists())
+        .last()
+        .map(Path::to_path_buf)
 }
 
 /// Writes and removes a small file.

@@ -26,11 +26,8 @@ impl<'a> Bundle<'a> {
 
     /// Writes the file, atomically; `header` goes into its metadata under `key`.
     pub(crate) fn write(&self, path: &Path, key: &str, header: String) -> Result<(), Error> {
-        let refs: Vec<TensorRef<'_>> = self
-            .tensors
-            .iter()
-            .map(|(name, t)| TensorRef { name, shape: &t.shape, data: &t.data })
-            .collect();
+        let refs: Vec<TensorRef<'_>> =
+            self.tensors.iter().map(|(name, t)| TensorRef { name, shape: &t.shape, data: &t.data }).collect();
         write_safetensors(path, &refs, &BTreeMap::from([(key.to_string(), header)]))
     }
 }

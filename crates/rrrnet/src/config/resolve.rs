@@ -168,7 +168,12 @@ impl TrainConfig {
             ),
             ("val_fraction", format!("{:?}", self.val_fraction), in_share(self.val_fraction), share),
             ("test_fraction", format!("{:?}", self.test_fraction), in_share(self.test_fraction), share),
-            ("mean", format!("{:?}", self.mean), self.mean.is_some() == self.std.is_some(), "give mean and std together"),
+            (
+                "mean",
+                format!("{:?}", self.mean),
+                self.mean.is_some() == self.std.is_some(),
+                "give mean and std together",
+            ),
             (
                 "std",
                 format!("{:?}", self.std),

@@ -2,8 +2,8 @@
 
 use crate::config::{Augmentation, ResizeFilter, TrainConfig};
 use rrr_data::{
-    DataError, ImageStore, Limits, LoaderOptions, OpenOptions, Policy, Resize, Source, SplitSpec, StoreOptions,
-    Take, Workers,
+    DataError, Dataset, ImageStore, Limits, LoaderOptions, OpenOptions, Policy, Resize, Source, SplitSpec,
+    StoreOptions, Take, Workers,
 };
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -24,14 +24,7 @@ pub(crate) struct Images {
 impl Images {
     /// Opens, splits and decodes the dataset of `config`.
     pub(crate) fn open(config: &TrainConfig, workers: &Workers) -> Result<Self, DataError> {
-        let source = Source::open(
-            &config.data,
-            &OpenOptions {
-                classes: None,
-                image_column: config.image_column.clone(),
-                label_column: config.label_column.clone(),
-            },
-        )?;
+        let source = source(config)?;
         let splits = source.split(&split_spec(config), config.seed)?;
         let mut options = StoreOptions {
             size: config.image_size,
@@ -58,7 +51,9 @@ impl Images {
     /// A digest of what a run learns from and is measured on: image names and labels, in order.
     pub(super) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        for (part, store) in [Some(&self.train), self.valid.as_ref(), self.test.as_ref()].into_iter().enumerate() {
+        for (part, store) in
+            [Some(&self.train), self.valid.as_ref(), self.test.as_ref()].into_iter().enumerate()
+        {
             let Some(store) = store else { continue };
             for sample in &store.dataset().samples {
                 hash.update(format!("{part} {} {}\n", sample.label, sample.id));
@@ -66,6 +61,20 @@ impl Images {
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// The test images of a training, not decoded.
+pub(crate) fn test_samples(config: &TrainConfig) -> Result<Option<Dataset>, DataError> {
+    Ok(source(config)?.split(&split_spec(config), config.seed)?.test)
+}
+
+fn source(config: &TrainConfig) -> Result<Source, DataError> {
+    let options = OpenOptions {
+        classes: None,
+        image_column: config.image_column.clone(),
+        label_column: config.label_column.clone(),
+    };
+    Source::open(&config.data, &options)
 }
 
 /// Loader options for one random stream of training images.

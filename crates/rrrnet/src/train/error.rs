@@ -54,10 +54,14 @@ pub enum TrainError {
         lr: f64,
     },
     /// `select = "best"` without images to choose by.
-    #[error("choosing the best weights needs validation images\nhint: give --val-per-class or --val-fraction")]
+    #[error(
+        "choosing the best weights needs validation images\nhint: give --val-per-class or --val-fraction"
+    )]
     NoValidation,
     /// `fge` has fewer steps than its copies need.
-    #[error("{steps} steps are too few for {copies} copies along the learning-rate cycles\nhint: give more --epochs or fewer --branches")]
+    #[error(
+        "{steps} steps are too few for {copies} copies along the learning-rate cycles\nhint: give more --epochs or fewer --branches"
+    )]
     TooFewSteps {
         /// Optimiser steps of the training.
         steps: u64,

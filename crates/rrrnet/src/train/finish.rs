@@ -9,13 +9,13 @@ use crate::model::{Model, Provenance};
 use crate::predict::Predictor;
 use crate::run::{EpochRecord, RunDir};
 use rrr_data::{ImageStore, RgbImage, Workers};
+use rrr_kernels::Isa;
 use rrr_nn::Pool;
 use rrr_report::metrics::{Metrics, Predictions, argmax};
 use rrr_report::report::{
-    Backbone, Cost, CostComparison, CostPart, CurvePoint, Curves, Dataset, Fact, ImageFormat, Machine, Mistake,
-    Report, Thumbnail, render_html,
+    Backbone, Cost, CostComparison, CostPart, CurvePoint, Curves, Dataset, Fact, ImageFormat, Machine,
+    Mistake, Report, Thumbnail, render_html,
 };
-use rrr_kernels::Isa;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -50,7 +50,11 @@ pub(super) struct Finish<'a> {
 
 impl Finish<'_> {
     /// Saves the model, measures it on the test split and writes the report.
-    pub(super) fn run(&self, model: &Model, events: &mut dyn FnMut(&Event<'_>)) -> Result<Summary, TrainError> {
+    pub(super) fn run(
+        &self,
+        model: &Model,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Summary, TrainError> {
         model.save(&self.run.model())?;
         let summary =
             Summary { model: self.run.model(), evaluation: None, report: None, seconds: self.seconds };
@@ -219,7 +223,14 @@ fn predictions_csv(store: &ImageStore, predictions: &Predictions) -> Result<Vec<
     let classes = &predictions.classes;
     let mut out = csv::Writer::from_writer(Vec::new());
     let header = [
-        "path", "label", "predicted", "probability", "label_probability", "correct", "agreement", "entropy",
+        "path",
+        "label",
+        "predicted",
+        "probability",
+        "label_probability",
+        "correct",
+        "agreement",
+        "entropy",
         "mutual_information",
     ];
     let in_memory = "writing to memory cannot fail";
@@ -227,7 +238,8 @@ fn predictions_csv(store: &ImageStore, predictions: &Predictions) -> Result<Vec<
     for (i, sample) in store.dataset().samples.iter().enumerate() {
         let row = &ensemble[i * classes.len()..][..classes.len()];
         let (label, predicted) = (sample.label as usize, argmax(row));
-        let agreeing = (0..predictions.branches).filter(|b| argmax(predictions.row(*b, i)) == predicted).count();
+        let agreeing =
+            (0..predictions.branches).filter(|b| argmax(predictions.row(*b, i)) == predicted).count();
         out.write_record([
             sample.id.clone(),
             classes[label].clone(),

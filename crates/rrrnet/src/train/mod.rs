@@ -13,7 +13,7 @@ mod session;
 mod setup;
 
 pub use checkpoint::training_position;
-pub(crate) use data::{Images, resize};
+pub(crate) use data::{Images, resize, test_samples};
 pub use error::TrainError;
 pub use events::{Event, Ready, Step};
 pub use finish::Summary;

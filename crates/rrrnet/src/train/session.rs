@@ -65,7 +65,11 @@ impl Session<'_> {
         Ok(ended)
     }
 
-    fn warm(&mut self, interrupt: &AtomicBool, events: &mut dyn FnMut(&Event<'_>)) -> Result<Ended, TrainError> {
+    fn warm(
+        &mut self,
+        interrupt: &AtomicBool,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Ended, TrainError> {
         let loader = self.loader(WARMING);
         let steps = loader.steps() as u64;
         let total = self.config.warm_passes as u64 * steps;
@@ -86,7 +90,11 @@ impl Session<'_> {
         Ok(Ended::Complete)
     }
 
-    fn train(&mut self, interrupt: &AtomicBool, events: &mut dyn FnMut(&Event<'_>)) -> Result<Ended, TrainError> {
+    fn train(
+        &mut self,
+        interrupt: &AtomicBool,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Ended, TrainError> {
         let loaders: Vec<Loader> = if self.config.independent_batches {
             (0..self.trainer.spec().branches as u64).map(|b| self.loader(BRANCHES + b)).collect()
         } else {
@@ -99,7 +107,8 @@ impl Session<'_> {
             let mut batches = loaders.iter().map(iterate).collect::<Result<Vec<_>, _>>()?;
             for _ in from..per_epoch {
                 let started = Instant::now();
-                let (lr, seen) = self.step(epoch as usize, (self.position.steps % per_epoch) as usize, &mut batches)?;
+                let (lr, seen) =
+                    self.step(epoch as usize, (self.position.steps % per_epoch) as usize, &mut batches)?;
                 let spent = started.elapsed().as_secs_f64();
                 self.position.seconds += spent;
                 self.position.epoch_seconds += spent;

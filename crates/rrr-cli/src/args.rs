@@ -1,0 +1,268 @@
+//! The command line.
+
+use crate::settings::SettingsArgs;
+use crate::term::Color;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// Fine-tune a reduced, recycled ResNet on your own images, on a plain CPU.
+#[derive(Debug, Parser)]
+#[command(name = "rrr", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Globals {
+    /// Number of threads; all cores by default. Results do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = positive, help_heading = "Global options")]
+    pub threads: Option<usize>,
+    /// Use no network: only what is in the cache (also HF_HUB_OFFLINE=1)
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub offline: bool,
+    /// Say more; twice for more still
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    pub quiet: bool,
+    /// When to use colour; NO_COLOR is respected
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        help_heading = "Global options"
+    )]
+    pub color: Color,
+}
+
+impl Globals {
+    /// Threads to use.
+    pub fn thread_count(&self) -> usize {
+        self.threads.unwrap_or_else(rrrnet::default_threads)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train on the bundled sample dataset and show what comes out
+    Quickstart(QuickstartArgs),
+    /// List, download, look at or convert pretrained backbones
+    Backbone(BackboneArgs),
+    /// Show the architecture and cost of a reduced network, without weights
+    Plan(PlanArgs),
+    /// Train a network on a folder of images
+    Train(TrainArgs),
+    /// Measure a trained model on labelled images
+    Eval(EvalArgs),
+    /// Classify images
+    Predict(PredictArgs),
+    /// Say what a run, a model or a checkpoint contains
+    Inspect(InspectArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// How predictions are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object per image, in an array.
+    Json,
+    /// One row per image and class.
+    Csv,
+}
+
+#[derive(Debug, Args)]
+pub struct QuickstartArgs {
+    /// Where the run goes
+    #[arg(long, value_name = "RUN", default_value = "runs/quickstart")]
+    pub out: PathBuf,
+    /// Replace a run that is there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Another backbone: a name of the catalog, a file or a folder
+    #[arg(long, value_name = "NAME")]
+    pub backbone: Option<String>,
+    /// Passes over the training images
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub epochs: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct BackboneArgs {
+    #[command(subcommand)]
+    pub command: BackboneCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BackboneCommand {
+    /// List the catalog and what of it is in the cache
+    List {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Download a backbone into the cache
+    Pull {
+        /// Name in the catalog
+        name: String,
+    },
+    /// Show the card and the architecture of a backbone
+    Inspect {
+        /// Name in the catalog, file or folder
+        name: String,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Write a backbone as safetensors with a config.json beside it
+    Convert {
+        /// Name in the catalog, file or folder
+        name: String,
+        /// Folder to write to
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Architecture of the full backbone
+    #[arg(long, value_name = "NAME", default_value = "resnet152")]
+    pub backbone: String,
+    /// Blocks kept of each stage
+    #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', default_value = "1,1,1,1")]
+    pub blocks: Vec<usize>,
+    /// Block at which branches begin, or its published index
+    #[arg(long, value_name = "BLOCK", default_value = "layer3.0")]
+    pub split: String,
+    /// Number of branches
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
+    pub branches: usize,
+    /// Number of classes
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive)]
+    pub classes: usize,
+    /// Side of the square input in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 128, value_parser = positive)]
+    pub image_size: usize,
+    /// Make branch widths multiples of this, within the same budget
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub round_to: Option<usize>,
+    /// Use this shift instead of calibrating one
+    #[arg(long, value_name = "N")]
+    pub shift: Option<usize>,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// A folder of class folders, a Meta-Album folder, or a CSV/TSV of path and label
+    pub data: Option<PathBuf>,
+    /// Folder for the run
+    #[arg(long, value_name = "RUN", required_unless_present = "resume")]
+    pub out: Option<PathBuf>,
+    /// Continue an interrupted run as if it had never stopped
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "out", "overwrite", "config", "settings"])]
+    pub resume: Option<PathBuf>,
+    /// Replace a run that is there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// TOML file with any of the settings below, such as the config.toml of another run
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Folder of a run, or a model file
+    pub run: PathBuf,
+    /// Labelled images with the model's classes; the run's own test split by default
+    pub data: Option<PathBuf>,
+    /// Leave unreadable images out instead of stopping
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Images per batch
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    pub batch_size: usize,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// Folder of a run, or a model file
+    pub run: PathBuf,
+    /// Image files, and folders that are searched for images
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// Classes to print per image
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = positive)]
+    pub top: usize,
+    /// Leave unreadable images out instead of failing
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Images per batch
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    pub batch_size: usize,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TableFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Folder of a run, a model file, or any checkpoint
+    pub path: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Parses a number of at least 1.
+pub fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,59 @@
+//! `rrr eval`: a model against labelled images.
+
+use crate::Done;
+use crate::args::{EvalArgs, Format, Globals};
+use crate::term::Term;
+use rrrnet::evaluate::{EvaluateOptions, Evaluation, evaluate, evaluate_run};
+use rrrnet::model::Model;
+use std::io::{self, Write};
+
+pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
+    let options = EvaluateOptions {
+        batch_size: args.batch_size,
+        threads: globals.thread_count(),
+        skip_bad: args.skip_bad,
+    };
+    let evaluation = match &args.data {
+        Some(data) => evaluate(&Model::load(&args.run)?, data, options)?,
+        None => evaluate_run(&args.run, options)?,
+    };
+    for bad in &evaluation.skipped {
+        term.warn(&format!("left out {bad}"));
+    }
+    let mut out = io::stdout().lock();
+    match args.format {
+        Format::Text => print(&mut out, &evaluation)?,
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&evaluation)?)?,
+    }
+    Ok(Done::Fully)
+}
+
+fn print(out: &mut impl Write, e: &Evaluation) -> io::Result<()> {
+    let m = &e.metrics;
+    let percent = |x: f64| format!("{:.1}%", 100.0 * x);
+    writeln!(out, "dataset             {} ({}, {} images)", e.dataset, e.split, m.n)?;
+    writeln!(
+        out,
+        "accuracy            {} (95% interval {}-{})",
+        percent(m.accuracy),
+        percent(m.accuracy_interval.low),
+        percent(m.accuracy_interval.high)
+    )?;
+    writeln!(out, "balanced accuracy   {}", percent(m.balanced_accuracy))?;
+    writeln!(out, "macro F1            {:.3}", m.macro_f1)?;
+    writeln!(out, "top-5 accuracy      {}", percent(m.top5_accuracy))?;
+    writeln!(out, "log-likelihood loss {:.4}", m.nll)?;
+    writeln!(out, "calibration error   {:.4}", m.calibration.ece)?;
+    if let Some(disagreement) = m.disagreement {
+        writeln!(out, "single branches     {} on average", percent(m.mean_branch_accuracy))?;
+        writeln!(out, "disagreement        {} of branch pairs", percent(disagreement))?;
+    }
+    let width = m.per_class.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(5);
+    writeln!(out, "\n{:width$}  precision  recall     F1  images", "class")?;
+    let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3}"));
+    for c in &m.per_class {
+        let (precision, recall, f1) = (number(c.precision), number(c.recall), number(c.f1));
+        writeln!(out, "{:width$}  {precision:>9}  {recall:>6}  {f1:>5}  {:>6}", c.name, c.support)?;
+    }
+    Ok(())
+}

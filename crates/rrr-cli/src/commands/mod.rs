@@ -1,0 +1,10 @@
+//! One module per subcommand.
+
+pub mod backbone;
+pub mod completions;
+pub mod eval;
+pub mod inspect;
+pub mod plan;
+pub mod predict;
+pub mod quickstart;
+pub mod train;

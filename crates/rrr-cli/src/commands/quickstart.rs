@@ -1,0 +1,73 @@
+//! `rrr quickstart`: backbone and bundled sample in, trained model, accuracy, predictions and report out.
+
+use crate::Done;
+use crate::args::{Globals, QuickstartArgs};
+use crate::commands::train::{command_line, finish};
+use crate::interrupt;
+use crate::progress::View;
+use crate::term::Term;
+use anyhow::Context;
+use rrrnet::config::Settings;
+use rrrnet::predict::{Timing, Workers, load};
+use rrrnet::quickstart::{configure, examples};
+use rrrnet::train::{Outcome, TrainError, TrainOptions, train};
+use std::io::Write;
+
+pub fn run(args: &QuickstartArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
+    let config = configure(Settings {
+        backbone: args.backbone.clone(),
+        epochs: args.epochs,
+        threads: globals.threads,
+        ..Settings::default()
+    })?;
+    term.say(
+        "This trains an RRR-Net on the bundled sample (CLP_Micro: 20 classes of public-domain clip art).",
+    );
+    term.say(&format!("images    {}", config.data.display()));
+    term.say(&format!("run       {}", args.out.display()));
+    let options = TrainOptions {
+        overwrite: args.overwrite,
+        offline: globals.offline,
+        interrupt: interrupt::watch()?,
+        command: command_line(),
+    };
+    let mut view = View::new(term);
+    let outcome = train(&config, &args.out, &options, &mut |e| view.show(e));
+    view.finish();
+    let outcome = match outcome {
+        Err(e @ TrainError::Checkpoint(_)) if args.backbone.is_none() => {
+            return Err(e).context(
+                "quickstart needs pretrained weights and has none\n\
+                 hint: once with a network: `rrr backbone pull resnet152`\n\
+                 hint: or give a file: `rrr quickstart --backbone FILE`, with its config.json beside it",
+            );
+        }
+        other => other?,
+    };
+    let done = finish(&outcome, &args.out, term)?;
+    if let Outcome::Finished(_) = outcome {
+        let shown = examples(&config, 5)?;
+        let mut predictor = load(&args.out, globals.thread_count())?;
+        let workers = Workers::new(globals.thread_count())?;
+        let paths: Vec<_> = shown.iter().map(|e| e.path.clone()).collect();
+        let said = predictor.predict_files(&paths, 1, &workers, &mut Timing::default());
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "\nfive test images:")?;
+        for (example, prediction) in shown.iter().zip(said) {
+            let file = example.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            match prediction {
+                Ok(p) => {
+                    let best = &p.top[0];
+                    let mark = if best.class == example.class { "right" } else { "wrong" };
+                    let (class, percent) = (&best.class, 100.0 * best.probability);
+                    writeln!(out, "  {file}  {class} ({percent:.0}%)  {mark}: it is {}", example.class)?;
+                }
+                Err(bad) => writeln!(out, "  {bad}")?,
+            }
+        }
+        let (run, first) =
+            (args.out.display(), paths.first().map(|p| p.display().to_string()).unwrap_or_default());
+        term.say(&format!("\nnext:\n  open {run}/report.html\n  rrr predict {run} {first}\n  rrr train YOUR_IMAGES/ --out runs/mine"));
+    }
+    Ok(done)
+}
