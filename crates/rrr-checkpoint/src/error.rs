@@ -282,3 +282,23 @@ pub(crate) fn shape(dims: &[usize]) -> String {
     }
     dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let full = Error::io("write", "a/file", io::ErrorKind::StorageFull.into());
+        assert!(full.to_string().starts_with("cannot write a/file: the disk is full\nhint: "));
+        let denied = Error::io("write", "a/file", io::ErrorKind::PermissionDenied.into());
+        assert_eq!(denied.to_string(), "cannot write a/file: permission denied");
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let missing = (0..10).map(|i| format!("t{i}")).collect::<Vec<_>>();
+        let text = mismatch(&missing, &[], &[]);
+        assert_eq!(text, "10 missing (t0, t1, t2, t3, t4, t5, t6, t7, and 2 more)");
+    }
+}

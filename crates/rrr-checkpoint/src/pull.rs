@@ -218,13 +218,18 @@ pub fn pull(name: &str, options: &PullOptions<'_>) -> Result<BackboneFiles, Erro
 /// Finds what `spec` means: an existing file or folder, or else a name in the catalog, which is pulled.
 ///
 /// # Errors
-/// As [`pull`], and if a folder holds no checkpoint or a card is wrong.
+/// As [`pull`], and if a file or folder holds no checkpoint. A local card that is wrong counts as none, with a note.
 pub fn resolve(spec: &str, options: &PullOptions<'_>) -> Result<Resolved, Error> {
     let path = Path::new(spec);
     if path.exists() {
         let weights = Checkpoint::open(path)?.path().to_path_buf();
-        let card = Card::beside(&weights)?;
-        return Ok(Resolved { name: spec.into(), weights, card, notes: Vec::new() });
+        // Another tool's config.json must not keep somebody who gives --mean and --std from using the weights.
+        let (card, notes) = match Card::beside(&weights) {
+            Ok(card) => (card, Vec::new()),
+            Err(e @ Error::BadCard { .. }) => (None, vec![e.to_string()]),
+            Err(e) => return Err(e),
+        };
+        return Ok(Resolved { name: spec.into(), weights, card, notes });
     }
     let BackboneFiles { name, weights, card, notes } = pull(spec, options)?;
     Ok(Resolved { name, weights, card: Some(card), notes })

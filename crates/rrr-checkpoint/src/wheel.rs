@@ -26,7 +26,7 @@ pub(crate) fn fetch(
     progress(Progress::Pip { requirement: requirement.clone() });
     let fail =
         |reason: String| Error::Pip { requirement: requirement.clone(), reason, looked: looked.into() };
-    download(&requirement, folder).map_err(fail)?;
+    download(&PIPS, &requirement, folder).map_err(fail)?;
     let path = find_wheel(folder)?.ok_or_else(|| fail("it succeeded but left no wheel".into()))?;
     progress(Progress::Verifying { name: requirement.clone() });
     cache::check_sha256(&path, wheel.wheel_sha256)?;
@@ -38,7 +38,7 @@ pub(crate) fn fetch(
 }
 
 /// Runs the first pip that there is. Only wheels: a source package would run its build script.
-fn download(requirement: &str, folder: &Path) -> Result<(), String> {
+fn download(pips: &[&[&str]], requirement: &str, folder: &Path) -> Result<(), String> {
     const FLAGS: [&str; 12] = [
         "download",
         "--no-deps",
@@ -53,7 +53,7 @@ fn download(requirement: &str, folder: &Path) -> Result<(), String> {
         "--progress-bar=off",
         "--dest",
     ];
-    for pip in PIPS {
+    for pip in pips {
         let command =
             Command::new(pip[0]).args(&pip[1..]).args(FLAGS).arg(folder).arg("--").arg(requirement).output();
         let output = match command {
@@ -94,4 +94,26 @@ fn extract(wheel: &Path, member: &str, target: &Path) -> Result<(), Error> {
     let write = |e| Error::io("write", target, e);
     let mut out = BufWriter::new(File::create(target).map_err(write)?);
     io::copy(&mut entry, &mut out).and_then(|_| out.flush()).map_err(write)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn try_pips(pips: &[&[&str]]) -> Result<(), String> {
+        download(pips, "rrr-test==1", Path::new("."))
+    }
+
+    #[test]
+    fn pip_is_looked_for_and_its_last_error_is_passed_on() {
+        let absent: &[&str] = &["rrr-no-such-program"];
+        let without_pip: &[&str] =
+            &["sh", "-c", "echo '/usr/bin/python3: No module named pip' >&2; exit 1", "sh"];
+        let failing: &[&str] =
+            &["sh", "-c", "echo 'ERROR: no such version' >&2; echo hint >&2; exit 1", "sh"];
+        let working: &[&str] = &["true"];
+        assert!(try_pips(&[absent, without_pip]).unwrap_err().contains("no pip on this machine"));
+        assert!(try_pips(&[absent, failing]).unwrap_err().ends_with("ERROR: no such version"));
+        assert_eq!(try_pips(&[absent, without_pip, working]), Ok(()));
+    }
 }
