@@ -1,7 +1,7 @@
 //! Resizing to the network's square input.
 
-use fast_image_resize as fir;
-use fir::images::{Image, ImageRef};
+use image::imageops::{self, FilterType};
+use image::{ImageBuffer, Rgb};
 
 use crate::decode::RgbImage;
 
@@ -50,16 +50,10 @@ impl RgbImage {
 }
 
 fn antialias(image: &RgbImage, out: &mut [u8], size: usize) {
-    let side = size as u32;
-    let source = ImageRef::new(image.width as u32, image.height as u32, &image.pixels, fir::PixelType::U8x3)
-        .expect("the buffer was checked to hold width x height RGB pixels");
-    let mut target = Image::from_slice_u8(side, side, out, fir::PixelType::U8x3)
-        .expect("the buffer was checked to hold size x size RGB pixels");
-    let options =
-        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear));
-    fir::Resizer::new()
-        .resize(&source, &mut target, &options)
-        .expect("both images have the same pixel type and no cropping is asked for");
+    let source =
+        ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(image.width as u32, image.height as u32, &image.pixels)
+            .expect("the buffer was checked to hold width x height RGB pixels");
+    out.copy_from_slice(&imageops::resize(&source, size as u32, size as u32, FilterType::Triangle));
 }
 
 /// The mean of 2 x 2 pixels: what `INTER_LINEAR` does at exactly half size.
@@ -94,23 +88,26 @@ struct Tap {
 fn taps(source: usize, target: usize) -> Vec<Tap> {
     let scale = 1.0 / (target as f64 / source as f64);
     let one = (1 << WEIGHT_BITS) as f32;
+    let inside = |at: i64| at.clamp(0, source as i64 - 1) as usize;
     (0..target)
         .map(|i| {
             let position = ((i as f64 + 0.5) * scale - 0.5) as f32;
             let floor = position.floor();
-            let (at, fraction) = match floor as i64 {
-                ..0 => (0, 0.0),
-                at if at as usize >= source - 1 => (source - 1, 0.0),
-                at => (at as usize, position - floor),
-            };
+            let fraction = position - floor;
             let round = |w: f32| (w * one).round_ties_even() as i32;
-            Tap { at, next: (at + 1).min(source - 1), weights: [round(1.0 - fraction), round(fraction)] }
+            Tap {
+                at: inside(floor as i64),
+                next: inside(floor as i64 + 1),
+                weights: [round(1.0 - fraction), round(fraction)],
+            }
         })
         .collect()
 }
 
 fn bilinear(image: &RgbImage, out: &mut [u8], size: usize) {
-    let columns = taps(image.width, size);
+    let mut columns = taps(image.width, size);
+    // Beyond the first and last centre, OpenCV takes one column whole but still adds two rounded rows.
+    columns.iter_mut().filter(|tap| tap.at == tap.next).for_each(|tap| tap.weights = [1 << WEIGHT_BITS, 0]);
     let stride = image.width * 3;
     let horizontal = |y: usize, row: &mut [i32]| {
         let source = &image.pixels[y * stride..][..stride];

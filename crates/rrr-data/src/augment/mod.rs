@@ -1,4 +1,17 @@
 //! Seeded augmentation of 8-bit RGB images.
+//!
+//! An [`Op`] is an operation with its parameters: a pure function of the image. A [`Policy`] draws operations from
+//! a generator. The twelve of the paper follow albumentations 1.2.0 on OpenCV, with the published settings; each
+//! is tested against their output.
+
+pub mod filter;
+pub mod geometric;
+pub mod jpeg;
+pub mod noise;
+mod op;
+pub mod pointwise;
+
+pub use op::Op;
 
 use crate::rng::SeededRng;
 
@@ -8,17 +21,46 @@ pub enum Policy {
     /// Nothing.
     #[default]
     None,
+    /// A horizontal flip half of the time, then a shift by up to 1/16 of the side and a scale of 0.9 to 1.1.
+    Light,
+    /// The published augmentation: one of twelve operations, then another, drawn independently
+    /// ([`Op::sample_paper`]).
+    Paper,
 }
 
 /// Memory that operations need beside the image. Keep one per thread.
-#[derive(Debug, Default)]
-pub struct Scratch {}
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    /// A copy of the image, perhaps with a border.
+    image: Vec<u8>,
+    /// One row of sums.
+    sums: Vec<u16>,
+    /// Source coordinates by column.
+    columns: Vec<[i32; 2]>,
+    /// Noise by random 16-bit word.
+    levels: Vec<i8>,
+    jpeg: jpeg::Planes,
+}
 
 impl Policy {
     /// Augments one image `[size, size, 3]` in place with choices drawn from `rng`.
-    pub fn apply(self, _image: &mut [u8], _size: usize, _rng: &mut SeededRng, _scratch: &mut Scratch) {
+    ///
+    /// # Panics
+    /// If `image` is not `size * size * 3` long.
+    pub fn apply(self, image: &mut [u8], size: usize, rng: &mut SeededRng, scratch: &mut Scratch) {
         match self {
             Self::None => {}
+            Self::Light => {
+                if rng.below(2) == 1 {
+                    Op::FlipHorizontal.apply(image, size, scratch);
+                }
+                Op::sample_light_shift(rng).apply(image, size, scratch);
+            }
+            Self::Paper => {
+                for _ in 0..2 {
+                    Op::sample_paper(rng).apply(image, size, scratch);
+                }
+            }
         }
     }
 }

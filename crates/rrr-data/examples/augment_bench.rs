@@ -1,0 +1,58 @@
+//! Prints how many 128x128 images per second and thread each augmentation handles.
+//!
+//! `cargo run --release -p rrr-data --example augment_bench`
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use rrr_data::Policy;
+use rrr_data::augment::filter::MotionKernel;
+use rrr_data::augment::{Op, Scratch};
+use rrr_data::rng::SeededRng;
+
+const SIZE: usize = 128;
+const TIME: Duration = Duration::from_millis(300);
+
+fn main() {
+    let ops = [
+        ("shear", Op::Shear { degrees: 10.0 }),
+        ("shift-scale-rotate", Op::ShiftScaleRotate { degrees: 17.0, scale: 1.005, dx: 0.05, dy: -0.03 }),
+        ("rgb shift", Op::RgbShift { shift: [14.0, -3.0, 7.5] }),
+        ("brightness-contrast", Op::BrightnessContrast { contrast: 1.1, brightness: -0.1 }),
+        ("posterize", Op::Posterize { bits: 4 }),
+        ("motion blur", Op::MotionBlur { kernel: MotionKernel::line(7, (0, 0), (6, 4)) }),
+        ("jpeg", Op::Jpeg { quality: 99 }),
+        ("gaussian noise", Op::GaussianNoise { sigma: 5.0, seed: 1 }),
+        ("equalize", Op::Equalize),
+        ("solarize", Op::Solarize { threshold: 128 }),
+        ("sharpen", Op::Sharpen { alpha: 0.3, lightness: 0.7 }),
+        ("invert", Op::Invert),
+    ];
+    let mut scratch = Scratch::default();
+    for (name, op) in ops {
+        measure(name, |image| op.apply(image, SIZE, &mut scratch));
+    }
+    let mut epoch = 0;
+    measure("policy: paper", |image| {
+        epoch += 1;
+        let mut rng = SeededRng::new(1, "augment", "0", epoch, 0);
+        Policy::Paper.apply(image, SIZE, &mut rng, &mut scratch);
+    });
+}
+
+/// Times an operation on a fresh copy of one image each time; the copy is counted.
+fn measure(name: &str, mut op: impl FnMut(&mut [u8])) {
+    let mut source = vec![0; SIZE * SIZE * 3];
+    SeededRng::new(0, "bench", "", 0, 0).fill(&mut source);
+    let mut image = source.clone();
+    op(&mut image);
+    let start = Instant::now();
+    let mut n = 0u32;
+    while start.elapsed() < TIME {
+        image.copy_from_slice(&source);
+        op(black_box(&mut image));
+        n += 1;
+    }
+    let each = start.elapsed() / n;
+    println!("{name:20} {:8.1} us {:10.0} images/s", each.as_nanos() as f64 / 1e3, 1.0 / each.as_secs_f64());
+}

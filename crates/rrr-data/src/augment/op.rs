@@ -1,0 +1,148 @@
+//! Operations with their parameters.
+
+use super::filter::{self, MotionKernel};
+use super::geometric::{self, Border};
+use super::{Scratch, jpeg, noise, pointwise};
+use crate::rng::SeededRng;
+
+/// An operation and its parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    /// Shear by the same angle on both axes about the centre, black outside.
+    Shear {
+        /// Degrees.
+        degrees: f64,
+    },
+    /// Rotation and scaling about the centre, then a shift; reflected outside.
+    ShiftScaleRotate {
+        /// Counter-clockwise, in degrees.
+        degrees: f64,
+        /// Above 1 enlarges.
+        scale: f64,
+        /// To the right, relative to the side.
+        dx: f64,
+        /// Downwards, relative to the side.
+        dy: f64,
+    },
+    /// Adds a level to each channel.
+    RgbShift {
+        /// Added to red, green and blue.
+        shift: [f64; 3],
+    },
+    /// `contrast * p + 255 * brightness`.
+    BrightnessContrast {
+        /// Factor.
+        contrast: f64,
+        /// Relative to 255.
+        brightness: f64,
+    },
+    /// Keeps the highest bits.
+    Posterize {
+        /// Bits kept, 0 to 8.
+        bits: u32,
+    },
+    /// Mean along a short line.
+    MotionBlur {
+        /// The line.
+        kernel: MotionKernel,
+    },
+    /// JPEG compression and decompression.
+    Jpeg {
+        /// 1 to 100.
+        quality: u32,
+    },
+    /// Independent normal noise on every value.
+    GaussianNoise {
+        /// Standard deviation on the scale of 0 to 255.
+        sigma: f64,
+        /// Seed of the noise.
+        seed: u64,
+    },
+    /// Histogram equalisation of each channel.
+    Equalize,
+    /// Inverts levels from a threshold on.
+    Solarize {
+        /// The lowest level inverted.
+        threshold: u8,
+    },
+    /// Blends in a sharpened image.
+    Sharpen {
+        /// Share of the sharpened image.
+        alpha: f64,
+        /// Added to the weight 8 of the sharpened image's centre.
+        lightness: f64,
+    },
+    /// 255 minus every value.
+    Invert,
+    /// Left and right exchanged.
+    FlipHorizontal,
+}
+
+impl Op {
+    /// One of the paper's twelve operations, uniformly, with its published parameters.
+    pub fn sample_paper(rng: &mut SeededRng) -> Self {
+        match rng.below(12) {
+            0 => Self::Shear { degrees: 10.0 },
+            1 => Self::ShiftScaleRotate {
+                degrees: rng.uniform(-30.0, 30.0),
+                scale: rng.uniform(0.99, 1.01),
+                dx: rng.uniform(-0.1, 0.1),
+                dy: rng.uniform(-0.1, 0.1),
+            },
+            2 => Self::RgbShift { shift: std::array::from_fn(|_| rng.uniform(-15.0, 15.0)) },
+            3 => Self::BrightnessContrast {
+                contrast: 1.0 + rng.uniform(-0.2, 0.2),
+                brightness: rng.uniform(-0.2, 0.2),
+            },
+            4 => Self::Posterize { bits: 4 },
+            5 => Self::MotionBlur { kernel: MotionKernel::sample(rng) },
+            6 => Self::Jpeg { quality: 99 + rng.below(2) as u32 },
+            7 => Self::GaussianNoise { sigma: rng.uniform(10.0, 50.0).sqrt(), seed: rng.next_u64() },
+            8 => Self::Equalize,
+            9 => Self::Solarize { threshold: 128 },
+            10 => Self::Sharpen { alpha: rng.uniform(0.2, 0.5), lightness: rng.uniform(0.5, 1.0) },
+            _ => Self::Invert,
+        }
+    }
+
+    /// A small shift and scale.
+    pub(super) fn sample_light_shift(rng: &mut SeededRng) -> Self {
+        Self::ShiftScaleRotate {
+            degrees: 0.0,
+            scale: rng.uniform(0.9, 1.1),
+            dx: rng.uniform(-0.0625, 0.0625),
+            dy: rng.uniform(-0.0625, 0.0625),
+        }
+    }
+
+    /// Applies the operation to an image `[size, size, 3]` in place.
+    ///
+    /// # Panics
+    /// If `image` is not `size * size * 3` long.
+    pub fn apply(&self, image: &mut [u8], size: usize, scratch: &mut Scratch) {
+        assert_eq!(image.len(), size * size * 3, "image must hold size x size RGB pixels");
+        match *self {
+            Self::Shear { degrees } => {
+                let matrix = geometric::shear_matrix(size, degrees);
+                geometric::warp(image, size, &matrix, Border::Black, scratch);
+            }
+            Self::ShiftScaleRotate { degrees, scale, dx, dy } => {
+                let matrix = geometric::shift_scale_rotate_matrix(size, degrees, scale, dx, dy);
+                geometric::warp(image, size, &matrix, Border::Reflect, scratch);
+            }
+            Self::RgbShift { shift } => pointwise::rgb_shift(image, shift),
+            Self::BrightnessContrast { contrast, brightness } => {
+                pointwise::brightness_contrast(image, contrast, brightness);
+            }
+            Self::Posterize { bits } => pointwise::posterize(image, bits),
+            Self::MotionBlur { kernel } => filter::motion_blur(image, size, &kernel, scratch),
+            Self::Jpeg { quality } => jpeg::compress(image, size, quality, scratch),
+            Self::GaussianNoise { sigma, seed } => noise::gaussian(image, sigma, seed, scratch),
+            Self::Equalize => pointwise::equalize(image),
+            Self::Solarize { threshold } => pointwise::solarize(image, threshold),
+            Self::Sharpen { alpha, lightness } => filter::sharpen(image, size, alpha, lightness, scratch),
+            Self::Invert => pointwise::invert(image),
+            Self::FlipHorizontal => geometric::flip_horizontal(image, size),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Operations on single values.
+
+/// Adds a level to each channel, cut off at 0 and 255, fractions dropped.
+pub fn rgb_shift(image: &mut [u8], shift: [f64; 3]) {
+    let tables = shift.map(|shift| table(|level| level + shift as f32));
+    look_up_channels(image, &tables);
+}
+
+/// `contrast * p + 255 * brightness`, cut off at 0 and 255, fractions dropped.
+pub fn brightness_contrast(image: &mut [u8], contrast: f64, brightness: f64) {
+    let (factor, offset) = (contrast as f32, (brightness * 255.0) as f32);
+    look_up(image, &table(|level| level * factor + offset));
+}
+
+/// Keeps the highest `bits` of every value.
+///
+/// # Panics
+/// If `bits` is above 8.
+pub fn posterize(image: &mut [u8], bits: u32) {
+    assert!(bits <= 8, "a value has 8 bits");
+    let mask = (0xff00u16 >> bits) as u8;
+    image.iter_mut().for_each(|p| *p &= mask);
+}
+
+/// Inverts values of at least `threshold`.
+pub fn solarize(image: &mut [u8], threshold: u8) {
+    image.iter_mut().for_each(|p| *p = if *p < threshold { *p } else { 255 - *p });
+}
+
+/// 255 minus every value.
+pub fn invert(image: &mut [u8]) {
+    image.iter_mut().for_each(|p| *p = 255 - *p);
+}
+
+/// Spreads each channel's histogram over 0 to 255, as OpenCV's `equalizeHist`.
+pub fn equalize(image: &mut [u8]) {
+    let (pixels, _) = image.as_chunks::<3>();
+    let mut histograms = [[0u32; 256]; 3];
+    for pixel in pixels {
+        for (histogram, &p) in histograms.iter_mut().zip(pixel) {
+            histogram[usize::from(p)] += 1;
+        }
+    }
+    let total = pixels.len() as u32;
+    let tables = histograms.map(|histogram| equalizing_table(&histogram, total));
+    look_up_channels(image, &tables);
+}
+
+fn equalizing_table(histogram: &[u32; 256], total: u32) -> [u8; 256] {
+    let Some(first) = histogram.iter().position(|&n| n > 0) else { return std::array::from_fn(|i| i as u8) };
+    if histogram[first] == total {
+        return [first as u8; 256];
+    }
+    let scale = 255.0 / (total - histogram[first]) as f32;
+    let mut sum = 0;
+    std::array::from_fn(|level| {
+        if level > first {
+            sum += histogram[level];
+        }
+        (sum as f32 * scale).round_ties_even() as u8
+    })
+}
+
+/// `f` of every level, cut off at 0 and 255, fractions dropped.
+fn table(f: impl Fn(f32) -> f32) -> [u8; 256] {
+    // A cast from a float saturates and drops the fraction.
+    std::array::from_fn(|level| f(level as f32) as u8)
+}
+
+fn look_up(image: &mut [u8], table: &[u8; 256]) {
+    image.iter_mut().for_each(|p| *p = table[usize::from(*p)]);
+}
+
+fn look_up_channels(image: &mut [u8], tables: &[[u8; 256]; 3]) {
+    for pixel in image.as_chunks_mut::<3>().0 {
+        for (p, table) in pixel.iter_mut().zip(tables) {
+            *p = table[usize::from(*p)];
+        }
+    }
+}
