@@ -8,7 +8,13 @@ use std::path::PathBuf;
 
 /// Fine-tune a reduced, recycled ResNet on your own images, on a plain CPU.
 #[derive(Debug, Parser)]
-#[command(name = "rrr", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "rrr",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted (a training has then saved its state)."
+)]
 pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,

@@ -44,6 +44,7 @@ impl Pretrained {
             }
             None => found.require_card()?.clone(),
         };
+        tracing::info!(weights = %found.weights.display(), mean = ?card.mean, std = ?card.std, "backbone");
         let file = Checkpoint::open(&found.weights)?;
         let detected = detect_resnet(&file)?;
         let layout = layout(&file, &detected, &card)?;

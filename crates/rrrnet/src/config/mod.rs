@@ -235,7 +235,7 @@ pub struct TrainConfig {
     /// How the learning rate moves.
     pub schedule: ScheduleKind,
     /// The exponential moving average runs over this many last epochs; 0 for none. The paper's is 60 of
-    /// 300; where nothing is said it is a fifth of the epochs, rounded up.
+    /// 300; where nothing is said it is the recipe's share of the epochs, else a fifth, rounded up.
     pub ema_epochs: usize,
     /// Decay target of the exponential moving average.
     pub ema_decay: f64,

@@ -30,8 +30,16 @@ impl Settings {
         let method = self.method.unwrap_or(Method::Rrr);
         self.reject_meaningless(method)?;
         let recipe = self.recipe.clone().unwrap_or_else(|| DEFAULT_RECIPE.into());
-        let s = self.over(Recipe::named(&recipe)?.for_method(method));
+        let asked_ema = self.ema_epochs;
+        let base = Recipe::named(&recipe)?.for_method(method);
+        let (base_epochs, base_ema) = (base.epochs, base.ema_epochs);
+        let s = self.over(base);
         let epochs = s.epochs.unwrap_or(30);
+        // A recipe's average keeps its share of the epochs when somebody asks for another number of them.
+        let ema_epochs = asked_ema.unwrap_or_else(|| match (base_ema, base_epochs) {
+            (Some(ema), Some(of)) => (epochs * ema).div_ceil(of.max(1)),
+            _ => epochs.div_ceil(5),
+        });
         let reduced = method.is_reduced();
         let config = TrainConfig {
             data: s.data.ok_or(ConfigError::Missing {
@@ -65,7 +73,7 @@ impl Settings {
                 _ => s.schedule.unwrap_or(ScheduleKind::Constant),
             },
             // The copies of `fge` are snapshots of the moving weights; averaging them first would undo the cycles.
-            ema_epochs: if method == Method::Fge { 0 } else { s.ema_epochs.unwrap_or(epochs.div_ceil(5)) },
+            ema_epochs: if method == Method::Fge { 0 } else { ema_epochs },
             ema_decay: s.ema_decay.unwrap_or(59.0 / 60.0),
             warm_passes: if reduced { s.warm_passes.unwrap_or(10) } else { 0 },
             augmentation: s.augmentation.unwrap_or(Augmentation::Paper),
@@ -209,6 +217,7 @@ mod tests {
         let flags = Settings { epochs: Some(3), recipe: Some("paper".into()), ..Settings::default() };
         let c = flags.over(file).resolve().unwrap();
         assert_eq!((c.epochs, c.batch_size, c.image_size), (3, 16, 128));
+        assert_eq!(c.ema_epochs, 1);
         assert_eq!((c.schedule, c.warm_passes, c.seed), (ScheduleKind::Constant, 10, 0));
     }
 

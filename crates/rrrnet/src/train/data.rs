@@ -37,7 +37,9 @@ impl Images {
         // Training images are read most often, so they have the first claim on memory.
         let mut load = |dataset| -> Result<Arc<ImageStore>, DataError> {
             let store = ImageStore::load(dataset, options, workers)?;
-            let used = store.resident() * store.size() * store.size() * 3;
+            let (images, resident) = (store.len(), store.resident());
+            tracing::info!(images, resident, bad = store.bad().len(), "decoded");
+            let used = resident * store.size() * store.size() * 3;
             options.memory_budget = options.memory_budget.saturating_sub(used as u64);
             notes.extend(store.bad().iter().map(|bad| format!("left out {bad}")));
             Ok(Arc::new(store))

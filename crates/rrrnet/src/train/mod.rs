@@ -72,9 +72,9 @@ pub fn train(
     RunDir::check_new(out, options.overwrite)?;
     let config = &TrainConfig { data: absolute(&config.data), ..config.clone() };
     let prepared = Prepared::new(config, events)?;
-    let fresh = Fresh::new(config, &prepared, options, events)?;
+    let start = Start::fresh(config, &prepared, options, events)?;
     let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
-    prepared.go(config, &run, fresh, options, events)
+    prepared.go(config, &run, start, options, events)
 }
 
 /// Continues the run in the folder `run`; `threads` overrides what it was started with.
@@ -96,10 +96,10 @@ pub fn resume(
         if saved.fingerprint != prepared.fingerprint {
             return Err(TrainError::DataChanged { data: config.data.clone() });
         }
-        Fresh::continued(&config, &prepared, saved)?
+        Start::continued(&config, &prepared, saved)?
     } else {
         events(&Event::Note("the run has no checkpoint yet: it starts from the beginning".into()));
-        Fresh::new(&config, &prepared, options, events)?
+        Start::fresh(&config, &prepared, options, events)?
     };
     run.truncate_records((state.position.steps / prepared.steps_per_epoch(&config)) as usize)?;
     prepared.go(&config, &run, state, options, events)
@@ -113,16 +113,16 @@ struct Prepared {
     fingerprint: String,
 }
 
-/// A trainer and where it stands.
-struct Fresh {
+/// Where a training starts from: the beginning, or a checkpoint.
+struct Start {
     trainer: Trainer,
     copies: Vec<rrr_nn::State>,
     position: Position,
     info: ModelInfo,
 }
 
-impl Fresh {
-    fn new(
+impl Start {
+    fn fresh(
         config: &TrainConfig,
         prepared: &Prepared,
         options: &TrainOptions<'_>,
@@ -172,7 +172,7 @@ impl Prepared {
         self,
         config: &TrainConfig,
         run: &RunDir,
-        state: Fresh,
+        state: Start,
         options: &TrainOptions<'_>,
         events: &mut dyn FnMut(&Event<'_>),
     ) -> Result<Outcome, TrainError> {
@@ -212,7 +212,7 @@ impl Prepared {
         Ok(Outcome::Finished(Box::new(finish.run(&model, events)?)))
     }
 
-    fn ready<'a>(&self, config: &'a TrainConfig, state: &'a Fresh, total: u64) -> Ready<'a> {
+    fn ready<'a>(&self, config: &'a TrainConfig, state: &'a Start, total: u64) -> Ready<'a> {
         let spec = state.trainer.spec();
         // While `fge` trains, its network has one branch; its model has all the copies.
         let branches = if config.method == Method::Fge { config.branch_count() } else { spec.branches };

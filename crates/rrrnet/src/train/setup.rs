@@ -72,6 +72,7 @@ fn network(
         round_to: config.round_to,
         shift: None,
     })?;
+    tracing::info!(shift = plan.shift(), planes = ?plan.planes(), ratio = plan.ratio(), "plan");
     let mut state = recycle(&plan, &backbone.state, mode, config.seed)?;
     let mut spec = plan.spec().clone();
     if config.method == Method::Fge {

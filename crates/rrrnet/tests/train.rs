@@ -1,0 +1,247 @@
+//! Whole trainings of tiny networks, through the library.
+
+mod common;
+
+use common::{CLASSES, World};
+use rrr_checkpoint::Checkpoint;
+use rrrnet::config::{Method, Select, Settings, TrainConfig};
+use rrrnet::evaluate::{EvaluateOptions, evaluate, evaluate_run};
+use rrrnet::model::{Combine, Model};
+use rrrnet::predict::{Timing, Workers, load};
+use rrrnet::run::{EpochRecord, RunDir};
+use rrrnet::train::{Event, Outcome, Summary, TrainError, TrainOptions, resume, train};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const METHODS: [Method; 5] = [Method::Rrr, Method::Reduced, Method::Finetune, Method::Probe, Method::Fge];
+
+fn settings(world: &World, method: Method) -> Settings {
+    Settings {
+        data: Some(world.photos()),
+        backbone: Some(world.backbone().display().to_string()),
+        method: Some(method),
+        branches: matches!(method, Method::Rrr | Method::Fge).then_some(2),
+        epochs: Some(3),
+        ema_epochs: (method != Method::Fge).then_some(1),
+        warm_passes: method.is_reduced().then_some(1),
+        batch_size: Some(5),
+        image_size: Some(32),
+        checkpoint_every: Some(0),
+        threads: Some(1),
+        ..Settings::default()
+    }
+}
+
+fn config(world: &World, method: Method) -> TrainConfig {
+    settings(world, method).resolve().unwrap()
+}
+
+fn run(config: &TrainConfig, out: &Path) -> Summary {
+    let interrupt = AtomicBool::new(false);
+    let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+    match train(config, out, &options, &mut |_| {}).unwrap() {
+        Outcome::Finished(summary) => *summary,
+        Outcome::Interrupted { .. } => panic!("nobody interrupted"),
+    }
+}
+
+/// Trains with a stop after every single step and warming batch; gives the number of stops.
+fn run_with_stops(config: &TrainConfig, out: &Path) -> usize {
+    for stops in 0.. {
+        let interrupt = AtomicBool::new(false);
+        let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+        let mut stop = |event: &Event<'_>| {
+            if matches!(event, Event::Step(_) | Event::Warmed { .. }) {
+                interrupt.store(true, Ordering::SeqCst);
+            }
+        };
+        let outcome = if stops == 0 {
+            train(config, out, &options, &mut stop)
+        } else {
+            resume(out, None, &options, &mut stop)
+        };
+        if let Outcome::Finished(_) = outcome.unwrap() {
+            return stops;
+        }
+    }
+    unreachable!("a training ends")
+}
+
+/// The lines of `metrics.jsonl` without what depends on the clock.
+fn records(run: &Path) -> Vec<EpochRecord> {
+    let timeless = |r: EpochRecord| EpochRecord { images_per_second: 0.0, seconds: 0.0, ..r };
+    RunDir::open(run).unwrap().records().unwrap().into_iter().map(timeless).collect()
+}
+
+/// Names, shapes and bits of everything in a checkpoint.
+fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<u32>)> {
+    let file = Checkpoint::open(path).unwrap();
+    let bits = |name: &str| file.read_f32(name).unwrap().into_iter().map(f32::to_bits).collect();
+    file.tensors().iter().map(|t| (t.name.clone(), t.shape.clone(), bits(&t.name))).collect()
+}
+
+fn assert_same(a: &Path, b: &Path, what: &str) {
+    for file in ["model.safetensors", "predictions.csv", "evaluation.json"] {
+        assert!(fs::read(a.join(file)).unwrap() == fs::read(b.join(file)).unwrap(), "{what}: {file} differs");
+    }
+    let last = "checkpoint/last.safetensors";
+    assert!(tensors(&a.join(last)) == tensors(&b.join(last)), "{what}: {last} differs");
+    assert_eq!(records(a), records(b), "{what}");
+}
+
+#[test]
+fn a_training_that_stops_at_every_step_ends_as_if_never_stopped() {
+    let world = World::new();
+    for method in METHODS {
+        let config = config(&world, method);
+        let (whole, pieces) =
+            (world.path(&format!("{method}-whole")), world.path(&format!("{method}-pieces")));
+        run(&config, &whole);
+        let stops = run_with_stops(&config, &pieces);
+        // 12 training images make 3 batches; every epoch and every warming pass has so many stops.
+        assert_eq!(stops, 3 * (3 + usize::from(method.is_reduced())), "{method}");
+        assert_same(&whole, &pieces, method.as_str());
+    }
+}
+
+#[test]
+fn stops_change_nothing_with_validation_and_independent_batches() {
+    let world = World::new();
+    let settings = Settings {
+        independent_batches: Some(true),
+        val_per_class: Some(1),
+        select: Some(Select::Best),
+        checkpoint_every: Some(1),
+        ..settings(&world, Method::Rrr)
+    };
+    let config = settings.resolve().unwrap();
+    let (whole, pieces) = (world.path("whole"), world.path("pieces"));
+    run(&config, &whole);
+    run_with_stops(&config, &pieces);
+    assert_same(&whole, &pieces, "independent batches");
+    assert!(records(&whole).iter().all(|r| r.val_accuracy.is_some() && r.val_loss.is_some()));
+    let best = "checkpoint/best.safetensors";
+    assert!(fs::read(whole.join(best)).unwrap() == fs::read(pieces.join(best)).unwrap());
+    assert!(fs::read(whole.join(best)).unwrap() == fs::read(whole.join("model.safetensors")).unwrap());
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let world = World::new();
+    for method in [Method::Rrr, Method::Finetune] {
+        let runs = [1, 2].map(|threads| {
+            let out = world.path(&format!("{method}-{threads}"));
+            let config = TrainConfig { threads: Some(threads), ..config(&world, method) };
+            run(&config, &out);
+            out
+        });
+        assert_same(&runs[0], &runs[1], method.as_str());
+    }
+}
+
+#[test]
+fn the_seed_changes_the_result() {
+    let world = World::new();
+    let models = [0, 1].map(|seed| {
+        let out = world.path(&format!("seed-{seed}"));
+        run(&TrainConfig { seed, ..config(&world, Method::Rrr) }, &out);
+        fs::read(out.join("model.safetensors")).unwrap()
+    });
+    assert!(models[0] != models[1]);
+}
+
+#[test]
+fn a_run_holds_all_its_files_and_a_model_that_works_alone() {
+    let world = World::new();
+    for method in METHODS {
+        let out = world.path(method.as_str());
+        let summary = run(&config(&world, method), &out);
+        for file in ["config.toml", "metrics.jsonl", "evaluation.json", "predictions.csv", "report.html"] {
+            assert!(fs::metadata(out.join(file)).unwrap().len() > 0, "{method}: {file}");
+        }
+        let alone = world.path(&format!("{method}.safetensors"));
+        fs::copy(&summary.model, &alone).unwrap();
+        let model = Model::load(&alone).unwrap();
+        assert_eq!(model.info.classes, CLASSES);
+        assert_eq!(model.spec.branches, if method.has_branches() { 2 } else { 1 });
+        assert_eq!(model.info.combine == Combine::Logits, method == Method::Fge);
+        assert_eq!(model.info.provenance.backbone_licence.as_deref(), Some("made for this test"));
+
+        let again = TrainConfig::read(&out.join("config.toml")).unwrap();
+        assert_eq!(again.method, method);
+        let options = EvaluateOptions { batch_size: 2, threads: 1, skip_bad: false };
+        let own = evaluate_run(&out, options).unwrap();
+        assert_eq!(own.metrics, summary.evaluation.unwrap().metrics, "{method}");
+        assert_eq!(own.metrics.n, 3);
+        let all = evaluate(&model, &world.photos(), options).unwrap();
+        assert_eq!((all.metrics.n, all.split.as_str()), (15, "all"));
+
+        let mut timing = Timing::default();
+        let images = [world.photos().join("red/0.jpg"), world.path("nothing.jpg")];
+        let workers = Workers::new(1).unwrap();
+        let said = load(&alone, 1).unwrap().predict_files(&images, 2, &workers, &mut timing);
+        let first = said[0].as_ref().unwrap();
+        assert_eq!((first.top.len(), timing.images), (2, 1));
+        assert!(first.top[0].probability >= first.top[1].probability && first.mutual_information >= 0.0);
+        assert!(said[1].is_err());
+    }
+}
+
+#[test]
+fn a_few_epochs_learn_to_tell_colours() {
+    let world = World::new();
+    let settings = Settings {
+        epochs: Some(20),
+        augmentation: Some("none".parse().unwrap()),
+        ..settings(&world, Method::Rrr)
+    };
+    let summary = run(&settings.resolve().unwrap(), &world.path("run"));
+    assert_eq!(summary.evaluation.unwrap().metrics.accuracy, 1.0);
+}
+
+#[test]
+fn damaged_checkpoints_and_changed_images_are_refused() {
+    let world = World::new();
+    let out = world.path("run");
+    run(&config(&world, Method::Rrr), &out);
+    let interrupt = AtomicBool::new(false);
+    let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+    let go = || resume(&out, None, &options, &mut |_| {}).unwrap_err();
+
+    fs::rename(world.photos().join("red/4.jpg"), world.photos().join("red/9.jpg")).unwrap();
+    assert!(matches!(go(), TrainError::DataChanged { .. }));
+    fs::rename(world.photos().join("red/9.jpg"), world.photos().join("red/4.jpg")).unwrap();
+
+    let last = out.join("checkpoint/last.safetensors");
+    let whole = fs::read(&last).unwrap();
+    for length in [0, 5, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(&last, &whole[..length]).unwrap();
+        assert!(go().to_string().contains("last.safetensors"), "{length} bytes");
+    }
+    fs::copy(out.join("model.safetensors"), &last).unwrap();
+    assert!(matches!(go(), TrainError::Damaged { .. }));
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_before_anything_is_written() {
+    let world = World::new();
+    let interrupt = AtomicBool::new(false);
+    let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+    let refuse = |settings: Settings| {
+        let out = world.path("refused");
+        let e = train(&settings.resolve().unwrap(), &out, &options, &mut |_| {}).unwrap_err();
+        assert!(!out.exists(), "{e}");
+        e
+    };
+    let best = Settings { select: Some(Select::Best), ..settings(&world, Method::Rrr) };
+    assert!(matches!(refuse(best), TrainError::NoValidation));
+    let short = Settings { branches: Some(8), epochs: Some(1), ..settings(&world, Method::Fge) };
+    assert!(matches!(refuse(short), TrainError::TooFewSteps { .. }));
+    let wide = Settings { branches: Some(900), ..settings(&world, Method::Rrr) };
+    assert!(matches!(refuse(wide), TrainError::Plan(_)));
+    let split = Settings { split: Some("layer9.0".into()), ..settings(&world, Method::Rrr) };
+    assert!(matches!(refuse(split), TrainError::Arch(_)));
+    let unknown = Settings { backbone: Some("resnet9000".into()), ..settings(&world, Method::Rrr) };
+    assert!(matches!(refuse(unknown), TrainError::Checkpoint(_)));
+}
