@@ -64,7 +64,7 @@ pub enum Command {
     /// Show the architecture and cost of a reduced network, without weights
     Plan(PlanArgs),
     /// Train a network on a folder of images
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Measure a trained model on labelled images
     Eval(EvalArgs),
     /// Classify images
@@ -196,6 +196,9 @@ pub struct TrainArgs {
     /// TOML file with any of the settings below, such as the config.toml of another run
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
     #[command(flatten)]
     pub settings: SettingsArgs,
 }

@@ -68,8 +68,10 @@ fn flags_win_over_the_configuration_file() {
     fs::write(&file, "epochs = 7\nbatch_size = 3\nseed = 5\nbranches = 2\n").unwrap();
     let out = world.path("run");
     let file = file.display().to_string();
-    let trained = run(train_args(&world, &world.photos(), &out, &["--config", &file]));
+    let trained = run(train_args(&world, &world.photos(), &out, &["--config", &file, "--format", "json"]));
     assert_eq!(trained.code, Some(0), "{}", trained.err);
+    let json: serde_json::Value = serde_json::from_str(&trained.out).unwrap();
+    assert_eq!(json["evaluation"]["n"], 3);
     let resolved = fs::read_to_string(out.join("config.toml")).unwrap();
     for line in ["epochs = 1", "batch_size = 5", "seed = 5", "branches = 2"] {
         assert!(resolved.lines().any(|l| l == line), "no `{line}` in {resolved}");

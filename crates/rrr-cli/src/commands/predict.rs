@@ -71,7 +71,7 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
 /// Prints predictions as they come; JSON waits for the end.
 enum Printer {
     Text,
-    Csv(csv::Writer<io::Stdout>),
+    Csv(Box<csv::Writer<io::Stdout>>),
     Later,
 }
 
@@ -85,7 +85,7 @@ impl Printer {
                 let head =
                     ["path", "rank", "class", "probability", "agreement", "entropy", "mutual_information"];
                 out.write_record(head).map_err(io::Error::from)?;
-                Self::Csv(out)
+                Self::Csv(Box::new(out))
             }
         })
     }

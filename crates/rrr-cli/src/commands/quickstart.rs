@@ -1,7 +1,7 @@
 //! `rrr quickstart`: backbone and bundled sample in, trained model, accuracy, predictions and report out.
 
 use crate::Done;
-use crate::args::{Globals, QuickstartArgs};
+use crate::args::{Format, Globals, QuickstartArgs};
 use crate::commands::train::{command_line, finish};
 use crate::interrupt;
 use crate::progress::View;
@@ -44,7 +44,7 @@ pub fn run(args: &QuickstartArgs, globals: &Globals, term: &Term) -> anyhow::Res
         }
         other => other?,
     };
-    let done = finish(&outcome, &args.out, term)?;
+    let done = finish(&outcome, &args.out, Format::Text, term)?;
     if let Outcome::Finished(_) = outcome {
         let shown = examples(&config, 5)?;
         let mut predictor = load(&args.out, globals.thread_count())?;

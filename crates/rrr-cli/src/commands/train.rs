@@ -1,7 +1,7 @@
 //! `rrr train`: from a folder of images to a run, or on from where a run stopped.
 
 use crate::Done;
-use crate::args::{Globals, TrainArgs};
+use crate::args::{Format, Globals, TrainArgs};
 use crate::interrupt;
 use crate::progress::{View, duration};
 use crate::term::Term;
@@ -34,11 +34,11 @@ pub fn run(args: TrainArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
         }
     };
     view.finish();
-    finish(&outcome?, &run, term)
+    finish(&outcome?, &run, args.format, term)
 }
 
 /// Says how a training ended; the model's path and accuracy are data.
-pub fn finish(outcome: &Outcome, run: &Path, term: &Term) -> anyhow::Result<Done> {
+pub fn finish(outcome: &Outcome, run: &Path, format: Format, term: &Term) -> anyhow::Result<Done> {
     match outcome {
         Outcome::Interrupted { done, total } => {
             term.say(&format!("interrupted after {done} of {total} steps; everything is saved"));
@@ -48,7 +48,10 @@ pub fn finish(outcome: &Outcome, run: &Path, term: &Term) -> anyhow::Result<Done
         Outcome::Finished(summary) => {
             let seconds = duration(Duration::from_secs_f64(summary.seconds));
             term.say(&format!("trained in {seconds}"));
-            print_summary(summary)?;
+            match format {
+                Format::Text => print_summary(summary)?,
+                Format::Json => writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(summary)?)?,
+            }
             Ok(Done::Fully)
         }
     }

@@ -16,6 +16,7 @@ use rrr_report::report::{
     Backbone, Cost, CostComparison, CostPart, CurvePoint, Curves, Dataset, Fact, ImageFormat, Machine,
     Mistake, Report, Thumbnail, render_html,
 };
+use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ const MISTAKES: usize = 24;
 const THUMBNAIL: usize = 96;
 
 /// A finished training.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// The model file.
     pub model: PathBuf,
