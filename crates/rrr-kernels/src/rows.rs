@@ -109,8 +109,8 @@ impl RowsPlan {
         let taps = class.taps.len();
         let mut pixel = tile.first as usize / self.n;
         let mut image = tile.first as usize % self.n;
-        for r in 0..tile.rows as usize {
-            c_rows[r] = class.out[pixel] + (image * BLOCK) as u32;
+        for (r, c_row) in c_rows.iter_mut().enumerate().take(tile.rows as usize) {
+            *c_row = class.out[pixel] + (image * BLOCK) as u32;
             let shift = (image * self.image_stride) as u32;
             for (item, &src) in items.iter_mut().zip(&class.src[pixel * taps..(pixel + 1) * taps]) {
                 item.a[r] = if src == ZERO { self.zero_row } else { src + shift };

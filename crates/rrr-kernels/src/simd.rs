@@ -143,8 +143,8 @@ mod x86 {
             // Miri knows the AVX-512 arithmetic, but not its maximum.
             // SAFETY: both types are 16 floats.
             return unsafe {
-                let lanes: [f32; 16] = std::mem::transmute(a);
-                std::mem::transmute(lanes.map(|x| if x < 0.0 { 0.0 } else { x }))
+                let lanes = std::mem::transmute::<__m512, [f32; 16]>(a);
+                std::mem::transmute::<[f32; 16], __m512>(lanes.map(|x| if x < 0.0 { 0.0 } else { x }))
             };
         }
         // SAFETY: features by the caller.

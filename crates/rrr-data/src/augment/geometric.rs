@@ -48,11 +48,11 @@ const FRACTION_BITS: u32 = 5;
 pub fn warp(image: &mut [u8], size: usize, matrix: &Matrix, border: Border, scratch: &mut Scratch) {
     let [m0, m1, m2, m3, m4, m5] = invert(matrix);
     let fixed = |v: f64| (v * f64::from(1 << SUM_BITS)).round_ties_even() as i32;
-    scratch.image.clear();
-    scratch.image.extend_from_slice(image);
+    scratch.packed.clear();
+    scratch.packed.extend(image.as_chunks::<3>().0.iter().map(pack));
     scratch.columns.clear();
     scratch.columns.extend((0..size).map(|x| [fixed(m0 * x as f64), fixed(m3 * x as f64)]));
-    let source = Source { pixels: &scratch.image, size, border };
+    let source = Source { pixels: &scratch.packed, size, border };
     let half_step = 1 << (SUM_BITS - FRACTION_BITS - 1);
     for (y, row) in image.chunks_exact_mut(size * 3).enumerate() {
         let x0 = fixed(m1 * y as f64 + m2) + half_step;
@@ -65,8 +65,18 @@ pub fn warp(image: &mut [u8], size: usize, matrix: &Matrix, border: Border, scra
     }
 }
 
+/// Bits from one channel of a packed pixel to the next: enough for a sum of weighted values, 255 * 1024 and the
+/// rounding, so that one multiplication weighs all three.
+const LANE: u32 = 21;
+
+#[inline]
+fn pack(&[r, g, b]: &[u8; 3]) -> u64 {
+    u64::from(r) | u64::from(g) << LANE | u64::from(b) << (2 * LANE)
+}
+
 struct Source<'a> {
-    pixels: &'a [u8],
+    /// Packed pixels, `[size, size]`.
+    pixels: &'a [u64],
     size: usize,
     border: Border,
 }
@@ -75,61 +85,57 @@ impl Source<'_> {
     /// The pixel at a position in 1/32.
     #[inline]
     fn sample(&self, x: i32, y: i32) -> [u8; 3] {
-        const ONE: u32 = 1 << FRACTION_BITS;
+        const ONE: u64 = 1 << FRACTION_BITS;
+        const SHIFT: u32 = 2 * FRACTION_BITS;
+        const HALF: u64 = (1 | 1 << LANE | 1 << (2 * LANE)) << (SHIFT - 1);
         let (left, top) = (x >> FRACTION_BITS, y >> FRACTION_BITS);
-        let (fx, fy) = (x as u32 & (ONE - 1), y as u32 & (ONE - 1));
+        let (fx, fy) = (x as u64 & (ONE - 1), y as u64 & (ONE - 1));
         let last = self.size as u32 - 1;
-        let inside = (left as u32) < last && (top as u32) < last;
-        let corners = if inside { self.inner(left as usize, top as usize) } else { self.outer(left, top) };
-        // The two products of each column fit in 16 bits: 255 * 32 and 255 * 32 * 32.
-        std::array::from_fn(|c| {
-            let upper = u32::from(corners[0][c]) * (ONE - fx) + u32::from(corners[1][c]) * fx;
-            let lower = u32::from(corners[2][c]) * (ONE - fx) + u32::from(corners[3][c]) * fx;
-            ((upper * (ONE - fy) + lower * fy + ONE * ONE / 2) >> (2 * FRACTION_BITS)) as u8
-        })
-    }
-
-    /// The four pixels from (left, top) on, all inside the image.
-    #[inline]
-    fn inner(&self, left: usize, top: usize) -> [[u8; 3]; 4] {
-        let at = (top * self.size + left) * 3;
-        let stride = self.size * 3;
-        let block = &self.pixels[at..at + stride + 6];
-        let two =
-            |i: usize| [[block[i], block[i + 1], block[i + 2]], [block[i + 3], block[i + 4], block[i + 5]]];
-        let ([a, b], [c, d]) = (two(0), two(stride));
-        [a, b, c, d]
-    }
-
-    #[cold]
-    fn outer(&self, left: i32, top: i32) -> [[u8; 3]; 4] {
-        [(left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)].map(|(x, y)| self.pixel(x, y))
-    }
-
-    fn pixel(&self, x: i32, y: i32) -> [u8; 3] {
-        let position = match self.border {
-            Border::Reflect => (reflect(x, self.size), reflect(y, self.size)),
-            Border::Black if x < 0 || y < 0 => return [0; 3],
-            Border::Black => (x as usize, y as usize),
+        let [a, b, c, d] = if (left as u32) < last && (top as u32) < last {
+            let at = top as usize * self.size + left as usize;
+            let block = &self.pixels[at..at + self.size + 2];
+            [block[0], block[1], block[self.size], block[self.size + 1]]
+        } else {
+            self.outer(left, top)
         };
-        match position {
-            (x, y) if x < self.size && y < self.size => {
-                let at = (y * self.size + x) * 3;
-                [self.pixels[at], self.pixels[at + 1], self.pixels[at + 2]]
-            }
-            _ => [0; 3],
+        let (gx, gy) = (ONE - fx, ONE - fy);
+        let sum = a * (gx * gy) + b * (fx * gy) + c * (gx * fy) + d * (fx * fy) + HALF;
+        [sum >> SHIFT, sum >> (SHIFT + LANE), sum >> (SHIFT + 2 * LANE)].map(|v| v as u8)
+    }
+
+    /// The four pixels from (left, top) on, some outside the image.
+    fn outer(&self, left: i32, top: i32) -> [u64; 4] {
+        let columns = [left, left + 1].map(|x| self.inside(x));
+        let rows = [top, top + 1].map(|y| self.inside(y));
+        let pixel = |x: usize, y: usize| match (columns[x], rows[y]) {
+            (Some(x), Some(y)) => self.pixels[y * self.size + x],
+            _ => 0,
+        };
+        [pixel(0, 0), pixel(1, 0), pixel(0, 1), pixel(1, 1)]
+    }
+
+    /// The row or column that a coordinate means, if any.
+    #[inline]
+    fn inside(&self, at: i32) -> Option<usize> {
+        match self.border {
+            Border::Reflect => Some(reflect(at, self.size)),
+            Border::Black => usize::try_from(at).ok().filter(|&at| at < self.size),
         }
     }
 }
 
 /// The index within `0..size` that a coordinate is mirrored to.
 pub(super) fn reflect(at: i32, size: usize) -> usize {
-    if size == 1 {
+    let last = size - 1;
+    let near = at.unsigned_abs() as usize;
+    if near <= last {
+        return near;
+    }
+    if last == 0 {
         return 0;
     }
-    let period = 2 * (size - 1);
-    let at = at.rem_euclid(period as i32) as usize;
-    at.min(period - at)
+    let wrapped = near % (2 * last);
+    wrapped.min(2 * last - wrapped)
 }
 
 /// The matrix from target to source, in OpenCV's order of operations.

@@ -31,8 +31,10 @@ pub enum Policy {
 /// Memory that operations need beside the image. Keep one per thread.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
-    /// A copy of the image, perhaps with a border.
+    /// A copy of the image with a border.
     image: Vec<u8>,
+    /// A copy of the image, a word per pixel.
+    packed: Vec<u64>,
     /// One row of sums.
     sums: Vec<u16>,
     /// Source coordinates by column.

@@ -19,7 +19,9 @@ pub fn brightness_contrast(image: &mut [u8], contrast: f64, brightness: f64) {
 pub fn posterize(image: &mut [u8], bits: u32) {
     assert!(bits <= 8, "a value has 8 bits");
     let mask = (0xff00u16 >> bits) as u8;
-    image.iter_mut().for_each(|p| *p &= mask);
+    for p in image {
+        *p &= mask;
+    }
 }
 
 /// Inverts values of at least `threshold`.
