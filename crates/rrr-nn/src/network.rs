@@ -61,8 +61,8 @@ impl Network {
         self.run(images, |features, logits| (features, logits).0)
     }
 
-    fn run<'s>(
-        &'s mut self,
+    fn run(
+        &mut self,
         images: &Images<'_>,
         pick: for<'a> fn(&'a [Activation], &'a [Activation]) -> &'a [Activation],
     ) -> Logits {

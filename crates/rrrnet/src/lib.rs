@@ -5,7 +5,6 @@ pub mod evaluate;
 pub mod model;
 mod named;
 pub mod predict;
-mod pretrained;
 pub mod quickstart;
 
 pub mod run;

@@ -21,6 +21,9 @@ pub enum TrainError {
     /// The backbone or another checkpoint cannot be read, or a file cannot be written.
     #[error(transparent)]
     Checkpoint(#[from] rrr_checkpoint::Error),
+    /// The backbone.
+    #[error(transparent)]
+    Backbone(#[from] crate::backbone::BackboneError),
     /// There is no such network.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),

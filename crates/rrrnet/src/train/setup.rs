@@ -2,12 +2,15 @@
 
 use super::{Event, Images, TrainError};
 use crate::arch::Split;
+use crate::backbone::{Backbone, BackboneOptions};
 use crate::config::{Method, TrainConfig};
 use crate::model::{Combine, ModelInfo, Preprocessing, Provenance};
 use crate::plan::{Plan, PlanOptions};
-use crate::pretrained::Pretrained;
 use crate::recycle::{full_state, recycle};
+use rrr_checkpoint::PullOptions;
 use rrr_nn::{NetSpec, NetState};
+use std::cell::RefCell;
+use std::path::Path;
 
 /// A network before its first step.
 pub(super) struct Setup {
@@ -24,15 +27,15 @@ pub(super) fn prepare(
     events: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Setup, TrainError> {
     let dataset = data.train.dataset();
-    let backbone = Pretrained::load(config, offline, events)?;
+    let backbone = load_backbone(config, offline, events)?;
     let (spec, state) = network(config, &backbone, dataset.classes.len())?;
     let info = ModelInfo {
         classes: dataset.classes.clone(),
         preprocessing: Preprocessing {
             size: config.image_size,
             interpolation: config.resize,
-            mean: backbone.mean,
-            std: backbone.std,
+            mean: backbone.card.mean,
+            std: backbone.card.std,
         },
         combine: if config.method == Method::Fge { Combine::Logits } else { Combine::Probabilities },
         provenance: Provenance {
@@ -43,22 +46,43 @@ pub(super) fn prepare(
             seed: config.seed,
             dataset: dataset.name.clone(),
             train_images: dataset.len(),
-            backbone: backbone.name,
-            backbone_layout: Some(backbone.layout),
-            backbone_licence: backbone.licence,
-            backbone_sha256: backbone.sha256,
-            backbone_source: backbone.source,
+            backbone: short_name(&backbone.name),
+            backbone_layout: Some(backbone.arch),
+            backbone_licence: backbone.card.license,
+            backbone_sha256: backbone.card.sha256,
+            backbone_source: backbone.card.source,
         },
     };
     Ok(Setup { spec, state, info })
 }
 
+/// Finds the backbone of `config`, downloading it where allowed, and reads it.
+fn load_backbone(
+    config: &TrainConfig,
+    offline: bool,
+    events: &mut dyn FnMut(&Event<'_>),
+) -> Result<Backbone, TrainError> {
+    let events = RefCell::new(events);
+    let progress = |p| (events.borrow_mut())(&Event::Backbone(p));
+    let normalize =
+        config.mean.zip(config.std).map(|(mean, std)| (mean.map(|x| x as f32), std.map(|x| x as f32)));
+    let pull = PullOptions { offline, progress: &progress, ..PullOptions::default() };
+    Ok(Backbone::load(&config.backbone, &BackboneOptions { pull, normalize })?)
+}
+
+/// A path's last part; a catalog name as it is.
+fn short_name(name: &str) -> String {
+    let path = Path::new(name);
+    let last = if path.exists() { path.file_name() } else { None };
+    last.map_or_else(|| name.into(), |n| n.to_string_lossy().into_owned())
+}
+
 fn network(
     config: &TrainConfig,
-    backbone: &Pretrained,
+    backbone: &Backbone,
     classes: usize,
 ) -> Result<(NetSpec, NetState), TrainError> {
-    let net = &backbone.layout;
+    let net = &backbone.arch;
     let (Some(blocks), Some(split), Some(mode)) = (config.blocks, &config.split, config.recycle) else {
         return Ok((net.full_net(classes), full_state(net, &backbone.state, classes, config.seed)?));
     };
