@@ -128,7 +128,7 @@ impl RowsPlan {
     }
 }
 
-/// One output computed by [`run`]: `y = relu(sum + bias + residual)` (+ what `y` holds).
+/// One output of a convolution: `y = relu(sum + bias + residual)` (+ what `y` holds).
 pub struct RowsJob<'a> {
     /// Input planes.
     pub x: &'a [f32],
