@@ -97,8 +97,9 @@ impl Pool {
         let f: &(dyn Fn(usize) + Sync) = &f;
         // SAFETY: erases the lifetime of `f`; the pointer is taken back below, before `f` ends.
         let erased: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(f) };
-        *lock(&s.job) = Some(JobRef { f: erased, tasks });
+        // Before the job is visible: a worker late for the last job may take this one at once.
         s.next.store(0, Ordering::Relaxed);
+        *lock(&s.job) = Some(JobRef { f: erased, tasks });
         s.epoch.fetch_add(1, Ordering::SeqCst);
         if *lock(&s.sleepers) > 0 {
             s.wake.notify_all();
