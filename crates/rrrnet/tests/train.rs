@@ -243,5 +243,5 @@ fn what_cannot_be_trained_is_refused_before_anything_is_written() {
     let split = Settings { split: Some("layer9.0".into()), ..settings(&world, Method::Rrr) };
     assert!(matches!(refuse(split), TrainError::Arch(_)));
     let unknown = Settings { backbone: Some("resnet9000".into()), ..settings(&world, Method::Rrr) };
-    assert!(matches!(refuse(unknown), TrainError::Checkpoint(_)));
+    assert!(matches!(refuse(unknown), TrainError::Backbone(_)));
 }

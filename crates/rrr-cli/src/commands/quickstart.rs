@@ -35,7 +35,7 @@ pub fn run(args: &QuickstartArgs, globals: &Globals, term: &Term) -> anyhow::Res
     let outcome = train(&config, &args.out, &options, &mut |e| view.show(e));
     view.finish();
     let outcome = match outcome {
-        Err(e @ TrainError::Checkpoint(_)) if args.backbone.is_none() => {
+        Err(e @ TrainError::Backbone(_)) if args.backbone.is_none() => {
             return Err(e).context(
                 "quickstart needs pretrained weights and has none\n\
                  hint: once with a network: `rrr backbone pull resnet152`\n\
