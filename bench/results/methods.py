@@ -21,7 +21,7 @@ METHODS = {"probe": "A linear probe", "finetune": "B fine-tuning", "reduced": "C
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--album", type=Path, required=True, help="folder of Meta-Album datasets")
-    parser.add_argument("--datasets", default="CHS_Micro,AER_Micro,FSH_Micro,CLP_Micro")
+    parser.add_argument("--datasets", default="CHS_Micro,AER_Micro,FSH_Micro,TXP_Micro")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--epochs", type=int, default=6)
