@@ -49,7 +49,7 @@ impl Network {
     /// # Panics
     /// If the number of pixels is not what the sizes of `images` say.
     pub fn forward(&mut self, images: &Images<'_>) -> Logits {
-        self.run(images, |features, logits| (features, logits).1)
+        self.run(images, |_, logits| logits)
     }
 
     /// Pooled features before the classifier, `[branch][n][features]` (the field `classes` of the result
@@ -58,7 +58,7 @@ impl Network {
     /// # Panics
     /// As [`Network::forward`].
     pub fn features(&mut self, images: &Images<'_>) -> Logits {
-        self.run(images, |features, logits| (features, logits).0)
+        self.run(images, |features, _| features)
     }
 
     fn run(

@@ -2,15 +2,14 @@
 
 use crate::Done;
 use crate::args::{Format, Globals, QuickstartArgs};
-use crate::commands::train::{command_line, finish};
-use crate::interrupt;
+use crate::commands::train::{finish, train_options};
 use crate::progress::View;
 use crate::term::Term;
 use anyhow::Context;
 use rrrnet::config::Settings;
 use rrrnet::predict::{Timing, Workers, load};
 use rrrnet::quickstart::{configure, examples};
-use rrrnet::train::{Outcome, TrainError, TrainOptions, train};
+use rrrnet::train::{Outcome, TrainError, train};
 use std::io::Write;
 
 pub fn run(args: &QuickstartArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
@@ -25,12 +24,7 @@ pub fn run(args: &QuickstartArgs, globals: &Globals, term: &Term) -> anyhow::Res
     );
     term.say(&format!("images    {}", config.data.display()));
     term.say(&format!("run       {}", args.out.display()));
-    let options = TrainOptions {
-        overwrite: args.overwrite,
-        offline: globals.offline,
-        interrupt: interrupt::watch()?,
-        command: command_line(),
-    };
+    let options = train_options(args.overwrite, globals)?;
     let mut view = View::new(term);
     let outcome = train(&config, &args.out, &options, &mut |e| view.show(e));
     view.finish();

@@ -13,12 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub fn run(args: TrainArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
-    let options = TrainOptions {
-        overwrite: args.overwrite,
-        offline: globals.offline,
-        interrupt: interrupt::watch()?,
-        command: command_line(),
-    };
+    let options = train_options(args.overwrite, globals)?;
     let mut view = View::new(term);
     let (run, outcome) = match args.resume {
         Some(run) => {
@@ -35,6 +30,12 @@ pub fn run(args: TrainArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
     };
     view.finish();
     finish(&outcome?, &run, args.format, term)
+}
+
+/// What a training is told besides its configuration; Ctrl-C is watched from here on.
+pub fn train_options(overwrite: bool, globals: &Globals) -> anyhow::Result<TrainOptions> {
+    let interrupt = interrupt::watch()?;
+    Ok(TrainOptions { overwrite, offline: globals.offline, interrupt, command: command_line() })
 }
 
 /// Says how a training ended; the model's path and accuracy are data.
@@ -78,7 +79,7 @@ fn print_summary(summary: &Summary) -> anyhow::Result<()> {
 }
 
 /// The command as it was typed, more or less.
-pub fn command_line() -> Option<String> {
+fn command_line() -> Option<String> {
     let args: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|a| a.to_string_lossy().into_owned())
