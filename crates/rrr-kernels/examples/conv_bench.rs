@@ -49,23 +49,15 @@ fn main() {
                 2e-9 * macs / times[4]
             };
             let forward = median(&mut || {
-                let mut jobs: Vec<_> =
-                    x.iter().zip(&mut y).map(|(x, y)| RowsJob::new(x.data(), &w, y.data_mut())).collect();
-                plan.forward(&mut jobs);
+                plan.forward(x.iter().zip(&mut y).map(|(x, y)| RowsJob::new(x.data(), &w, y.data_mut())));
             });
             let input = median(&mut || {
-                let mut jobs: Vec<_> =
-                    dy.iter().zip(&mut dx).map(|(x, y)| RowsJob::new(x.data(), &wt, y.data_mut())).collect();
-                plan.grad_input(&mut jobs);
+                let jobs = dy.iter().zip(&mut dx);
+                plan.grad_input(jobs.map(|(x, y)| RowsJob::new(x.data(), &wt, y.data_mut())));
             });
             let weight = median(&mut || {
-                let mut jobs: Vec<_> = x
-                    .iter()
-                    .zip(&dy)
-                    .zip(&mut dw)
-                    .map(|((x, dy), dw)| GradWeight { x: x.data(), dy: dy.data(), dw })
-                    .collect();
-                plan.grad_weight(&mut jobs);
+                let jobs = x.iter().zip(&dy).zip(&mut dw);
+                plan.grad_weight(jobs.map(|((x, dy), dw)| GradWeight::new(x.data(), dy.data(), dw)));
             });
             println!(
                 "{isa} {count} x {cin:>4} -> {cout:<4} {kernel}x{kernel}/{stride} on {size:>2}: {forward:6.1} {input:6.1} {weight:6.1}"

@@ -92,8 +92,18 @@ impl Activation {
 
     /// Values in PyTorch's order, `[n][channels][height][width]`.
     pub fn to_nchw(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.n * self.channels * self.height * self.width];
+        self.copy_nchw(&mut out);
+        out
+    }
+
+    /// Copies the values out in PyTorch's order, `[n][channels][height][width]`.
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    pub fn copy_nchw(&self, out: &mut [f32]) {
         let pixels = self.height * self.width;
-        let mut out = vec![0.0; self.n * self.channels * pixels];
+        assert_eq!(out.len(), self.n * self.channels * pixels, "wrong number of values");
         for i in 0..self.n {
             for c in 0..self.channels {
                 let plane = &self.data()[c / BLOCK * self.plane_len()..];
@@ -102,7 +112,6 @@ impl Activation {
                 }
             }
         }
-        out
     }
 
     /// Sets the values from PyTorch's order, `[n][channels][height][width]`.

@@ -3,6 +3,7 @@
 use crate::micro::{BLOCK, GradTile, Micro, Run};
 use crate::pool::Pool;
 use crate::rows::{RowsDims, RowsGeometry, RowsJob, RowsPlan, run};
+use crate::shared::SharedMut;
 use crate::{Isa, blocks};
 use std::sync::Arc;
 
@@ -175,12 +176,16 @@ impl Conv {
 
 /// One weight gradient: `dw = x^T dy`.
 pub struct GradWeight<'a> {
-    /// Input planes.
-    pub x: &'a [f32],
-    /// Gradient of the output planes.
-    pub dy: &'a [f32],
-    /// Gradient of the packed weights; overwritten.
-    pub dw: &'a mut [f32],
+    x: &'a [f32],
+    dy: &'a [f32],
+    dw: SharedMut<'a>,
+}
+
+impl<'a> GradWeight<'a> {
+    /// Input planes, gradient of the output planes, and the gradient of the packed weights to overwrite.
+    pub fn new(x: &'a [f32], dy: &'a [f32], dw: &'a mut [f32]) -> Self {
+        Self { x, dy, dw: SharedMut::new(dw) }
+    }
 }
 
 /// A [`Conv`] on inputs of one size: everything about its loops that does not depend on values.
@@ -288,11 +293,17 @@ impl ConvPlan {
         self.n
     }
 
+    /// Multiply-accumulates of one forward pass of one job, padding not counted.
+    pub fn macs(&self) -> u64 {
+        let c = &self.conv;
+        (c.cout * c.cin * c.kernel * c.kernel * self.out.0 * self.out.1 * self.n) as u64
+    }
+
     /// `y = x * w` for every job, in parallel.
     ///
     /// # Panics
     /// If a slice of a job has the wrong length.
-    pub fn forward(&self, jobs: &mut [RowsJob<'_>]) {
+    pub fn forward<'a>(&self, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
         let k = self.conv.k();
         let a_block = if self.conv.rgb { BLOCK } else { self.x_plane };
         let dims = RowsDims {
@@ -302,7 +313,7 @@ impl ConvPlan {
             panels: blocks(self.conv.cout),
             c_plane: self.y_plane,
         };
-        run(self.compute.micro, &self.compute.pool, &self.forward, &dims, jobs);
+        self.run_rows(&self.forward, &dims, jobs);
     }
 
     /// Gradient of the input, for every job in parallel: `x` is the output's gradient, `w` the weights of
@@ -310,7 +321,7 @@ impl ConvPlan {
     ///
     /// # Panics
     /// If a slice of a job has the wrong length, or the plan was made without gradients.
-    pub fn grad_input(&self, jobs: &mut [RowsJob<'_>]) {
+    pub fn grad_input<'a>(&self, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
         let plan = self.backward.as_ref().expect("planned with gradients");
         let dims = RowsDims {
             k_blocks: blocks(self.conv.cout),
@@ -319,14 +330,23 @@ impl ConvPlan {
             panels: blocks(self.conv.cin),
             c_plane: self.x_plane,
         };
-        run(self.compute.micro, &self.compute.pool, plan, &dims, jobs);
+        self.run_rows(plan, &dims, jobs);
+    }
+
+    fn run_rows<'a>(&self, plan: &RowsPlan, dims: &RowsDims, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
+        let pool = &self.compute.pool;
+        pool.with_slice(jobs, |jobs| run(self.compute.micro, pool, plan, dims, jobs));
     }
 
     /// Gradient of the packed weights, for every job in parallel.
     ///
     /// # Panics
     /// If a slice of a job has the wrong length, or the plan was made without gradients.
-    pub fn grad_weight(&self, jobs: &mut [GradWeight<'_>]) {
+    pub fn grad_weight<'a>(&self, jobs: impl IntoIterator<Item = GradWeight<'a>>) {
+        self.compute.pool.with_slice(jobs, |jobs| self.run_grad_weight(jobs));
+    }
+
+    fn run_grad_weight(&self, jobs: &mut [GradWeight<'_>]) {
         assert!(!self.runs.is_empty(), "planned with gradients");
         let (panels, taps, k) = (blocks(self.conv.cout), self.conv.taps(), self.conv.k());
         let k_blocks = k.div_ceil(BLOCK);
@@ -337,17 +357,17 @@ impl ConvPlan {
             assert!(job.dy.len() >= panels * self.y_plane, "output gradient too small");
             assert_eq!(job.dw.len(), self.conv.packed_len(), "weight gradient of another shape");
         }
-        let inputs: Vec<(&[f32], &[f32])> = jobs.iter().map(|j| (j.x, j.dy)).collect();
-        // Pieces `[job][panel][tap][group]` of the gradients, in memory order.
-        let pieces = jobs.iter_mut().flat_map(|job| {
-            job.dw.chunks_exact_mut(k * BLOCK).flat_map(|tap| tap.chunks_mut(GRAD_BLOCKS * BLOCK * BLOCK))
-        });
+        let jobs = &*jobs;
         let micro = self.compute.micro;
-        self.compute.pool.for_each(pieces, |index, dw| {
-            let (rest, group) = (index / groups, index % groups);
+        self.compute.pool.run(jobs.len() * panels * taps * groups, |task| {
+            let (rest, group) = (task / groups, task % groups);
             let (rest, tap) = (rest / taps, rest % taps);
-            let (job, panel) = (rest / panels, rest % panels);
-            let (x, dy) = inputs[job];
+            let (job, panel) = (&jobs[rest / panels], rest % panels);
+            let from = group * GRAD_BLOCKS * BLOCK;
+            let rows = (GRAD_BLOCKS * BLOCK).min(k - from);
+            // SAFETY: the pieces of different tasks do not overlap.
+            let dw = unsafe { job.dw.part(((panel * taps + tap) * k + from) * BLOCK, rows * BLOCK) };
+            let (x, dy) = (job.x, job.dy);
             let dy = &dy[panel * self.y_plane..];
             dw.fill(0.0);
             let mut runs = self.runs[tap].as_slice();

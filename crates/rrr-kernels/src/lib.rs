@@ -20,6 +20,8 @@ pub mod mmap;
 mod pool;
 mod pooling;
 mod rows;
+mod scratch;
+mod shared;
 mod simd;
 
 pub use activation::Activation;

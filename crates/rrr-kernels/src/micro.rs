@@ -186,25 +186,40 @@ unsafe fn rows_body<S: Simd, const R: usize, const N: usize>(t: &RowsTile<'_>) {
             }
         }
         let e = &t.epilogue;
-        for r in 0..R {
-            let row = t.c_rows[r] as usize;
-            let c = t.c.add(row);
+        let c: [*mut f32; R] = std::array::from_fn(|r| t.c.add(t.c_rows[r] as usize));
+        if e.accumulate {
+            for r in 0..R {
+                for n in 0..N {
+                    acc[r][n] = S::add(acc[r][n], S::load(c[r].add(n * S::LANES)));
+                }
+            }
+        }
+        if !e.bias.is_null() {
             for n in 0..N {
-                let at = n * S::LANES;
-                let mut v = acc[r][n];
-                if e.accumulate {
-                    v = S::add(v, S::load(c.add(at)));
+                let bias = S::load(e.bias.add(n * S::LANES));
+                for r in 0..R {
+                    acc[r][n] = S::add(acc[r][n], bias);
                 }
-                if !e.bias.is_null() {
-                    v = S::add(v, S::load(e.bias.add(at)));
+            }
+        }
+        if !e.residual.is_null() {
+            for r in 0..R {
+                let residual = e.residual.add(t.c_rows[r] as usize);
+                for n in 0..N {
+                    acc[r][n] = S::add(acc[r][n], S::load(residual.add(n * S::LANES)));
                 }
-                if !e.residual.is_null() {
-                    v = S::add(v, S::load(e.residual.add(row + at)));
+            }
+        }
+        if e.relu {
+            for r in 0..R {
+                for n in 0..N {
+                    acc[r][n] = S::relu(acc[r][n]);
                 }
-                if e.relu {
-                    v = S::relu(v);
-                }
-                S::store(c.add(at), v);
+            }
+        }
+        for r in 0..R {
+            for n in 0..N {
+                S::store(c[r].add(n * S::LANES), acc[r][n]);
             }
         }
     }

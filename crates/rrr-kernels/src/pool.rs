@@ -4,6 +4,8 @@
 //! the others; idle threads spin briefly (a wake-up through the kernel costs more than most pieces), then
 //! yield, then sleep.
 
+use crate::scratch::Scratch;
+use crate::shared::SharedMut;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -21,6 +23,7 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// Held while a job runs: one job at a time.
     running: Mutex<()>,
+    scratch: Mutex<Scratch>,
 }
 
 struct Shared {
@@ -75,7 +78,7 @@ impl Pool {
                     .expect("cannot start a thread")
             })
             .collect();
-        Self { shared, workers, running: Mutex::new(()) }
+        Self { shared, workers, running: Mutex::new(()), scratch: Mutex::default() }
     }
 
     /// Number of threads, the caller's included.
@@ -123,21 +126,33 @@ impl Pool {
     /// Cuts `data` into pieces of `size` elements (the last may be shorter) and calls `f(index, piece)` for
     /// each, in parallel.
     pub fn for_each_chunk<T: Send>(&self, data: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        let pieces: Vec<Mutex<Option<&mut [T]>>> =
-            data.chunks_mut(size).map(|c| Mutex::new(Some(c))).collect();
-        self.run(pieces.len(), |i| {
-            let piece = lock(&pieces[i]).take().expect("each piece is taken once");
-            f(i, piece);
+        let (len, data) = (data.len(), SharedMut::new(data));
+        self.run(len.div_ceil(size), |i| {
+            let start = i * size;
+            // SAFETY: the pieces do not overlap.
+            f(i, unsafe { data.part(start, size.min(len - start)) });
         });
     }
 
     /// Calls `f(index, item)` for each item, in parallel.
     pub fn for_each<T: Send>(&self, items: impl IntoIterator<Item = T>, f: impl Fn(usize, T) + Sync) {
-        let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|t| Mutex::new(Some(t))).collect();
-        self.run(items.len(), |i| {
-            let item = lock(&items[i]).take().expect("each item is taken once");
-            f(i, item);
+        self.with_slice(items.into_iter().map(Some), |items| {
+            let (len, items) = (items.len(), SharedMut::new(items));
+            self.run(len, |i| {
+                // SAFETY: every task has an item of its own.
+                let item = unsafe { items.part(i, 1) }[0].take();
+                f(i, item.expect("each item is taken once"));
+            });
         });
+    }
+
+    /// Collects `items` in memory that is kept for the next call, and hands them to `f`.
+    pub fn with_slice<T, R>(&self, items: impl IntoIterator<Item = T>, f: impl FnOnce(&mut [T]) -> R) -> R {
+        // Taken out, so that calls may be nested.
+        let mut scratch = std::mem::take(&mut *lock(&self.scratch));
+        let result = scratch.with_slice(items, f);
+        *lock(&self.scratch) = scratch;
+        result
     }
 }
 

@@ -2,6 +2,8 @@
 
 use crate::micro::{BLOCK, Epilogue, Item, MAX_ROWS, Micro, RowsTile};
 use crate::pool::Pool;
+use crate::shared::SharedMut;
+use std::ptr::null;
 
 /// Stands for the row of zeros.
 const ZERO: u32 = u32::MAX;
@@ -9,8 +11,17 @@ const ZERO: u32 = u32::MAX;
 /// Weights that a task keeps in the second-level cache.
 const PANEL_BYTES: usize = 160 << 10;
 
+/// Input that a task keeps in the second-level cache beside the weights.
+const ROWS_BYTES: usize = 128 << 10;
+
 /// Multiply-adds that make a piece of work worth handing out.
-const TASK_MACS: usize = 3 << 20;
+const TASK_MACS: usize = 1 << 19;
+
+/// Tasks per thread that balance the load.
+const TASKS_PER_THREAD: usize = 12;
+
+/// Most taps of a kernel.
+const MAX_TAPS: usize = 9;
 
 /// The output pixels that need the same taps.
 struct Class {
@@ -23,7 +34,9 @@ struct Class {
 
 struct Tile {
     class: u32,
-    first: u32,
+    /// Pixel (of the class) and image of the first row.
+    pixel: u32,
+    image: u32,
     rows: u32,
 }
 
@@ -87,7 +100,12 @@ impl RowsPlan {
             let mut first = 0;
             for i in 0..count {
                 let end = rows * (i + 1) / count;
-                tiles.push(Tile { class: index as u32, first: to_u32(first), rows: (end - first) as u32 });
+                tiles.push(Tile {
+                    class: index as u32,
+                    pixel: to_u32(first / g.n),
+                    image: to_u32(first % g.n),
+                    rows: (end - first) as u32,
+                });
                 first = end;
             }
         }
@@ -107,8 +125,7 @@ impl RowsPlan {
     fn locate(&self, tile: &Tile, b_tap: usize, items: &mut [Item], c_rows: &mut [u32; MAX_ROWS]) -> usize {
         let class = &self.classes[tile.class as usize];
         let taps = class.taps.len();
-        let mut pixel = tile.first as usize / self.n;
-        let mut image = tile.first as usize % self.n;
+        let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
         for (r, c_row) in c_rows.iter_mut().enumerate().take(tile.rows as usize) {
             *c_row = class.out[pixel] + (image * BLOCK) as u32;
             let shift = (image * self.image_stride) as u32;
@@ -130,12 +147,9 @@ impl RowsPlan {
 
 /// One output of a convolution: `y = relu(sum + bias + residual)` (+ what `y` holds).
 pub struct RowsJob<'a> {
-    /// Input planes.
-    pub x: &'a [f32],
-    /// Packed weights.
-    pub w: &'a [f32],
-    /// Output planes.
-    pub y: &'a mut [f32],
+    x: &'a [f32],
+    w: &'a [f32],
+    y: SharedMut<'a>,
     /// One value per output channel, padded to whole blocks.
     pub bias: Option<&'a [f32]>,
     /// Planes of the output's shape.
@@ -147,9 +161,9 @@ pub struct RowsJob<'a> {
 }
 
 impl<'a> RowsJob<'a> {
-    /// `y = x * w`, nothing else.
+    /// `y = x * w`, nothing else: input planes, packed weights, output planes.
     pub fn new(x: &'a [f32], w: &'a [f32], y: &'a mut [f32]) -> Self {
-        Self { x, w, y, bias: None, residual: None, accumulate: false, relu: false }
+        Self { x, w, y: SharedMut::new(y), bias: None, residual: None, accumulate: false, relu: false }
     }
 }
 
@@ -172,12 +186,42 @@ impl RowsDims {
     }
 }
 
-/// A pointer that tasks share; each task writes to places of its own.
-struct Shared(*mut f32);
-// SAFETY: tasks write to disjoint rows or planes (see the uses).
-unsafe impl Sync for Shared {}
-// SAFETY: as above.
-unsafe impl Send for Shared {}
+/// How a [`run`] is cut into tasks: along the rows, and along the blocks of output channels of jobs that
+/// read the same input.
+struct Partition {
+    /// Jobs that are one wide job, because they read the same input: its rows are fetched once.
+    width: usize,
+    /// Blocks of output channels of a wide job.
+    panels: usize,
+    splits: usize,
+    cuts: usize,
+    tiles_per_task: usize,
+    /// Panels whose weights stay in the second-level cache while the rows of a task go by.
+    group: usize,
+}
+
+impl Partition {
+    fn new(plan: &RowsPlan, dims: &RowsDims, jobs: &[RowsJob<'_>], tile_rows: usize, threads: usize) -> Self {
+        let shared = jobs.iter().all(|j| j.x.as_ptr() == jobs[0].x.as_ptr());
+        let width = if shared { jobs.len() } else { 1 };
+        let panels = width * dims.panels;
+        let row_macs = plan.taps * dims.k() * BLOCK;
+        let panel_bytes = row_macs * size_of::<f32>();
+        let tiles = plan.tiles.len();
+        let wanted = (TASKS_PER_THREAD * threads).div_ceil(jobs.len() / width);
+        let worth = |tiles: usize| (tiles * tile_rows * row_macs * panels / TASK_MACS).max(1);
+        // Neighbouring rows share most of what lies under their taps.
+        let row_bytes = dims.k() * size_of::<f32>() * plan.taps.min(4);
+        let mut tiles_per_task = (ROWS_BYTES / (row_bytes * tile_rows)).clamp(1, tiles);
+        if panels * panel_bytes <= PANEL_BYTES {
+            tiles_per_task = tiles_per_task.min(tiles.div_ceil(wanted.min(worth(tiles))));
+        }
+        let cuts = tiles.div_ceil(tiles_per_task);
+        let splits = wanted.div_ceil(cuts).min(worth(tiles_per_task)).min(panels);
+        let group = (PANEL_BYTES / panel_bytes).max(1);
+        Self { width, panels, splits, cuts, tiles_per_task, group }
+    }
+}
 
 /// Computes all jobs in parallel.
 pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {
@@ -197,48 +241,54 @@ pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, dims: &RowsDims, j
         assert!(job.residual.is_none_or(|r| r.len() >= dims.panels * dims.c_plane), "residual too small");
     }
 
-    let group = (PANEL_BYTES / (b_panel * size_of::<f32>())).clamp(1, dims.panels);
-    let groups = dims.panels.div_ceil(group);
-    let tile_macs = micro.max_rows() * b_panel * group;
-    let tiles_per_task = (TASK_MACS / tile_macs).clamp(1, plan.tiles.len());
-    let cuts = plan.tiles.len().div_ceil(tiles_per_task);
-    let outputs: Vec<Shared> = jobs.iter_mut().map(|j| Shared(j.y.as_mut_ptr())).collect();
+    if jobs.is_empty() {
+        return;
+    }
     let jobs = &*jobs;
-
-    pool.run(jobs.len() * groups * cuts, |task| {
-        let (task, cut) = (task / cuts, task % cuts);
-        let (index, panels) = (task / groups, task % groups * group);
-        let panels = panels..(panels + group).min(dims.panels);
-        let job = &jobs[index];
-        let y = &outputs[index];
-        let mut items = [Item::ZERO; 9];
+    let p = Partition::new(plan, dims, jobs, micro.max_rows(), pool.threads());
+    pool.run(jobs.len() / p.width * p.splits * p.cuts, |task| {
+        let (task, cut) = (task / p.cuts, task % p.cuts);
+        let (first_job, split) = (task / p.splits * p.width, task % p.splits);
+        let panels = p.panels * split / p.splits..p.panels * (split + 1) / p.splits;
+        let first_tile = cut * p.tiles_per_task;
+        let tiles = &plan.tiles[first_tile..(first_tile + p.tiles_per_task).min(plan.tiles.len())];
+        let mut items = [Item::ZERO; MAX_TAPS];
         let mut c_rows = [0; MAX_ROWS];
-        let end = ((cut + 1) * tiles_per_task).min(plan.tiles.len());
-        for tile in &plan.tiles[cut * tiles_per_task..end] {
-            let taps = plan.locate(tile, b_tap, &mut items, &mut c_rows);
-            for panel in panels.clone() {
-                let at = panel * dims.c_plane;
-                // SAFETY: offsets were checked against the slices above; this task alone writes these rows
-                // of this plane.
-                unsafe {
-                    let epilogue = Epilogue {
-                        bias: job.bias.map_or(std::ptr::null(), |b| b.as_ptr().add(panel * BLOCK)),
-                        residual: job.residual.map_or(std::ptr::null(), |r| r.as_ptr().add(at)),
-                        accumulate: job.accumulate,
-                        relu: job.relu,
-                    };
-                    let rows = RowsTile {
-                        items: &items[..taps],
-                        a: job.x.as_ptr(),
-                        a_block: dims.a_block,
-                        k_blocks: dims.k_blocks,
-                        k_tail: dims.k_tail,
-                        b: job.w.as_ptr().add(panel * b_panel),
-                        c: y.0.add(at),
-                        c_rows,
-                        epilogue,
-                    };
-                    micro.rows(tile.rows as usize, &rows);
+        for from in panels.clone().step_by(p.group) {
+            let group = from..(from + p.group).min(panels.end);
+            for tile in tiles {
+                let taps = plan.locate(tile, b_tap, &mut items, &mut c_rows);
+                let (mut index, mut panel) =
+                    (first_job + group.start / dims.panels, group.start % dims.panels);
+                for _ in group.clone() {
+                    let job = &jobs[index];
+                    let at = panel * dims.c_plane;
+                    // SAFETY: offsets were checked against the slices above; this task alone writes these
+                    // rows of this plane.
+                    unsafe {
+                        let epilogue = Epilogue {
+                            bias: job.bias.map_or(null(), |b| b.as_ptr().add(panel * BLOCK)),
+                            residual: job.residual.map_or(null(), |r| r.as_ptr().add(at)),
+                            accumulate: job.accumulate,
+                            relu: job.relu,
+                        };
+                        let rows = RowsTile {
+                            items: &items[..taps],
+                            a: job.x.as_ptr(),
+                            a_block: dims.a_block,
+                            k_blocks: dims.k_blocks,
+                            k_tail: dims.k_tail,
+                            b: job.w.as_ptr().add(panel * b_panel),
+                            c: job.y.as_ptr().add(at),
+                            c_rows,
+                            epilogue,
+                        };
+                        micro.rows(tile.rows as usize, &rows);
+                    }
+                    panel += 1;
+                    if panel == dims.panels {
+                        (index, panel) = (index + 1, 0);
+                    }
                 }
             }
         }

@@ -104,7 +104,7 @@ fn check(case: &Case, isa: Isa) {
     assert_eq!(conv.unpack(&packed), w);
 
     let mut y_act = Activation::zeros(case.cout, oh, ow, case.n);
-    plan.forward(&mut [RowsJob::new(x_act.data(), &packed, y_act.data_mut())]);
+    plan.forward([RowsJob::new(x_act.data(), &packed, y_act.data_mut())]);
     assert_eq!(y_act.to_nchw(), y, "{isa} forward");
 
     let bias: Vec<f32> = values(blocks(case.cout) * BLOCK, 4);
@@ -112,7 +112,7 @@ fn check(case: &Case, isa: Isa) {
     let mut job = RowsJob::new(x_act.data(), &packed, full.data_mut());
     (job.bias, job.residual, job.accumulate, job.relu) =
         (Some(bias.as_slice()), Some(dy_act.data()), true, true);
-    plan.forward(&mut [job]);
+    plan.forward([job]);
     let expected: Vec<f32> =
         (0..y.len()).map(|at| (y[at] + 2.0 * dy[at] + bias[at / out_pixels % case.cout]).max(0.0)).collect();
     assert_eq!(full.to_nchw(), expected, "{isa} epilogue");
@@ -120,11 +120,11 @@ fn check(case: &Case, isa: Isa) {
     let mut transposed = Buffer::zeros(conv.transposed_len());
     conv.transpose(&packed, &mut transposed);
     let mut dx_act = Activation::zeros(case.cin, case.height, case.width, case.n);
-    plan.grad_input(&mut [RowsJob::new(dy_act.data(), &transposed, dx_act.data_mut())]);
+    plan.grad_input([RowsJob::new(dy_act.data(), &transposed, dx_act.data_mut())]);
     assert_eq!(dx_act.to_nchw(), dx, "{isa} input gradient");
 
     let mut dw_packed = Buffer::zeros(conv.packed_len());
-    plan.grad_weight(&mut [GradWeight { x: x_act.data(), dy: dy_act.data(), dw: &mut dw_packed }]);
+    plan.grad_weight([GradWeight::new(x_act.data(), dy_act.data(), &mut dw_packed)]);
     assert_eq!(conv.unpack(&dw_packed), dw, "{isa} weight gradient");
 }
 
@@ -183,12 +183,12 @@ fn image_convolution_equals_plain_loops() {
             conv.pack(&w, &mut packed);
             assert_eq!(conv.unpack(&packed), w);
             let mut y_act = Activation::zeros(case.cout, oh, ow, n);
-            plan.forward(&mut [RowsJob::new(&padded, &packed, y_act.data_mut())]);
+            plan.forward([RowsJob::new(&padded, &packed, y_act.data_mut())]);
             assert_eq!(y_act.to_nchw(), y, "{isa} forward");
             let mut dy_act = Activation::zeros(case.cout, oh, ow, n);
             dy_act.set_nchw(&dy);
             let mut dw_packed = Buffer::zeros(conv.packed_len());
-            plan.grad_weight(&mut [GradWeight { x: &padded, dy: dy_act.data(), dw: &mut dw_packed }]);
+            plan.grad_weight([GradWeight::new(&padded, dy_act.data(), &mut dw_packed)]);
             assert_eq!(conv.unpack(&dw_packed), dw, "{isa} weight gradient");
         }
     }

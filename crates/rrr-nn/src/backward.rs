@@ -10,18 +10,24 @@ use rrr_kernels::{
 };
 
 /// A member with the buffers of its backward pass.
-pub(crate) struct Learner<'a> {
-    pub member: &'a mut Member,
-    /// Gradients of the parameters, laid out like them.
-    pub gradients: &'a mut Buffer,
+pub(crate) struct Learner {
+    pub member: Member,
+    /// Gradients of the trained parameters, laid out like them.
+    pub gradients: Buffer,
     /// Weights repacked for input gradients.
-    pub transposed: &'a mut Buffer,
+    pub transposed: Buffer,
+}
+
+impl AsMut<Member> for Learner {
+    fn as_mut(&mut self) -> &mut Member {
+        &mut self.member
+    }
 }
 
 /// Gradients of all parameters, from the gradients of the logits. The input gets none.
 pub(crate) fn backward(
     layout: &Layout,
-    learners: &mut [Learner<'_>],
+    learners: &mut [Learner],
     input: Input<'_>,
     dlogits: Vec<Activation>,
     plans: &mut Plans,
@@ -44,7 +50,7 @@ pub(crate) fn backward(
 /// Gradients of the classifier; and, if asked for, of the activation before pooling.
 pub(crate) fn head(
     fc: &Classifier,
-    learners: &mut [Learner<'_>],
+    learners: &mut [Learner],
     dlogits: Vec<Activation>,
     needs_dx: bool,
     plans: &mut Plans,
@@ -52,11 +58,9 @@ pub(crate) fn head(
 ) -> Option<Vec<Activation>> {
     let n = dlogits[0].n();
     let plan = plans.get(fc.conv, (1, 1), n);
-    // `gradients` may begin at the classifier.
-    let base = |l: &Learner<'_>| l.member.params.len() - l.gradients.len();
-    let mut jobs = Vec::new();
-    for (learner, dy) in learners.iter_mut().zip(&dlogits) {
-        let base = base(learner);
+    plan.grad_weight(learners.iter_mut().zip(&dlogits).map(|(learner, dy)| {
+        // `gradients` may begin at the classifier.
+        let base = learner.member.params.len() - learner.gradients.len();
         let bias = &mut learner.gradients[fc.bias.start - base..fc.bias.end - base];
         for (bias, plane) in bias.chunks_exact_mut(rrr_kernels::BLOCK).zip(dy.planes()) {
             bias.fill(0.0);
@@ -67,20 +71,15 @@ pub(crate) fn head(
             }
         }
         let dw = &mut learner.gradients[fc.weight.start - base..fc.weight.end - base];
-        jobs.push(GradWeight { x: learner.member.tape.features.data(), dy: dy.data(), dw });
-    }
-    plan.grad_weight(&mut jobs);
-    drop(jobs);
+        GradWeight::new(learner.member.tape.features.data(), dy.data(), dw)
+    }));
     let dx = needs_dx.then(|| {
         let features = learners[0].member.tape.features.channels();
         let mut dpooled = workspace.take_many(learners.len(), features, (1, 1), n);
-        let mut jobs: Vec<_> = learners
-            .iter()
-            .zip(&dlogits)
-            .zip(&mut dpooled)
-            .map(|((l, dy), dx)| RowsJob::new(dy.data(), &l.transposed[fc.transposed.clone()], dx.data_mut()))
-            .collect();
-        plan.grad_input(&mut jobs);
+        let jobs = learners.iter().zip(&dlogits).zip(&mut dpooled);
+        plan.grad_input(jobs.map(|((l, dy), dx)| {
+            RowsJob::new(dy.data(), &l.transposed[fc.transposed.clone()], dx.data_mut())
+        }));
         let last = learners[0].member.tape.last().expect("a classifier follows layers");
         let size = (last.height(), last.width());
         let mut dx = workspace.take_many(learners.len(), features, size, n);
@@ -99,7 +98,7 @@ pub(crate) fn head(
 fn bottleneck(
     i: usize,
     block: &Bottleneck,
-    learners: &mut [Learner<'_>],
+    learners: &mut [Learner],
     input: Input<'_>,
     mut dy: Vec<Activation>,
     needs_dx: bool,
@@ -157,14 +156,14 @@ fn bottleneck(
         }
         dx
     });
-    workspace.give(d1.into_iter().chain(dskip.into_iter().flatten()).chain(dy));
+    [d1, dy].into_iter().chain(dskip).for_each(|d| workspace.give(d));
     dx
 }
 
 /// Max pooling, ReLU, `bn1` and `conv1`.
 fn image_layers(
     conv1: &ConvBn,
-    learners: &mut [Learner<'_>],
+    learners: &mut [Learner],
     input: Input<'_>,
     dy: Vec<Activation>,
     plans: &mut Plans,
@@ -187,37 +186,31 @@ fn image_layers(
     });
     batch_norm(compute, learners, conv1, None, &mut d, |t| (&tape(t).conv, Some(&tape(t).act)));
     let plan = plans.get(conv1.conv, images.size, images.n);
-    let mut jobs: Vec<_> = learners
-        .iter_mut()
-        .zip(&d)
-        .map(|(l, d)| GradWeight {
-            x: images.data(),
-            dy: d.data(),
-            dw: &mut l.gradients[conv1.weight.clone()],
-        })
-        .collect();
-    plan.grad_weight(&mut jobs);
-    workspace.give(d.into_iter().chain(dy));
+    plan.grad_weight(
+        learners
+            .iter_mut()
+            .zip(&d)
+            .map(|(l, d)| GradWeight::new(images.data(), d.data(), &mut l.gradients[conv1.weight.clone()])),
+    );
+    workspace.give(d);
+    workspace.give(dy);
 }
 
 /// Repacks all weights for the input gradients.
-fn transpose_weights(layout: &Layout, learners: &mut [Learner<'_>], compute: &Compute) {
-    let mut jobs = Vec::new();
-    for learner in learners.iter_mut() {
-        let mut rest: &mut [f32] = learner.transposed;
-        for (conv, weight, transposed) in layout.convs() {
+fn transpose_weights(layout: &Layout, learners: &mut [Learner], compute: &Compute) {
+    let jobs = learners.iter_mut().flat_map(|Learner { member, transposed, .. }| {
+        let (params, mut rest): (&[f32], &mut [f32]) = (&member.params, transposed);
+        layout.convs().filter_map(move |(conv, weight, transposed)| {
             // Places follow one another in the order of `convs`.
-            let (to, later) = rest.split_at_mut(transposed.len());
+            let (to, later) = std::mem::take(&mut rest).split_at_mut(transposed.len());
             rest = later;
-            if !to.is_empty() {
-                jobs.push((conv, &learner.member.params[weight], to));
-            }
-        }
-    }
+            (!to.is_empty()).then(|| (conv, &params[weight], to))
+        })
+    });
     compute.pool().for_each(jobs, |_, (conv, from, to)| conv.transpose(from, to));
 }
 
-fn relu_all(compute: &Compute, learners: &[Learner<'_>], i: usize, dy: &mut [Activation]) {
+fn relu_all(compute: &Compute, learners: &[Learner], i: usize, dy: &mut [Activation]) {
     let planes =
         learners.iter().zip(dy).flat_map(|(l, dy)| l.member.tape.blocks[i].out.planes().zip(dy.planes_mut()));
     compute.pool().for_each(planes, |_, (y, dy)| relu_backward(compute.isa(), y, dy));
@@ -227,24 +220,22 @@ fn relu_all(compute: &Compute, learners: &[Learner<'_>], i: usize, dy: &mut [Act
 /// means that the gradient is in `dx`.
 fn batch_norm(
     compute: &Compute,
-    learners: &mut [Learner<'_>],
+    learners: &mut [Learner],
     layer: &ConvBn,
     dy: Option<&[Activation]>,
     dx: &mut [Activation],
     pick: impl for<'t> Fn(&'t Tape) -> (&'t Activation, Option<&'t Activation>),
 ) {
-    let mut jobs = Vec::new();
-    for (index, (learner, dx)) in learners.iter_mut().zip(dx).enumerate() {
-        let (x, relu_output) = pick(&learner.member.tape);
-        let (gamma, _) = lane_halves(&learner.member.params[layer.affine.clone()]);
-        let (mean, inv_std) = lane_halves(&learner.member.batch_stats[layer.stats.clone()]);
-        let (dgamma, dbeta) = lane_halves_mut(&mut learner.gradients[layer.affine.clone()]);
+    let jobs = learners.iter_mut().zip(dx).enumerate().flat_map(|(index, (learner, dx))| {
+        let Learner { member, gradients, .. } = learner;
+        let (x, relu_output) = pick(&member.tape);
+        let (gamma, _) = lane_halves(&member.params[layer.affine.clone()]);
+        let (mean, inv_std) = lane_halves(&member.batch_stats[layer.stats.clone()]);
+        let (dgamma, dbeta) = lane_halves_mut(&mut gradients[layer.affine.clone()]);
         let len = x.plane_len();
-        let plane = |a: &'_ Activation, i: usize| i * len..((i + 1) * len).min(a.data().len());
-        for (i, (((x, dx), dgamma), dbeta)) in
-            x.planes().zip(dx.planes_mut()).zip(dgamma).zip(dbeta).enumerate()
-        {
-            jobs.push(BnBackward {
+        let plane = move |a: &Activation, i: usize| i * len..((i + 1) * len).min(a.data().len());
+        x.planes().zip(dx.planes_mut()).zip(dgamma.iter_mut().zip(dbeta)).enumerate().map(
+            move |(i, ((x, dx), (dgamma, dbeta)))| BnBackward {
                 x,
                 relu_output: relu_output.map(|a| &a.data()[plane(a, i)]),
                 dy: dy.map(|dy| &dy[index].data()[plane(&dy[index], i)]),
@@ -254,32 +245,27 @@ fn batch_norm(
                 inv_std: &inv_std[i],
                 dgamma,
                 dbeta,
-            });
-        }
-    }
+            },
+        )
+    });
     compute.pool().for_each(jobs, |_, job| bn_backward(compute.isa(), job));
 }
 
 /// Weight gradients of one convolution; `pick` chooses its input on the tape (`None`: the sequence's).
 fn weights(
     plans: &mut Plans,
-    learners: &mut [Learner<'_>],
+    learners: &mut [Learner],
     layer: &ConvBn,
     dy: &[Activation],
     input: Input<'_>,
     pick: impl for<'t> Fn(&'t Tape) -> Option<&'t Activation>,
 ) {
-    let mut jobs = Vec::new();
-    let mut plan = None;
-    for (learner, dy) in learners.iter_mut().zip(dy) {
-        let x = pick(&learner.member.tape).unwrap_or_else(|| input.features());
-        plan.get_or_insert_with(|| plans.get(layer.conv, (x.height(), x.width()), x.n()));
-        let dw = &mut learner.gradients[layer.weight.clone()];
-        jobs.push(GradWeight { x: x.data(), dy: dy.data(), dw });
-    }
-    if let Some(plan) = plan {
-        plan.grad_weight(&mut jobs);
-    }
+    let x = pick(&learners[0].member.tape).unwrap_or_else(|| input.features());
+    let plan = plans.get(layer.conv, (x.height(), x.width()), x.n());
+    plan.grad_weight(learners.iter_mut().zip(dy).map(|(Learner { member, gradients, .. }, dy)| {
+        let x = pick(&member.tape).unwrap_or_else(|| input.features());
+        GradWeight::new(x.data(), dy.data(), &mut gradients[layer.weight.clone()])
+    }));
 }
 
 /// What an input gradient is added to.
@@ -292,7 +278,7 @@ enum Onto<'a> {
 /// Input gradients of one convolution.
 fn inputs(
     plans: &mut Plans,
-    learners: &[Learner<'_>],
+    learners: &[Learner],
     layer: &ConvBn,
     x_size: (usize, usize),
     dy: &[Activation],
@@ -300,8 +286,7 @@ fn inputs(
     onto: Onto<'_>,
 ) {
     let plan = plans.get(layer.conv, x_size, dy[0].n());
-    let mut jobs = Vec::new();
-    for (i, dx) in dx.iter_mut().enumerate() {
+    plan.grad_input(dx.iter_mut().enumerate().map(|(i, dx)| {
         let weights = &learners[i].transposed[layer.transposed.clone()];
         let mut job = RowsJob::new(dy[i].data(), weights, dx.data_mut());
         match onto {
@@ -309,7 +294,6 @@ fn inputs(
             Onto::Output => job.accumulate = true,
             Onto::Plus(planes) => job.residual = Some(planes[i].data()),
         }
-        jobs.push(job);
-    }
-    plan.grad_input(&mut jobs);
+        job
+    }));
 }

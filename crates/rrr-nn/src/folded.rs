@@ -14,16 +14,16 @@ pub(crate) enum Input<'a> {
     Features(&'a Activation),
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
     /// The features, for a sequence that does not begin with a convolution of images.
-    pub fn features(&self) -> &Activation {
+    pub fn features(self) -> &'a Activation {
         match self {
             Input::Features(a) => a,
             Input::Images(_) => panic!("the sequence begins with a block: it reads features, not images"),
         }
     }
 
-    pub fn images(&self) -> &PaddedImages {
+    pub fn images(self) -> &'a PaddedImages {
         match self {
             Input::Images(i) => i,
             Input::Features(_) => panic!("the sequence begins with conv1: it reads images, not features"),
@@ -33,6 +33,7 @@ impl Input<'_> {
 
 /// A convolution with bias.
 pub(crate) struct FoldedConv {
+    name: String,
     conv: Conv,
     weight: Buffer,
     bias: Buffer,
@@ -59,21 +60,7 @@ impl FoldedConv {
                 bias[at + c] -= mean[at + c] * scale[c];
             }
         }
-        Self { conv: c.conv, weight, bias }
-    }
-
-    fn job<'a>(
-        &'a self,
-        x: &'a [f32],
-        y: &'a mut [f32],
-        residual: Option<&'a [f32]>,
-        relu: bool,
-    ) -> RowsJob<'a> {
-        let mut job = RowsJob::new(x, &self.weight, y);
-        job.bias = Some(&self.bias);
-        job.residual = residual;
-        job.relu = relu;
-        job
+        Self { name: c.name.clone(), conv: c.conv, weight, bias }
     }
 }
 
@@ -107,6 +94,7 @@ impl Folded {
                 })
                 .collect(),
             fc: layout.fc.as_ref().map(|fc| FoldedConv {
+                name: "fc".to_owned(),
                 conv: fc.conv,
                 weight: copy(&params[fc.weight.clone()]),
                 bias: copy(&params[fc.bias.clone()]),
@@ -123,41 +111,37 @@ impl Folded {
 ///
 /// The activations come from `workspace` and should go back there.
 pub(crate) fn run(
-    sequences: &[&Folded],
+    sequences: &[Folded],
     input: Input<'_>,
     plans: &mut Plans,
     workspace: &mut Workspace,
 ) -> Vec<Activation> {
-    let first = sequences[0];
     let mut x: Option<Vec<Activation>> =
-        first.conv1.is_some().then(|| run_image_layers(sequences, input, plans, workspace));
-    for i in 0..first.blocks.len() {
-        let shared = if x.is_none() { Some(input.features()) } else { None };
-        let inputs: Vec<&Activation> = match (&x, shared) {
-            (Some(x), _) => x.iter().collect(),
-            (None, Some(shared)) => vec![shared; sequences.len()],
-            (None, None) => unreachable!("either own or shared inputs"),
+        sequences[0].conv1.is_some().then(|| run_image_layers(sequences, input, plans, workspace));
+    for i in 0..sequences[0].blocks.len() {
+        let y = match &x {
+            Some(x) => run_block(sequences, i, |branch| &x[branch], plans, workspace),
+            None => run_block(sequences, i, |_| input.features(), plans, workspace),
         };
-        let blocks: Vec<&FoldedBlock> = sequences.iter().map(|s| &s.blocks[i]).collect();
-        let y = run_block(&blocks, &inputs, plans, workspace);
-        workspace.give(x.replace(y).into_iter().flatten());
+        if let Some(x) = x.replace(y) {
+            workspace.give(x);
+        }
     }
     x.expect("a sequence has layers")
 }
 
 /// Pools and classifies what [`run`] put out: features and logits, one row per image.
 pub(crate) fn run_head(
-    sequences: &[&Folded],
+    sequences: &[Folded],
     x: &[Activation],
     plans: &mut Plans,
     workspace: &mut Workspace,
 ) -> (Vec<Activation>, Vec<Activation>) {
-    let n = x[0].n();
-    let mut features = workspace.take_many(x.len(), x[0].channels(), (1, 1), n);
-    pool_features(plans.compute(), x, &mut features);
-    let fc: Vec<&FoldedConv> = sequences.iter().map(|s| s.fc.as_ref().expect("has a classifier")).collect();
-    let inputs: Vec<&Activation> = features.iter().collect();
-    let logits = conv_layer(&fc, &inputs, None, false, plans, workspace);
+    let mut features = workspace.take_many(x.len(), x[0].channels(), (1, 1), x[0].n());
+    plans.time("avgpool", 0, |compute| pool_features(compute, x, &mut features));
+    let fc = |branch: usize| sequences[branch].fc.as_ref().expect("has a classifier");
+    let layer = ConvLayer { branches: sequences.len(), conv: &fc, relu: false };
+    let logits = layer.run(|branch| &features[branch], NO_RESIDUAL, plans, workspace);
     (features, logits)
 }
 
@@ -180,69 +164,97 @@ pub(crate) fn max_pool_all(compute: &Compute, x: &[Activation], pooled: &mut [Ac
 }
 
 fn run_image_layers(
-    sequences: &[&Folded],
+    sequences: &[Folded],
     input: Input<'_>,
     plans: &mut Plans,
     workspace: &mut Workspace,
 ) -> Vec<Activation> {
     let images = input.images();
-    let convs: Vec<&FoldedConv> =
-        sequences.iter().map(|s| s.conv1.as_ref().expect("same architecture")).collect();
-    let plan = plans.get(convs[0].conv, images.size, images.n);
-    let channels = convs[0].conv.cout();
-    let mut y = workspace.take_many(convs.len(), channels, plan.output(), images.n);
-    let mut jobs: Vec<_> =
-        convs.iter().zip(&mut y).map(|(c, y)| c.job(images.data(), y.data_mut(), None, true)).collect();
-    plan.forward(&mut jobs);
-    let (h, w) = plan.output();
-    let size = (max_pool_size(h), max_pool_size(w));
-    let mut pooled = workspace.take_many(convs.len(), channels, size, images.n);
-    max_pool_all(plans.compute(), &y, &mut pooled);
+    let conv1 = |branch: usize| sequences[branch].conv1.as_ref().expect("same architecture");
+    let layer = ConvLayer { branches: sequences.len(), conv: &conv1, relu: true };
+    let y = layer.run_on(images.size, images.n, |_| images.data(), NO_RESIDUAL, plans, workspace);
+    let size = (max_pool_size(y[0].height()), max_pool_size(y[0].width()));
+    let mut pooled = workspace.take_many(y.len(), y[0].channels(), size, images.n);
+    plans.time("maxpool", 0, |compute| max_pool_all(compute, &y, &mut pooled));
     workspace.give(y);
     pooled
 }
 
-fn run_block(
-    blocks: &[&FoldedBlock],
-    x: &[&Activation],
+fn run_block<'x>(
+    sequences: &[Folded],
+    i: usize,
+    x: impl Fn(usize) -> &'x Activation,
     plans: &mut Plans,
     workspace: &mut Workspace,
 ) -> Vec<Activation> {
-    let layer =
-        |f: fn(&FoldedBlock) -> &FoldedConv| -> Vec<&FoldedConv> { blocks.iter().map(|b| f(b)).collect() };
-    let a1 = conv_layer(&layer(|b| &b.conv1), x, None, true, plans, workspace);
-    let a2 = conv_layer(&layer(|b| &b.conv2), &a1.iter().collect::<Vec<_>>(), None, true, plans, workspace);
+    let block = |branch: usize| &sequences[branch].blocks[i];
+    let branches = sequences.len();
+    let conv1 = ConvLayer { branches, conv: &|branch| &block(branch).conv1, relu: true };
+    let a1 = conv1.run(&x, NO_RESIDUAL, plans, workspace);
+    let conv2 = ConvLayer { branches, conv: &|branch| &block(branch).conv2, relu: true };
+    let a2 = conv2.run(|branch| &a1[branch], NO_RESIDUAL, plans, workspace);
     workspace.give(a1);
-    let skip = blocks[0].downsample.is_some().then(|| {
-        let down = layer(|b| b.downsample.as_ref().expect("same architecture"));
-        conv_layer(&down, x, None, false, plans, workspace)
+    let skip = block(0).downsample.is_some().then(|| {
+        let downsample = |branch| block(branch).downsample.as_ref().expect("same architecture");
+        let layer = ConvLayer { branches, conv: &downsample, relu: false };
+        layer.run(&x, NO_RESIDUAL, plans, workspace)
     });
-    let residual: Vec<&Activation> = skip.as_ref().map_or_else(|| x.to_vec(), |s| s.iter().collect());
-    let a2_refs: Vec<&Activation> = a2.iter().collect();
-    let y = conv_layer(&layer(|b| &b.conv3), &a2_refs, Some(&residual), true, plans, workspace);
+    let residual = |branch: usize| skip.as_ref().map_or_else(|| x(branch), |s| &s[branch]);
+    let conv3 = ConvLayer { branches, conv: &|branch| &block(branch).conv3, relu: true };
+    let y = conv3.run(|branch| &a2[branch], Some(residual), plans, workspace);
     workspace.give(a2);
-    workspace.give(skip.into_iter().flatten());
+    if let Some(skip) = skip {
+        workspace.give(skip);
+    }
     y
 }
 
-fn conv_layer(
-    convs: &[&FoldedConv],
-    x: &[&Activation],
-    residual: Option<&[&Activation]>,
+const NO_RESIDUAL: Option<fn(usize) -> &'static Activation> = None;
+
+/// The same convolution of every branch.
+struct ConvLayer<'a> {
+    branches: usize,
+    conv: &'a dyn Fn(usize) -> &'a FoldedConv,
     relu: bool,
-    plans: &mut Plans,
-    workspace: &mut Workspace,
-) -> Vec<Activation> {
-    let n = x[0].n();
-    let plan = plans.get(convs[0].conv, (x[0].height(), x[0].width()), n);
-    let mut y = workspace.take_many(convs.len(), convs[0].conv.cout(), plan.output(), n);
-    let mut jobs: Vec<_> = y
-        .iter_mut()
-        .enumerate()
-        .map(|(i, y)| convs[i].job(x[i].data(), y.data_mut(), residual.map(|r| r[i].data()), relu))
-        .collect();
-    plan.forward(&mut jobs);
-    y
+}
+
+impl ConvLayer<'_> {
+    fn run<'x, 'r>(
+        &self,
+        x: impl Fn(usize) -> &'x Activation,
+        residual: Option<impl Fn(usize) -> &'r Activation>,
+        plans: &mut Plans,
+        workspace: &mut Workspace,
+    ) -> Vec<Activation> {
+        let (size, n) = ((x(0).height(), x(0).width()), x(0).n());
+        self.run_on(size, n, |branch| x(branch).data(), residual, plans, workspace)
+    }
+
+    fn run_on<'x, 'r>(
+        &self,
+        size: (usize, usize),
+        n: usize,
+        x: impl Fn(usize) -> &'x [f32],
+        residual: Option<impl Fn(usize) -> &'r Activation>,
+        plans: &mut Plans,
+        workspace: &mut Workspace,
+    ) -> Vec<Activation> {
+        let first = (self.conv)(0);
+        let plan = plans.get(first.conv, size, n);
+        let mut y = workspace.take_many(self.branches, first.conv.cout(), plan.output(), n);
+        let macs = self.branches as u64 * plan.macs();
+        plans.time(&first.name, macs, |_| {
+            plan.forward(y.iter_mut().enumerate().map(|(branch, y)| {
+                let conv = (self.conv)(branch);
+                let mut job = RowsJob::new(x(branch), &conv.weight, y.data_mut());
+                job.bias = Some(&conv.bias);
+                job.residual = residual.as_ref().map(|r| r(branch).data());
+                job.relu = self.relu;
+                job
+            }));
+        });
+        y
+    }
 }
 
 fn halves(values: &[f32]) -> (&[f32], &[f32]) {

@@ -11,6 +11,8 @@ use std::ops::Range;
 /// A convolution and the batch norm behind it.
 #[derive(Clone, Debug)]
 pub(crate) struct ConvBn {
+    /// State-dict name of the convolution, for example `layer3.0.conv2`.
+    pub name: String,
     pub conv: Conv,
     /// Packed weights in the parameters.
     pub weight: Range<usize>,
@@ -122,7 +124,8 @@ impl Layout {
             self.entry(&format!("{bn}.{suffix}"), &[channels], Place::Statistic(start..start + channels));
         }
         let transposed = if shape[2] == 7 { 0 } else { conv.transposed_len() };
-        ConvBn { conv, weight, affine, stats, transposed: take(&mut self.transposed, transposed) }
+        let transposed = take(&mut self.transposed, transposed);
+        ConvBn { name: name.to_owned(), conv, weight, affine, stats, transposed }
     }
 
     fn entry(&mut self, name: &str, shape: &[usize], place: Place) {

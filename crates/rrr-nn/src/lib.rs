@@ -11,6 +11,7 @@ mod layout;
 mod loss;
 mod network;
 mod plans;
+mod profile;
 pub mod reference;
 mod spec;
 mod state;
@@ -18,6 +19,7 @@ mod tape;
 mod trainer;
 
 pub use network::Network;
+pub use profile::LayerTime;
 pub use rrr_kernels::Pool;
 pub use spec::{BlockSpec, NetSpec, ParamSpec, SequenceSpec};
 pub use state::{NetState, State, StateError, Tensor};
@@ -60,7 +62,7 @@ pub struct Normalize {
 }
 
 /// What the branches say of a batch: `[branch][n][classes]`, row-major.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Logits {
     /// Number of branches.
     pub branches: usize,

@@ -25,11 +25,11 @@ pub(crate) fn cross_entropy(
     let (mut total, mut correct) = (0.0f64, 0);
     for (image, &label) in labels.iter().enumerate() {
         let label = label as usize;
-        let row: Vec<f64> = (0..classes).map(|c| f64::from(logits.data()[at(image, c)])).collect();
-        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let log_sum = row.iter().map(|v| (v - max).exp()).sum::<f64>().ln() + max;
+        let row = (0..classes).map(|c| f64::from(logits.data()[at(image, c)]));
+        let max = row.clone().fold(f64::NEG_INFINITY, f64::max);
+        let log_sum = row.clone().map(|v| (v - max).exp()).sum::<f64>().ln() + max;
         let smooth = f64::from(smoothing) / classes as f64;
-        for (class, &v) in row.iter().enumerate() {
+        for (class, v) in row.clone().enumerate() {
             let target = smooth + if class == label { 1.0 - f64::from(smoothing) } else { 0.0 };
             let log_p = v - log_sum;
             if target > 0.0 {
@@ -38,8 +38,9 @@ pub(crate) fn cross_entropy(
             gradient.data_mut()[at(image, class)] = ((log_p.exp() - target) / n as f64) as f32;
         }
         // The first maximum, as argmax has it.
-        let best = (0..classes).fold(0, |best, c| if row[c] > row[best] { c } else { best });
-        correct += usize::from(best == label);
+        let first = (0, f64::NEG_INFINITY);
+        let best = row.enumerate().fold(first, |best, (c, v)| if v > best.1 { (c, v) } else { best });
+        correct += usize::from(best.0 == label);
     }
     Loss { mean: (total / n as f64) as f32, correct }
 }

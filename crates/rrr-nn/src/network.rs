@@ -4,6 +4,7 @@ use crate::folded::{self, Folded, Input};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
+use crate::profile::{LayerTime, Profile};
 use crate::{Images, Logits, NetSpec, NetState, Pixels, SequenceSpec, State, StateError};
 use rrr_kernels::{Activation, Buffer, Compute, Pool};
 use std::sync::Arc;
@@ -49,7 +50,28 @@ impl Network {
     /// # Panics
     /// If the number of pixels is not what the sizes of `images` say.
     pub fn forward(&mut self, images: &Images<'_>) -> Logits {
-        self.run(images, |_, logits| logits)
+        let mut logits = Logits::default();
+        self.forward_into(images, &mut logits);
+        logits
+    }
+
+    /// As [`Network::forward`], into memory that is used again.
+    ///
+    /// # Panics
+    /// As [`Network::forward`].
+    pub fn forward_into(&mut self, images: &Images<'_>, logits: &mut Logits) {
+        self.run(images, |_, logits| logits, logits);
+    }
+
+    /// As [`Network::forward`], with the time of every layer (a batch of more than 32 images runs in parts,
+    /// each of which has its times).
+    ///
+    /// # Panics
+    /// As [`Network::forward`].
+    pub fn forward_timed(&mut self, images: &Images<'_>) -> (Logits, Vec<LayerTime>) {
+        self.plans.profile = Some(Profile::default());
+        let logits = self.forward(images);
+        (logits, self.plans.profile.take().unwrap_or_default().layers)
     }
 
     /// Pooled features before the classifier, `[branch][n][features]` (the field `classes` of the result
@@ -58,42 +80,38 @@ impl Network {
     /// # Panics
     /// As [`Network::forward`].
     pub fn features(&mut self, images: &Images<'_>) -> Logits {
-        self.run(images, |features, _| features)
+        let mut features = Logits::default();
+        self.run(images, |features, _| features, &mut features);
+        features
     }
 
     fn run(
         &mut self,
         images: &Images<'_>,
         pick: for<'a> fn(&'a [Activation], &'a [Activation]) -> &'a [Activation],
-    ) -> Logits {
-        let branches: Vec<&Folded> = self.branches.iter().collect();
-        let mut out = Logits { branches: branches.len(), n: images.n, classes: 0, data: Vec::new() };
+        out: &mut Logits,
+    ) {
+        let (branches, plans, workspace) = (&self.branches, &mut self.plans, &mut self.workspace);
+        (out.branches, out.n, out.classes) = (branches.len(), images.n, 0);
+        out.data.clear();
         for start in (0..images.n).step_by(MAX_BATCH) {
             let part = images.slice(start, MAX_BATCH.min(images.n - start));
-            self.images.load(&part, self.plans.compute().pool());
-            let stem = (!self.stem.is_empty()).then(|| {
-                let input = Input::Images(&self.images);
-                folded::run(&[&self.stem], input, &mut self.plans, &mut self.workspace)
-            });
-            let input = match &stem {
-                Some(features) => Input::Features(&features[0]),
-                None => Input::Images(&self.images),
-            };
-            let x = folded::run(&branches, input, &mut self.plans, &mut self.workspace);
-            let (features, logits) = folded::run_head(&branches, &x, &mut self.plans, &mut self.workspace);
+            self.images.load(&part, plans.compute().pool());
+            let images_in = Input::Images(&self.images);
+            let stem = (!self.stem.is_empty())
+                .then(|| folded::run(std::slice::from_ref(&self.stem), images_in, plans, workspace));
+            let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
+            let x = folded::run(branches, input, plans, workspace);
+            let (features, logits) = folded::run_head(branches, &x, plans, workspace);
             let picked = pick(&features, &logits);
-            let classes = picked[0].channels();
-            if out.data.is_empty() {
-                out.classes = classes;
-                out.data = vec![0.0; branches.len() * images.n * classes];
-            }
+            out.classes = picked[0].channels();
+            out.data.resize(branches.len() * images.n * out.classes, 0.0);
             for (branch, values) in picked.iter().enumerate() {
-                let at = (branch * images.n + start) * classes;
-                out.data[at..at + part.n * classes].copy_from_slice(&values.to_nchw());
+                let at = (branch * images.n + start) * out.classes;
+                values.copy_nchw(&mut out.data[at..at + part.n * out.classes]);
             }
-            self.workspace.give(stem.into_iter().flatten().chain(x).chain(features).chain(logits));
+            stem.into_iter().chain([x, features, logits]).for_each(|a| workspace.give(a));
         }
-        out
     }
 }
 

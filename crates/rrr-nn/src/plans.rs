@@ -1,5 +1,6 @@
 //! Convolution plans and activation memory, made once and reused.
 
+use crate::profile::Profile;
 use rrr_kernels::{Activation, Compute, Conv, ConvPlan};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,11 +10,21 @@ pub(crate) struct Plans {
     compute: Compute,
     gradients: bool,
     plans: HashMap<(Conv, (usize, usize), usize), Arc<ConvPlan>>,
+    /// Where the layers' times go, while somebody wants them.
+    pub profile: Option<Profile>,
 }
 
 impl Plans {
     pub fn new(compute: Compute, gradients: bool) -> Self {
-        Self { compute, gradients, plans: HashMap::new() }
+        Self { compute, gradients, plans: HashMap::new(), profile: None }
+    }
+
+    /// Runs a layer of inference, and notes its time if a profile is wanted.
+    pub fn time(&mut self, layer: &str, macs: u64, run: impl FnOnce(&Compute)) {
+        match &mut self.profile {
+            None => run(&self.compute),
+            Some(profile) => profile.time(layer, macs, || run(&self.compute)),
+        }
     }
 
     pub fn compute(&self) -> &Compute {
@@ -33,6 +44,8 @@ impl Plans {
 #[derive(Default)]
 pub(crate) struct Workspace {
     free: Vec<Activation>,
+    /// Empty lists, for their memory.
+    lists: Vec<Vec<Activation>>,
 }
 
 impl Workspace {
@@ -56,10 +69,15 @@ impl Workspace {
         size: (usize, usize),
         n: usize,
     ) -> Vec<Activation> {
-        (0..count).map(|_| self.take(channels, size, n)).collect()
+        let mut list = self.lists.pop().unwrap_or_default();
+        for _ in 0..count {
+            list.push(self.take(channels, size, n));
+        }
+        list
     }
 
-    pub fn give(&mut self, activations: impl IntoIterator<Item = Activation>) {
-        self.free.extend(activations);
+    pub fn give(&mut self, mut activations: Vec<Activation>) {
+        self.free.append(&mut activations);
+        self.lists.push(activations);
     }
 }

@@ -59,6 +59,12 @@ impl Member {
     }
 }
 
+impl AsMut<Member> for Member {
+    fn as_mut(&mut self) -> &mut Member {
+        self
+    }
+}
+
 impl Tape {
     /// Input of block `i`: the activation before it, or `None` if that is the input of the whole sequence.
     pub fn input_of(&self, i: usize) -> Option<&Activation> {
@@ -82,7 +88,7 @@ impl Tape {
 /// with `momentum`.
 pub(crate) fn forward(
     layout: &Layout,
-    members: &mut [&mut Member],
+    members: &mut [impl AsMut<Member>],
     input: Input<'_>,
     momentum: f32,
     plans: &mut Plans,
@@ -101,7 +107,7 @@ pub(crate) fn forward(
 
 fn forward_image(
     conv1: &ConvBn,
-    members: &mut [&mut Member],
+    members: &mut [impl AsMut<Member>],
     input: Input<'_>,
     momentum: f32,
     plans: &mut Plans,
@@ -110,20 +116,19 @@ fn forward_image(
     let images = input.images();
     let plan = plans.get(conv1.conv, images.size, images.n);
     let (channels, size) = (conv1.conv.cout(), plan.output());
-    let mut jobs = Vec::new();
-    for member in members.iter_mut() {
+    plan.forward(members.iter_mut().map(|member| {
+        let member = member.as_mut();
         let tape = member.tape.image.as_mut().expect("has conv1");
         fit(&mut tape.conv, channels, size, images.n);
-        jobs.push(RowsJob::new(images.data(), &member.params[conv1.weight.clone()], tape.conv.data_mut()));
-    }
-    plan.forward(&mut jobs);
+        RowsJob::new(images.data(), &member.params[conv1.weight.clone()], tape.conv.data_mut())
+    }));
     batch_norm(compute, members, momentum, conv1, true, input, |tape| {
         let tape = tape.image.as_mut().expect("has conv1");
         (&tape.conv, &mut tape.act, SkipPath::None)
     });
     let pooled_size = (max_pool_size(size.0), max_pool_size(size.1));
     for member in members.iter_mut() {
-        let tape = member.tape.image.as_mut().expect("has conv1");
+        let tape = member.as_mut().tape.image.as_mut().expect("has conv1");
         fit(&mut tape.pooled, channels, pooled_size, images.n);
         max_pool_all(compute, std::slice::from_ref(&tape.act), std::slice::from_mut(&mut tape.pooled));
     }
@@ -132,7 +137,7 @@ fn forward_image(
 fn forward_block(
     i: usize,
     block: &Bottleneck,
-    members: &mut [&mut Member],
+    members: &mut [impl AsMut<Member>],
     input: Input<'_>,
     momentum: f32,
     plans: &mut Plans,
@@ -175,25 +180,23 @@ fn forward_block(
     });
 }
 
-fn forward_head(fc: &Classifier, members: &mut [&mut Member], plans: &mut Plans, compute: &Compute) {
+fn forward_head(fc: &Classifier, members: &mut [impl AsMut<Member>], plans: &mut Plans, compute: &Compute) {
     for member in members.iter_mut() {
-        let tape = &mut member.tape;
+        let tape = &mut member.as_mut().tape;
         let x = tape.blocks.last().map(|b| &b.out).expect("a classifier follows blocks");
         fit(&mut tape.features, x.channels(), (1, 1), x.n());
         pool_features(compute, std::slice::from_ref(x), std::slice::from_mut(&mut tape.features));
     }
-    let n = members[0].tape.features.n();
+    let n = members[0].as_mut().tape.features.n();
     let plan = plans.get(fc.conv, (1, 1), n);
-    let mut jobs = Vec::new();
-    for member in members.iter_mut() {
-        let tape = &mut member.tape;
+    plan.forward(members.iter_mut().map(|member| {
+        let Member { params, tape, .. } = member.as_mut();
         fit(&mut tape.logits, fc.conv.cout(), (1, 1), n);
-        let weight = &member.params[fc.weight.clone()];
+        let weight = &params[fc.weight.clone()];
         let mut job = RowsJob::new(tape.features.data(), weight, tape.logits.data_mut());
-        job.bias = Some(&member.params[fc.bias.clone()]);
-        jobs.push(job);
-    }
-    plan.forward(&mut jobs);
+        job.bias = Some(&params[fc.bias.clone()]);
+        job
+    }));
 }
 
 /// Makes `a` an activation of the given shape; memory is kept if only the batch size differs.
@@ -208,23 +211,21 @@ pub(crate) fn fit(a: &mut Activation, channels: usize, (height, width): (usize, 
 /// One convolution of every member; `pick` chooses input (`None`: the sequence's) and output on the tape.
 fn convolve(
     plans: &mut Plans,
-    members: &mut [&mut Member],
+    members: &mut [impl AsMut<Member>],
     layer: &ConvBn,
     input: Input<'_>,
     pick: impl for<'t> Fn(&'t mut Tape) -> (Option<&'t Activation>, &'t mut Activation),
 ) {
-    let mut jobs = Vec::new();
-    let mut plan = None;
-    for member in members.iter_mut() {
-        let (x, y) = pick(&mut member.tape);
+    let x = pick(&mut members[0].as_mut().tape).0.unwrap_or_else(|| input.features());
+    let n = x.n();
+    let plan = plans.get(layer.conv, (x.height(), x.width()), n);
+    plan.forward(members.iter_mut().map(|member| {
+        let Member { params, tape, .. } = member.as_mut();
+        let (x, y) = pick(tape);
+        fit(y, layer.conv.cout(), plan.output(), n);
         let x = x.unwrap_or_else(|| input.features());
-        let p = plan.get_or_insert_with(|| plans.get(layer.conv, (x.height(), x.width()), x.n()));
-        fit(y, layer.conv.cout(), p.output(), x.n());
-        jobs.push(RowsJob::new(x.data(), &member.params[layer.weight.clone()], y.data_mut()));
-    }
-    if let Some(plan) = plan {
-        plan.forward(&mut jobs);
-    }
+        RowsJob::new(x.data(), &params[layer.weight.clone()], y.data_mut())
+    }));
 }
 
 /// What a batch norm's result is added to.
@@ -238,48 +239,39 @@ enum SkipPath<'a> {
 /// One batch norm of every member; `pick` chooses input, output and residual on the tape.
 fn batch_norm(
     compute: &Compute,
-    members: &mut [&mut Member],
+    members: &mut [impl AsMut<Member>],
     momentum: f32,
     layer: &ConvBn,
     relu: bool,
     input: Input<'_>,
     pick: impl for<'t> Fn(&'t mut Tape) -> (&'t Activation, &'t mut Activation, SkipPath<'t>),
 ) {
-    let mut jobs = Vec::new();
-    for member in members.iter_mut() {
-        let (x, y, skip) = pick(&mut member.tape);
+    let jobs = members.iter_mut().flat_map(|member| {
+        let Member { params, running, batch_stats, tape } = member.as_mut();
+        let (x, y, skip) = pick(tape);
         fit(y, x.channels(), (x.height(), x.width()), x.n());
-        let (gamma, beta) = lane_halves(&member.params[layer.affine.clone()]);
-        let (mean, inv_std) = lane_halves_mut(&mut member.batch_stats[layer.stats.clone()]);
-        let (running_mean, running_var) = lane_halves_mut(&mut member.running[layer.stats.clone()]);
+        let (gamma, beta) = lane_halves(&params[layer.affine.clone()]);
+        let (mean, inv_std) = lane_halves_mut(&mut batch_stats[layer.stats.clone()]);
+        let (running_mean, running_var) = lane_halves_mut(&mut running[layer.stats.clone()]);
         let plane_len = x.plane_len();
+        let (residual, onto_output) = match skip {
+            SkipPath::None => (None, false),
+            SkipPath::Input(a) => (Some(a.unwrap_or_else(|| input.features())), false),
+            SkipPath::Output => (None, true),
+        };
         let statistics = mean.iter_mut().zip(inv_std).zip(running_mean.iter_mut().zip(running_var));
-        for (i, ((x, y), ((mean, inv_std), (running_mean, running_var)))) in
-            x.planes().zip(y.planes_mut()).zip(statistics).enumerate()
-        {
-            let residual = match &skip {
-                SkipPath::None => Residual::None,
-                SkipPath::Input(a) => {
-                    let a = a.unwrap_or_else(|| input.features());
-                    Residual::Plane(&a.data()[i * plane_len..(i + 1) * plane_len])
-                }
-                SkipPath::Output => Residual::Output,
-            };
-            let (gamma, beta) = (&gamma[i], &beta[i]);
-            jobs.push(BnForward {
-                x,
-                y,
-                residual,
-                relu,
-                gamma,
-                beta,
-                mean,
-                inv_std,
-                running_mean,
-                running_var,
-            });
-        }
-    }
+        let planes = x.planes().zip(y.planes_mut()).zip(gamma.iter().zip(beta));
+        planes.zip(statistics).enumerate().map(
+            move |(i, (((x, y), (gamma, beta)), ((mean, inv_std), (running_mean, running_var))))| {
+                let residual = match residual {
+                    Some(a) => Residual::Plane(&a.data()[i * plane_len..(i + 1) * plane_len]),
+                    None if onto_output => Residual::Output,
+                    None => Residual::None,
+                };
+                BnForward { x, y, residual, relu, gamma, beta, mean, inv_std, running_mean, running_var }
+            },
+        )
+    });
     compute.pool().for_each(jobs, |_, job| bn_forward(compute.isa(), momentum, job));
 }
 

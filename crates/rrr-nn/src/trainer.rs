@@ -4,7 +4,7 @@ use crate::backward::{self, Learner};
 use crate::folded::{self, Folded, Input};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
-use crate::loss::{self, Loss};
+use crate::loss;
 use crate::plans::{Plans, Workspace};
 use crate::tape::{self, Member};
 use crate::{Images, NetSpec, NetState, State, StateError};
@@ -63,7 +63,7 @@ impl Default for TrainerOptions {
 }
 
 /// Losses of one step.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepOutput {
     /// Mean cross-entropy of the batch, one per branch that took part.
     pub loss: Vec<f32>,
@@ -99,17 +99,17 @@ pub struct Trainer {
     stem: Member,
     /// Made from `stem` when needed.
     folded_stem: Option<Folded>,
-    branches: Vec<Branch>,
+    /// The branches, and what updates each of them.
+    learners: Vec<Learner>,
+    optimisers: Vec<Optimiser>,
     plans: Plans,
     workspace: Workspace,
     images: PaddedImages,
+    output: StepOutput,
 }
 
-/// A branch and its optimiser. Gradients, moments and average cover the trained range of the parameters.
-struct Branch {
-    member: Member,
-    gradients: Buffer,
-    transposed: Buffer,
+/// The optimiser of a branch. Moments and average cover the trained range of the parameters.
+struct Optimiser {
     m: Buffer,
     v: Buffer,
     steps: u64,
@@ -138,30 +138,27 @@ impl Trainer {
         let layout = Layout::new(&spec.branch);
         let trained = trained_range(&layout, options.trainable).len();
         let transposed = if options.trainable == Trainable::All { layout.transposed } else { 0 };
-        let branches = state
-            .branches
-            .iter()
-            .map(|s| Branch {
-                member: member(&layout, s),
-                gradients: Buffer::zeros(trained),
-                transposed: Buffer::zeros(transposed),
-                m: Buffer::zeros(trained),
-                v: Buffer::zeros(trained),
-                steps: 0,
-                ema: None,
-            })
-            .collect();
+        let branches = &state.branches;
+        let learner = |s| Learner {
+            member: member(&layout, s),
+            gradients: Buffer::zeros(trained),
+            transposed: Buffer::zeros(transposed),
+        };
+        let optimiser =
+            |_| Optimiser { m: Buffer::zeros(trained), v: Buffer::zeros(trained), steps: 0, ema: None };
         Ok(Self {
             spec: spec.clone(),
             options: options.clone(),
             stem: member(&stem_layout, &state.stem),
             folded_stem: None,
             stem_layout,
+            learners: branches.iter().map(learner).collect(),
+            optimisers: branches.iter().map(optimiser).collect(),
             layout,
-            branches,
             plans: Plans::new(Compute::new(pool), true),
             workspace: Workspace::default(),
             images: PaddedImages::default(),
+            output: StepOutput::default(),
         })
     }
 
@@ -179,11 +176,11 @@ impl Trainer {
         let range = trainer.trained();
         let layout = &trainer.layout;
         state.check_optimiser(spec.branches, layout, range.clone())?;
-        for (i, branch) in trainer.branches.iter_mut().enumerate() {
-            layout.pack(&state.m[i], range.clone(), &mut branch.m);
-            layout.pack(&state.v[i], range.clone(), &mut branch.v);
-            branch.steps = state.steps[i];
-            branch.ema = state.ema.as_ref().zip(state.ema_decay).map(|(ema, target)| {
+        for (i, optimiser) in trainer.optimisers.iter_mut().enumerate() {
+            layout.pack(&state.m[i], range.clone(), &mut optimiser.m);
+            layout.pack(&state.v[i], range.clone(), &mut optimiser.v);
+            optimiser.steps = state.steps[i];
+            optimiser.ema = state.ema.as_ref().zip(state.ema_decay).map(|(ema, target)| {
                 let mut average = Buffer::zeros(range.len());
                 layout.pack(&ema[i], range.clone(), &mut average);
                 Ema { average, target, updates: state.ema_updates[i] }
@@ -199,16 +196,16 @@ impl Trainer {
             self.layout.unpack(values, self.trained(), &mut state);
             state
         };
-        let all = |f: fn(&Branch) -> &Buffer| self.branches.iter().map(|b| unpack(f(b))).collect();
-        let ema = self.branches.iter().map(|b| b.ema.as_ref().map(|e| unpack(&e.average))).collect();
+        let optimisers = &self.optimisers;
+        let all = |f: fn(&Optimiser) -> &Buffer| optimisers.iter().map(|o| unpack(f(o))).collect();
         TrainerState {
             net: self.state(),
-            m: all(|b| &b.m),
-            v: all(|b| &b.v),
-            ema,
-            steps: self.branches.iter().map(|b| b.steps).collect(),
-            ema_updates: self.branches.iter().map(|b| b.ema.as_ref().map_or(0, |e| e.updates)).collect(),
-            ema_decay: self.branches.first().and_then(|b| b.ema.as_ref()).map(|e| e.target),
+            m: all(|o| &o.m),
+            v: all(|o| &o.v),
+            ema: optimisers.iter().map(|o| o.ema.as_ref().map(|e| unpack(&e.average))).collect(),
+            steps: optimisers.iter().map(|o| o.steps).collect(),
+            ema_updates: optimisers.iter().map(|o| o.ema.as_ref().map_or(0, |e| e.updates)).collect(),
+            ema_decay: optimisers.first().and_then(|o| o.ema.as_ref()).map(|e| e.target),
         }
     }
 
@@ -227,7 +224,7 @@ impl Trainer {
         let input = Input::Images(&self.images);
         tape::forward(
             &self.stem_layout,
-            &mut [&mut self.stem],
+            std::slice::from_mut(&mut self.stem),
             input,
             self.options.bn_momentum,
             &mut self.plans,
@@ -239,15 +236,21 @@ impl Trainer {
     ///
     /// # Panics
     /// If `labels.len() != images.n` or a label is not below the number of classes.
-    pub fn step(&mut self, images: &Images<'_>, labels: &[u32], lr: f64) -> StepOutput {
-        self.step_range(0..self.branches.len(), images, labels, lr)
+    pub fn step(&mut self, images: &Images<'_>, labels: &[u32], lr: f64) -> &StepOutput {
+        self.step_range(0..self.learners.len(), images, labels, lr)
     }
 
     /// One optimiser step of one branch on its own batch.
     ///
     /// # Panics
     /// As [`Trainer::step`], and if there is no such branch.
-    pub fn step_branch(&mut self, branch: usize, images: &Images<'_>, labels: &[u32], lr: f64) -> StepOutput {
+    pub fn step_branch(
+        &mut self,
+        branch: usize,
+        images: &Images<'_>,
+        labels: &[u32],
+        lr: f64,
+    ) -> &StepOutput {
         self.step_range(branch..branch + 1, images, labels, lr)
     }
 
@@ -257,52 +260,41 @@ impl Trainer {
         images: &Images<'_>,
         labels: &[u32],
         lr: f64,
-    ) -> StepOutput {
+    ) -> &StepOutput {
         let classes = self.layout.fc.as_ref().map_or(0, |fc| fc.conv.cout());
         assert_eq!(labels.len(), images.n, "one label per image");
         assert!(labels.iter().all(|&l| (l as usize) < classes), "a label is not below {classes}");
         self.images.load(images, self.plans.compute().pool());
         let stem = self.run_stem();
-        let input = match &stem {
-            Some(features) => Input::Features(&features[0]),
-            None => Input::Images(&self.images),
-        };
-        let branches = &mut self.branches[which];
-        let mut members: Vec<&mut Member> = branches.iter_mut().map(|b| &mut b.member).collect();
-        tape::forward(&self.layout, &mut members, input, self.options.bn_momentum, &mut self.plans);
-        let mut gradients = self.workspace.take_many(members.len(), classes, (1, 1), images.n);
-        let losses: Vec<Loss> = members
-            .iter()
-            .zip(&mut gradients)
-            .map(|(m, g)| loss::cross_entropy(&m.tape.logits, labels, self.options.label_smoothing, g))
-            .collect();
-        let mut learners: Vec<Learner<'_>> = branches
-            .iter_mut()
-            .map(|b| Learner {
-                member: &mut b.member,
-                gradients: &mut b.gradients,
-                transposed: &mut b.transposed,
-            })
-            .collect();
-        let (plans, workspace) = (&mut self.plans, &mut self.workspace);
+        let images_in = Input::Images(&self.images);
+        let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
+        let (layout, plans, workspace) = (&self.layout, &mut self.plans, &mut self.workspace);
+        let learners = &mut self.learners[which.clone()];
+        tape::forward(layout, learners, input, self.options.bn_momentum, plans);
+        let mut gradients = workspace.take_many(learners.len(), classes, (1, 1), images.n);
+        self.output.loss.clear();
+        self.output.correct.clear();
+        for (learner, gradient) in learners.iter().zip(&mut gradients) {
+            let logits = &learner.member.tape.logits;
+            let loss = loss::cross_entropy(logits, labels, self.options.label_smoothing, gradient);
+            self.output.loss.push(loss.mean);
+            self.output.correct.push(loss.correct);
+        }
         match self.options.trainable {
-            Trainable::All => {
-                backward::backward(&self.layout, &mut learners, input, gradients, plans, workspace);
-            }
+            Trainable::All => backward::backward(layout, learners, input, gradients, plans, workspace),
             Trainable::Classifier => {
-                let fc = self.layout.fc.as_ref().expect("checked by `classes`");
-                backward::head(fc, &mut learners, gradients, false, plans, workspace);
+                let fc = layout.fc.as_ref().expect("checked by `classes`");
+                backward::head(fc, learners, gradients, false, plans, workspace);
             }
         }
-        let range = trained_range(&self.layout, self.options.trainable);
-        for branch in branches.iter_mut() {
-            branch.update(&self.options.adamw, lr, range.clone(), self.plans.compute());
+        let trained = trained_range(layout, self.options.trainable);
+        for (learner, optimiser) in learners.iter_mut().zip(&mut self.optimisers[which]) {
+            optimiser.update(learner, &self.options.adamw, lr, trained.clone(), plans.compute());
         }
-        self.workspace.give(stem.into_iter().flatten());
-        StepOutput {
-            loss: losses.iter().map(|l| l.mean).collect(),
-            correct: losses.iter().map(|l| l.correct).collect(),
+        if let Some(stem) = stem {
+            workspace.give(stem);
         }
+        &self.output
     }
 
     /// The stem's output for the loaded images, if there is a stem.
@@ -313,25 +305,25 @@ impl Trainer {
         let (layout, stem) = (&self.stem_layout, &self.stem);
         let folded = self.folded_stem.get_or_insert_with(|| Folded::new(layout, &stem.params, &stem.running));
         let input = Input::Images(&self.images);
-        Some(folded::run(&[folded], input, &mut self.plans, &mut self.workspace))
+        Some(folded::run(std::slice::from_ref(folded), input, &mut self.plans, &mut self.workspace))
     }
 
     /// Starts the exponential moving average of the trained tensors at their present values; every later
     /// step updates it with decay `min(decay, (1 + n) / (10 + n))`, n = 1 at the first update.
     pub fn start_ema(&mut self, decay: f32) {
         let range = self.trained();
-        for branch in &mut self.branches {
+        for (learner, optimiser) in self.learners.iter().zip(&mut self.optimisers) {
             let mut average = Buffer::zeros(range.len());
-            average.copy_from_slice(&branch.member.params[range.clone()]);
-            branch.ema = Some(Ema { average, target: decay, updates: 0 });
+            average.copy_from_slice(&learner.member.params[range.clone()]);
+            optimiser.ema = Some(Ema { average, target: decay, updates: 0 });
         }
     }
 
     /// Weights for evaluation: the EMA where it has started, with the current running statistics.
     pub fn eval_state(&self) -> NetState {
         let mut state = self.state();
-        for (branch, tensors) in self.branches.iter().zip(&mut state.branches) {
-            if let Some(ema) = &branch.ema {
+        for (optimiser, tensors) in self.optimisers.iter().zip(&mut state.branches) {
+            if let Some(ema) = &optimiser.ema {
                 self.layout.unpack(&ema.average, self.trained(), tensors);
             }
         }
@@ -342,7 +334,7 @@ impl Trainer {
     pub fn state(&self) -> NetState {
         NetState {
             stem: unpack_member(&self.stem_layout, &self.stem),
-            branches: self.branches.iter().map(|b| unpack_member(&self.layout, &b.member)).collect(),
+            branches: self.learners.iter().map(|l| unpack_member(&self.layout, &l.member)).collect(),
         }
     }
 
@@ -351,9 +343,16 @@ impl Trainer {
     }
 }
 
-impl Branch {
+impl Optimiser {
     /// One step of AdamW from the present gradients, and of the moving average.
-    fn update(&mut self, adamw: &AdamW, lr: f64, trained: Range<usize>, compute: &Compute) {
+    fn update(
+        &mut self,
+        learner: &mut Learner,
+        adamw: &AdamW,
+        lr: f64,
+        trained: Range<usize>,
+        compute: &Compute,
+    ) {
         self.steps += 1;
         let betas = (adamw.beta1, adamw.beta2);
         let step = AdamWStep::new(self.steps, lr, betas, adamw.eps, adamw.weight_decay);
@@ -362,14 +361,13 @@ impl Branch {
             let n = ema.updates as f32;
             ema.target.min((1.0 + n) / (10.0 + n))
         });
-        let params = self.member.params[trained].chunks_mut(UPDATE_CHUNK);
+        let params = learner.member.params[trained].chunks_mut(UPDATE_CHUNK);
         let moments = self.m.chunks_mut(UPDATE_CHUNK).zip(self.v.chunks_mut(UPDATE_CHUNK));
         let mut averages = self.ema.as_mut().map(|ema| ema.average.chunks_mut(UPDATE_CHUNK));
-        let jobs: Vec<_> = params
-            .zip(self.gradients.chunks(UPDATE_CHUNK))
+        let jobs = params
+            .zip(learner.gradients.chunks(UPDATE_CHUNK))
             .zip(moments)
-            .map(|((p, g), (m, v))| (p, g, m, v, averages.as_mut().and_then(Iterator::next).zip(decay)))
-            .collect();
+            .map(|((p, g), (m, v))| (p, g, m, v, averages.as_mut().and_then(Iterator::next).zip(decay)));
         compute
             .pool()
             .for_each(jobs, |_, (p, g, m, v, ema)| adamw_step(compute.isa(), &step, p, g, m, v, ema));

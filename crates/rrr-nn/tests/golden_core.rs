@@ -162,7 +162,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let pool = Arc::new(Pool::new(threads));
         let logits = Network::new(&spec, &state, pool.clone()).unwrap().forward(&batch.f32());
         let mut trainer = Trainer::new(&spec, &state, &options, pool).unwrap();
-        let out = trainer.step(&batch.f32(), &labels, 1e-3);
+        let out = trainer.step(&batch.f32(), &labels, 1e-3).clone();
         (logits, out, trainer.save())
     };
     let one = run(1);

@@ -162,7 +162,7 @@ proptest! {
         let smooth = std::iter::zip(&nearby_gradients, &want_gradients);
         prop_assume!(smooth.into_iter().all(|(near, want)| gradients_error(near, want) <= GRADIENT));
         let mut trainer = Trainer::new(&case.spec, &before, &case.options(), case.pool()).unwrap();
-        let out = trainer.step(&batch.f32(), &labels, lr);
+        let out = trainer.step(&batch.f32(), &labels, lr).clone();
         assert_close("loss", &out.loss, &want_out.loss, 1e-4);
         prop_assert_eq!(out.correct, want_out.correct);
 

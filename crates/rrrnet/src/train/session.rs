@@ -157,7 +157,7 @@ impl Session<'_> {
             if let Some(&loss) = out.loss.iter().find(|loss| !loss.is_finite()) {
                 return Err(TrainError::Diverged { epoch: epoch + 1, step: step + 1, loss, lr });
             }
-            self.position.sums.add(first, &out, batch.n);
+            self.position.sums.add(first, out, batch.n);
             seen = batch.n;
             iter.recycle(batch);
         }

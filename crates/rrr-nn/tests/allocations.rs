@@ -1,0 +1,100 @@
+//! Forward passes and training steps allocate nothing once their buffers have settled.
+
+use rrr_nn::{
+    BlockSpec, Images, Logits, NetSpec, NetState, Network, Pixels, Pool, SequenceSpec, State, Tensor,
+    Trainer, TrainerOptions,
+};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as promised by the caller.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of `f`, all threads together.
+fn count(f: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    f();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+fn block(name: &str, cin: usize, width: usize, stride: usize) -> BlockSpec {
+    BlockSpec { name: name.into(), cin, width, cout: 4 * width, stride, downsample: true }
+}
+
+fn state(spec: &SequenceSpec) -> State {
+    let tensor = |shape: &[usize]| Tensor { shape: shape.to_vec(), data: vec![0.5; shape.iter().product()] };
+    spec.params().iter().map(|p| (p.name.clone(), tensor(&p.shape))).collect()
+}
+
+// One test: the counter is the whole process's.
+#[test]
+fn nothing_is_allocated_in_the_steady_state() {
+    let plain = BlockSpec { downsample: false, cin: 32, ..block("layer1.1", 32, 8, 1) };
+    let stem =
+        SequenceSpec { conv1: Some(16), blocks: vec![block("layer1.0", 16, 8, 1), plain], classes: None };
+    let branch = SequenceSpec { conv1: None, blocks: vec![block("layer2.0", 32, 10, 2)], classes: Some(5) };
+    let split = NetSpec { stem: stem.clone(), branches: 8, branch: branch.clone() };
+    let whole = NetSpec {
+        stem: SequenceSpec::default(),
+        branches: 1,
+        branch: SequenceSpec {
+            conv1: Some(16),
+            blocks: [stem.blocks, branch.blocks].concat(),
+            classes: Some(5),
+        },
+    };
+    let (n, size) = (4, 32);
+    let pixels = vec![0.25; n * size * size * 3];
+    let images = Images { pixels: Pixels::F32(&pixels), n, height: size, width: size };
+    let one = images.slice(0, 1);
+    for spec in [split, whole] {
+        let net = NetState {
+            stem: state(&spec.stem),
+            branches: (0..spec.branches).map(|_| state(&spec.branch)).collect(),
+        };
+        let pool = Arc::new(Pool::new(2));
+        // A thread that starts late would allocate while it is counted.
+        let both = Barrier::new(2);
+        pool.run(2, |_| {
+            both.wait();
+        });
+        let mut network = Network::new(&spec, &net, Arc::clone(&pool)).unwrap();
+        let mut logits = Logits::default();
+        network.forward_into(&images, &mut logits);
+        network.forward_into(&one, &mut logits);
+        let forward = count(|| {
+            for batch in [&images, &one, &images] {
+                network.forward_into(batch, &mut logits);
+            }
+        });
+        assert_eq!(forward, 0, "allocations of forward passes");
+        let mut trainer = Trainer::new(&spec, &net, &TrainerOptions::default(), pool).unwrap();
+        trainer.start_ema(0.999);
+        let mut step = || {
+            trainer.step(&images, &[0, 1, 2, 3], 1e-3);
+        };
+        // The second one returns what the first one took: lists find their size.
+        step();
+        step();
+        assert_eq!(count(&mut step), 0, "allocations of a training step");
+    }
+}
