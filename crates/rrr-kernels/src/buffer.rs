@@ -6,13 +6,28 @@ use std::ptr::NonNull;
 
 const ALIGN: usize = 64;
 
-/// A zero-initialised `[f32]` that begins on a cache line.
-pub struct Buffer {
-    ptr: NonNull<f32>,
+/// Plain numbers of which all bits zero is one.
+pub trait Element: Copy + Send + Sync + private::Sealed {}
+
+mod private {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for u32 {}
+}
+
+impl Element for f32 {}
+impl Element for u32 {}
+
+/// A zero-initialised `[T]` that begins on a cache line.
+pub struct Aligned<T: Element> {
+    ptr: NonNull<T>,
     len: usize,
 }
 
-impl Buffer {
+/// A zero-initialised `[f32]` that begins on a cache line.
+pub type Buffer = Aligned<f32>;
+
+impl<T: Element> Aligned<T> {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         if len == 0 {
@@ -20,24 +35,24 @@ impl Buffer {
         }
         let layout = Self::layout(len);
         // SAFETY: the layout has a non-zero size.
-        let ptr = unsafe { alloc_zeroed(layout) }.cast::<f32>();
+        let ptr = unsafe { alloc_zeroed(layout) }.cast::<T>();
         let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
         Self { ptr, len }
     }
 
     fn layout(len: usize) -> Layout {
-        let bytes = len.checked_mul(size_of::<f32>()).expect("buffer size overflows");
+        let bytes = len.checked_mul(size_of::<T>()).expect("buffer size overflows");
         Layout::from_size_align(bytes, ALIGN).expect("buffer size overflows")
     }
 }
 
-impl Default for Buffer {
+impl<T: Element> Default for Aligned<T> {
     fn default() -> Self {
         Self::zeros(0)
     }
 }
 
-impl Clone for Buffer {
+impl<T: Element> Clone for Aligned<T> {
     fn clone(&self) -> Self {
         let mut copy = Self::zeros(self.len);
         copy.copy_from_slice(self);
@@ -45,7 +60,7 @@ impl Clone for Buffer {
     }
 }
 
-impl Drop for Buffer {
+impl<T: Element> Drop for Aligned<T> {
     fn drop(&mut self) {
         if self.len > 0 {
             // SAFETY: allocated by `zeros` with the same layout.
@@ -54,23 +69,23 @@ impl Drop for Buffer {
     }
 }
 
-impl Deref for Buffer {
-    type Target = [f32];
+impl<T: Element> Deref for Aligned<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
-        // SAFETY: `ptr` is valid for `len` initialised floats (dangling but aligned when `len` is 0).
+    fn deref(&self) -> &[T] {
+        // SAFETY: `ptr` is valid for `len` initialised elements (dangling but aligned when `len` is 0).
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Element> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
     }
 }
 
-// SAFETY: a `Buffer` owns its memory, as a `Vec<f32>` does.
-unsafe impl Send for Buffer {}
+// SAFETY: an `Aligned` owns its memory, as a `Vec` does.
+unsafe impl<T: Element> Send for Aligned<T> {}
 // SAFETY: shared access only reads.
-unsafe impl Sync for Buffer {}
+unsafe impl<T: Element> Sync for Aligned<T> {}

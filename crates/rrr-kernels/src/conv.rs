@@ -1,7 +1,9 @@
 //! Convolutions: geometry, weight packing, forward and both gradients.
 
+use crate::bf16::{self, GradDims};
 use crate::micro::{BLOCK, GradTile, Micro, Run};
 use crate::pool::Pool;
+use crate::precision::Precision;
 use crate::rows::{RowsDims, RowsGeometry, RowsJob, RowsPlan, run};
 use crate::shared::SharedMut;
 use crate::{Isa, blocks};
@@ -22,17 +24,29 @@ const MIN_BATCH_TO_SKIP_PADDING: usize = 4;
 pub struct Compute {
     micro: Micro,
     pool: Arc<Pool>,
+    precision: Precision,
 }
 
 impl Compute {
-    /// The active instruction set ([`Isa::active`]) on a pool's threads.
+    /// The active instruction set ([`Isa::active`]) on a pool's threads, in f32.
     pub fn new(pool: Arc<Pool>) -> Self {
         Self::with_isa(pool, Isa::active()).expect("the active instruction set is available")
     }
 
-    /// A given instruction set, or `None` if this CPU lacks it.
+    /// A given instruction set, in f32, or `None` if this CPU lacks it.
     pub fn with_isa(pool: Arc<Pool>, isa: Isa) -> Option<Self> {
-        Some(Self { micro: Micro::new(isa)?, pool })
+        Some(Self { micro: Micro::new(isa)?, pool, precision: Precision::F32 })
+    }
+
+    /// The same in a given precision.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// The precision of products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The instruction set.
@@ -174,11 +188,46 @@ impl Conv {
     }
 }
 
+/// Weights in bf16: `[panel][tap][k / 32][16 pairs of k][16]`, the even k of a pair in the lower half.
+impl Conv {
+    /// Number of pairs of weights that [`Conv::round`] makes.
+    pub fn rounded_len(&self) -> usize {
+        bf16::packed_len(blocks(self.cout), self.taps(), self.k())
+    }
+
+    /// Number of pairs of weights that [`Conv::round_transposed`] makes.
+    pub fn rounded_transposed_len(&self) -> usize {
+        bf16::packed_len(blocks(self.cin), self.taps(), blocks(self.cout) * BLOCK)
+    }
+
+    /// Rounds packed weights to bf16, for [`ConvPlan::forward`].
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn round(&self, isa: Isa, packed: &[f32], rounded: &mut [u32]) {
+        assert_eq!(packed.len(), self.packed_len());
+        assert_eq!(rounded.len(), self.rounded_len());
+        isa.vectorize(|| bf16::pack(self.k(), packed, rounded));
+    }
+
+    /// Repacks and rounds packed weights to bf16, for [`ConvPlan::grad_input`].
+    ///
+    /// # Panics
+    /// If a length is wrong, or for the image convolution.
+    pub fn round_transposed(&self, isa: Isa, packed: &[f32], rounded: &mut [u32]) {
+        assert!(!self.rgb, "an image needs no gradient");
+        assert_eq!(packed.len(), self.packed_len());
+        assert_eq!(rounded.len(), self.rounded_transposed_len());
+        let (o, i) = (blocks(self.cout), blocks(self.cin));
+        isa.vectorize(|| bf16::pack_transposed(o, self.taps(), i, packed, rounded));
+    }
+}
+
 /// One weight gradient: `dw = x^T dy`.
 pub struct GradWeight<'a> {
-    x: &'a [f32],
-    dy: &'a [f32],
-    dw: SharedMut<'a>,
+    pub(crate) x: &'a [f32],
+    pub(crate) dy: &'a [f32],
+    pub(crate) dw: SharedMut<'a>,
 }
 
 impl<'a> GradWeight<'a> {
@@ -235,7 +284,10 @@ impl ConvPlan {
             under(pixel, tap).map(|(y, x)| (y * width + x) * n * BLOCK)
         };
         let pixels = out.0 * out.1;
-        let max_rows = compute.micro.max_rows();
+        let max_rows = match compute.precision {
+            Precision::F32 => compute.micro.max_rows(),
+            Precision::Bf16 => bf16::TILE_ROWS,
+        };
         let forward = RowsPlan::new(
             &RowsGeometry {
                 n,
@@ -335,7 +387,10 @@ impl ConvPlan {
 
     fn run_rows<'a>(&self, plan: &RowsPlan, dims: &RowsDims, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
         let pool = &self.compute.pool;
-        pool.with_slice(jobs, |jobs| run(self.compute.micro, pool, plan, dims, jobs));
+        pool.with_slice(jobs, |jobs| match self.compute.precision {
+            Precision::F32 => run(self.compute.micro, pool, plan, dims, jobs),
+            Precision::Bf16 => bf16::run(self.compute.isa(), pool, plan, dims, jobs),
+        });
     }
 
     /// Gradient of the packed weights, for every job in parallel.
@@ -358,6 +413,18 @@ impl ConvPlan {
             assert_eq!(job.dw.len(), self.conv.packed_len(), "weight gradient of another shape");
         }
         let jobs = &*jobs;
+        if self.compute.precision == Precision::Bf16 {
+            let dims = GradDims {
+                runs: &self.runs,
+                x_stride: self.x_stride,
+                x_block: if self.conv.rgb { BLOCK } else { self.x_plane },
+                k,
+                rows: self.out.0 * self.out.1 * self.n,
+                panels,
+                y_plane: self.y_plane,
+            };
+            return bf16::grad_weight(self.compute.isa(), &self.compute.pool, &dims, jobs);
+        }
         let micro = self.compute.micro;
         self.compute.pool.run(jobs.len() * panels * taps * groups, |task| {
             let (rest, group) = (task / groups, task % groups);

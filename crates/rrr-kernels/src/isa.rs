@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 /// An instruction set that the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
+    /// AVX-512 with BF16, and AMX tiles of bf16 and int8; f32 is computed as with AVX-512.
+    Amx,
     /// x86-64 with AVX-512 F, VL, BW and DQ.
     Avx512,
     /// x86-64 with AVX2 and FMA.
@@ -19,11 +21,17 @@ pub enum Isa {
 
 impl Isa {
     /// All instruction sets, fastest first.
-    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// Whether this CPU (and operating system) can run it.
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => {
+                Isa::Avx512.is_available()
+                    && std::arch::is_x86_feature_detected!("avx512bf16")
+                    && crate::bf16::amx_is_usable()
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 std::arch::is_x86_feature_detected!("avx512f")
@@ -50,7 +58,7 @@ impl Isa {
     }
 
     /// The instruction set in use: the fastest available, or the one named by the environment variable
-    /// `RRR_ISA` (`avx512`, `avx2`, `neon` or `portable`).
+    /// `RRR_ISA` (`amx`, `avx512`, `avx2`, `neon` or `portable`).
     ///
     /// # Panics
     /// If `RRR_ISA` names an unknown instruction set or one that this CPU lacks.
@@ -89,7 +97,7 @@ impl Isa {
                     // SAFETY: the features were detected just above.
                     return unsafe { avx2(f) };
                 }
-                Isa::Avx512 => {
+                Isa::Amx | Isa::Avx512 => {
                     assert!(self.is_available());
                     // SAFETY: the features were detected just above.
                     return unsafe { avx512(f) };
@@ -104,6 +112,7 @@ impl Isa {
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Isa::Amx => "amx",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Neon => "neon",
@@ -116,9 +125,8 @@ impl FromStr for Isa {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|isa| isa.to_string() == s)
-            .ok_or_else(|| format!("unknown instruction set `{s}` (known: avx512, avx2, neon, portable)"))
+        Self::ALL.into_iter().find(|isa| isa.to_string() == s).ok_or_else(|| {
+            format!("unknown instruction set `{s}` (known: amx, avx512, avx2, neon, portable)")
+        })
     }
 }

@@ -12,6 +12,7 @@
 mod activation;
 mod adamw;
 mod batch_norm;
+mod bf16;
 mod buffer;
 mod conv;
 mod isa;
@@ -19,6 +20,7 @@ mod micro;
 pub mod mmap;
 mod pool;
 mod pooling;
+mod precision;
 mod rows;
 mod scratch;
 mod shared;
@@ -27,12 +29,13 @@ mod simd;
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step};
 pub use batch_norm::{BN_EPS, BnBackward, BnForward, Residual, bn_backward, bn_forward, relu_backward};
-pub use buffer::Buffer;
+pub use buffer::{Aligned, Buffer, Element};
 pub use conv::{Compute, Conv, ConvPlan, GradWeight};
 pub use isa::Isa;
 pub use micro::BLOCK;
 pub use pool::Pool;
 pub use pooling::{avg_pool, avg_pool_backward, max_pool, max_pool_backward, max_pool_size};
+pub use precision::{Precision, Weights};
 pub use rows::RowsJob;
 
 /// Channels rounded up to whole blocks.

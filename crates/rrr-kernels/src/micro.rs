@@ -117,7 +117,7 @@ impl Micro {
         }
         let (rows, grad): (&'static [RowsFn], &'static [GradFn]) = match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => (&avx512::ROWS, &avx512::GRAD),
+            Isa::Amx | Isa::Avx512 => (&avx512::ROWS, &avx512::GRAD),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => (&avx2::ROWS, &avx2::GRAD),
             #[cfg(target_arch = "aarch64")]

@@ -2,11 +2,12 @@
 
 use crate::micro::{BLOCK, Epilogue, Item, MAX_ROWS, Micro, RowsTile};
 use crate::pool::Pool;
+use crate::precision::Weights;
 use crate::shared::SharedMut;
 use std::ptr::null;
 
 /// Stands for the row of zeros.
-const ZERO: u32 = u32::MAX;
+pub(crate) const ZERO: u32 = u32::MAX;
 
 /// Weights that a task keeps in the second-level cache.
 const PANEL_BYTES: usize = 160 << 10;
@@ -24,34 +25,35 @@ const TASKS_PER_THREAD: usize = 12;
 const MAX_TAPS: usize = 9;
 
 /// The output pixels that need the same taps.
-struct Class {
-    taps: Vec<u32>,
+pub(crate) struct Class {
+    pub taps: Vec<u32>,
     /// Offset of each output pixel's first image.
-    out: Vec<u32>,
+    pub out: Vec<u32>,
     /// `[pixel][tap]`: offset of the input pixel's first image, or `ZERO`.
-    src: Vec<u32>,
+    pub src: Vec<u32>,
 }
 
-struct Tile {
-    class: u32,
+/// Some rows of a class.
+pub(crate) struct Tile {
+    pub class: u32,
     /// Pixel (of the class) and image of the first row.
-    pixel: u32,
-    image: u32,
-    rows: u32,
+    pub pixel: u32,
+    pub image: u32,
+    pub rows: u32,
 }
 
 /// How the rows of an output are made of the rows of an input, tiled for a micro-kernel.
 pub(crate) struct RowsPlan {
-    n: usize,
+    pub n: usize,
     /// Floats between the same pixel of two images, in the input.
-    image_stride: usize,
-    zero_row: u32,
-    classes: Vec<Class>,
-    tiles: Vec<Tile>,
+    pub image_stride: usize,
+    pub zero_row: u32,
+    pub classes: Vec<Class>,
+    pub tiles: Vec<Tile>,
     /// Largest offsets in use, for the bounds checks.
     max_src: usize,
     max_out: usize,
-    taps: usize,
+    pub taps: usize,
 }
 
 /// What a [`RowsPlan`] is built from.
@@ -121,6 +123,23 @@ impl RowsPlan {
         }
     }
 
+    /// Checks a job's slices, the weights aside.
+    ///
+    /// # Panics
+    /// If a slice is too small.
+    pub fn check(&self, dims: &RowsDims, job: &RowsJob<'_>) {
+        let reach = if dims.k_tail > 0 {
+            dims.k_blocks * dims.a_block + dims.k_tail
+        } else {
+            (dims.k_blocks - 1) * dims.a_block + BLOCK
+        };
+        assert!(self.max_src + reach <= job.x.len(), "input too small");
+        assert!(self.max_out + BLOCK <= dims.c_plane, "output plane too small");
+        assert!(job.y.len() >= dims.panels * dims.c_plane, "output too small");
+        assert!(job.bias.is_none_or(|b| b.len() >= dims.panels * BLOCK), "bias too small");
+        assert!(job.residual.is_none_or(|r| r.len() >= dims.panels * dims.c_plane), "residual too small");
+    }
+
     /// Fills in the input offsets of a tile's items and its output offsets; returns the number of items.
     fn locate(&self, tile: &Tile, b_tap: usize, items: &mut [Item], c_rows: &mut [u32; MAX_ROWS]) -> usize {
         let class = &self.classes[tile.class as usize];
@@ -147,9 +166,9 @@ impl RowsPlan {
 
 /// One output of a convolution: `y = relu(sum + bias + residual)` (+ what `y` holds).
 pub struct RowsJob<'a> {
-    x: &'a [f32],
-    w: &'a [f32],
-    y: SharedMut<'a>,
+    pub(crate) x: &'a [f32],
+    pub(crate) w: Weights<'a>,
+    pub(crate) y: SharedMut<'a>,
     /// One value per output channel, padded to whole blocks.
     pub bias: Option<&'a [f32]>,
     /// Planes of the output's shape.
@@ -161,9 +180,9 @@ pub struct RowsJob<'a> {
 }
 
 impl<'a> RowsJob<'a> {
-    /// `y = x * w`, nothing else: input planes, packed weights, output planes.
-    pub fn new(x: &'a [f32], w: &'a [f32], y: &'a mut [f32]) -> Self {
-        Self { x, w, y: SharedMut::new(y), bias: None, residual: None, accumulate: false, relu: false }
+    /// `y = x * w`, nothing else: input planes, packed weights in the plan's precision, output planes.
+    pub fn new(x: &'a [f32], w: impl Into<Weights<'a>>, y: &'a mut [f32]) -> Self {
+        Self { x, w: w.into(), y: SharedMut::new(y), bias: None, residual: None, accumulate: false, relu: false }
     }
 }
 
@@ -181,7 +200,8 @@ pub(crate) struct RowsDims {
 }
 
 impl RowsDims {
-    fn k(&self) -> usize {
+    /// Values of k per tap.
+    pub fn k(&self) -> usize {
         self.k_blocks * BLOCK + self.k_tail
     }
 }
@@ -227,18 +247,9 @@ impl Partition {
 pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {
     let b_tap = dims.k() * BLOCK;
     let b_panel = plan.taps * b_tap;
-    let reach = if dims.k_tail > 0 {
-        dims.k_blocks * dims.a_block + dims.k_tail
-    } else {
-        (dims.k_blocks - 1) * dims.a_block + BLOCK
-    };
     for job in jobs.iter() {
-        assert!(plan.max_src + reach <= job.x.len(), "input too small");
-        assert!(plan.max_out + BLOCK <= dims.c_plane, "output plane too small");
-        assert_eq!(job.w.len(), dims.panels * b_panel, "weights of another shape");
-        assert!(job.y.len() >= dims.panels * dims.c_plane, "output too small");
-        assert!(job.bias.is_none_or(|b| b.len() >= dims.panels * BLOCK), "bias too small");
-        assert!(job.residual.is_none_or(|r| r.len() >= dims.panels * dims.c_plane), "residual too small");
+        plan.check(dims, job);
+        assert_eq!(job.w.f32().len(), dims.panels * b_panel, "weights of another shape");
     }
 
     if jobs.is_empty() {
@@ -278,7 +289,7 @@ pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, dims: &RowsDims, j
                             a_block: dims.a_block,
                             k_blocks: dims.k_blocks,
                             k_tail: dims.k_tail,
-                            b: job.w.as_ptr().add(panel * b_panel),
+                            b: job.w.f32().as_ptr().add(panel * b_panel),
                             c: job.y.as_ptr().add(at),
                             c_rows,
                             epilogue,

@@ -2,9 +2,57 @@
 
 use proptest::prelude::*;
 use rrr_kernels::{
-    Activation, BLOCK, Buffer, Compute, Conv, ConvPlan, GradWeight, Isa, Pool, RowsJob, blocks,
+    Activation, Aligned, BLOCK, Buffer, Compute, Conv, ConvPlan, GradWeight, Isa, Pool, Precision, RowsJob,
+    Weights, blocks,
 };
 use std::sync::Arc;
+
+/// Every instruction set of this machine, in both precisions.
+fn computes(threads: usize) -> impl Iterator<Item = Compute> {
+    let pool = Arc::new(Pool::new(threads));
+    Isa::available().flat_map(move |isa| {
+        let compute = Compute::with_isa(pool.clone(), isa).unwrap();
+        [Precision::F32, Precision::Bf16].map(|p| compute.clone().with_precision(p))
+    })
+}
+
+/// Weights in the precision of a plan, for the forward pass and the input gradient.
+struct Packed {
+    precision: Precision,
+    f32: [Buffer; 2],
+    bf16: [Aligned<u32>; 2],
+}
+
+impl Packed {
+    fn new(conv: Conv, weights: &[f32], compute: &Compute) -> Self {
+        let mut packed = Buffer::zeros(conv.packed_len());
+        conv.pack(weights, &mut packed);
+        assert_eq!(conv.unpack(&packed), weights);
+        let mut rounded = Aligned::zeros(conv.rounded_len());
+        conv.round(compute.isa(), &packed, &mut rounded);
+        Self {
+            precision: compute.precision(),
+            f32: [packed, Buffer::default()],
+            bf16: [rounded, Aligned::default()],
+        }
+    }
+
+    fn with_transposed(mut self, conv: Conv, compute: &Compute) -> Self {
+        self.f32[1] = Buffer::zeros(conv.transposed_len());
+        let [packed, transposed] = &mut self.f32;
+        conv.transpose(packed, transposed);
+        self.bf16[1] = Aligned::zeros(conv.rounded_transposed_len());
+        conv.round_transposed(compute.isa(), packed, &mut self.bf16[1]);
+        self
+    }
+
+    fn get(&self, which: usize) -> Weights<'_> {
+        match self.precision {
+            Precision::F32 => Weights::F32(&self.f32[which]),
+            Precision::Bf16 => Weights::Bf16(&self.bf16[which]),
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -38,7 +86,7 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Small integers: every sum is exact in f32, so results must agree to the bit.
+/// Small integers: every value is a bf16, every sum is exact in f32, so results must agree to the bit.
 fn values(len: usize, seed: usize) -> Vec<f32> {
     (0..len)
         .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % 7) as f32 - 3.0)
@@ -73,10 +121,10 @@ fn each_mac(c: &Case, mut f: impl FnMut(usize, usize, usize, usize, usize, usize
     }
 }
 
-fn check(case: &Case, isa: Isa) {
-    let compute = Compute::with_isa(Arc::new(Pool::new(case.threads)), isa).unwrap();
+fn check(case: &Case, compute: &Compute) {
+    let name = format!("{} {}", compute.isa(), compute.precision());
     let conv = Conv::new(case.cin, case.cout, case.kernel, case.stride);
-    let plan = ConvPlan::new(conv, (case.height, case.width), case.n, true, &compute);
+    let plan = ConvPlan::new(conv, (case.height, case.width), case.n, true, compute);
     let (oh, ow) = plan.output();
     let (pixels, out_pixels, taps) = (case.height * case.width, oh * ow, case.kernel * case.kernel);
     let (x, dy) = (values(case.n * case.cin * pixels, 1), values(case.n * case.cout * out_pixels, 2));
@@ -99,43 +147,41 @@ fn check(case: &Case, isa: Isa) {
     };
     let x_act = activation(&x, case.cin, case.height, case.width);
     let dy_act = activation(&dy, case.cout, oh, ow);
-    let mut packed = Buffer::zeros(conv.packed_len());
-    conv.pack(&w, &mut packed);
-    assert_eq!(conv.unpack(&packed), w);
-
+    let packed = Packed::new(conv, &w, compute).with_transposed(conv, compute);
     let mut y_act = Activation::zeros(case.cout, oh, ow, case.n);
-    plan.forward([RowsJob::new(x_act.data(), &packed, y_act.data_mut())]);
-    assert_eq!(y_act.to_nchw(), y, "{isa} forward");
+    plan.forward([RowsJob::new(x_act.data(), packed.get(0), y_act.data_mut())]);
+    assert_eq!(y_act.to_nchw(), y, "{name} forward");
 
     let bias: Vec<f32> = values(blocks(case.cout) * BLOCK, 4);
     let mut full = dy_act.clone();
-    let mut job = RowsJob::new(x_act.data(), &packed, full.data_mut());
+    let mut job = RowsJob::new(x_act.data(), packed.get(0), full.data_mut());
     (job.bias, job.residual, job.accumulate, job.relu) =
         (Some(bias.as_slice()), Some(dy_act.data()), true, true);
     plan.forward([job]);
     let expected: Vec<f32> =
         (0..y.len()).map(|at| (y[at] + 2.0 * dy[at] + bias[at / out_pixels % case.cout]).max(0.0)).collect();
-    assert_eq!(full.to_nchw(), expected, "{isa} epilogue");
+    assert_eq!(full.to_nchw(), expected, "{name} epilogue");
 
-    let mut transposed = Buffer::zeros(conv.transposed_len());
-    conv.transpose(&packed, &mut transposed);
     let mut dx_act = Activation::zeros(case.cin, case.height, case.width, case.n);
-    plan.grad_input([RowsJob::new(dy_act.data(), &transposed, dx_act.data_mut())]);
-    assert_eq!(dx_act.to_nchw(), dx, "{isa} input gradient");
+    plan.grad_input([RowsJob::new(dy_act.data(), packed.get(1), dx_act.data_mut())]);
+    assert_eq!(dx_act.to_nchw(), dx, "{name} input gradient");
 
     let mut dw_packed = Buffer::zeros(conv.packed_len());
     plan.grad_weight([GradWeight::new(x_act.data(), dy_act.data(), &mut dw_packed)]);
-    assert_eq!(conv.unpack(&dw_packed), dw, "{isa} weight gradient");
+    assert_eq!(conv.unpack(&dw_packed), dw, "{name} weight gradient");
 }
 
 /// Small enough for Miri, which interprets the AVX-512 kernels on machines without AVX-512 (`.ci/miri`).
 #[test]
 fn small_convolutions_equal_plain_loops() {
-    for isa in Isa::available() {
+    for compute in computes(2) {
         for (cin, cout, kernel, stride, size, n) in
             [(3, 5, 3, 2, 3, 1), (17, 4, 1, 1, 2, 5), (5, 18, 3, 1, 2, 4), (2, 3, 1, 2, 3, 6)]
         {
-            check(&Case { cin, cout, kernel, stride, height: size, width: size + 1, n, threads: 2 }, isa);
+            check(
+                &Case { cin, cout, kernel, stride, height: size, width: size + 1, n, threads: 2 },
+                &compute,
+            );
         }
     }
 }
@@ -146,8 +192,8 @@ proptest! {
     #[test]
     #[cfg_attr(miri, ignore = "too slow to interpret")]
     fn convolution_equals_plain_loops(case in cases()) {
-        for isa in Isa::available() {
-            check(&case, isa);
+        for compute in computes(case.threads) {
+            check(&case, &compute);
         }
     }
 }
@@ -155,10 +201,10 @@ proptest! {
 #[test]
 #[cfg_attr(miri, ignore = "too slow to interpret")]
 fn image_convolution_equals_plain_loops() {
-    for isa in Isa::available() {
+    for compute in computes(2) {
+        let name = format!("{} {}", compute.isa(), compute.precision());
         for (height, width, n) in [(1, 1, 1), (8, 6, 1), (9, 13, 5), (32, 32, 3)] {
             let case = Case { cin: 3, cout: 20, kernel: 7, stride: 2, height, width, n, threads: 2 };
-            let compute = Compute::with_isa(Arc::new(Pool::new(2)), isa).unwrap();
             let conv = Conv::image(case.cout);
             let plan = ConvPlan::new(conv, (height, width), n, true, &compute);
             let (oh, ow) = plan.output();
@@ -179,17 +225,15 @@ fn image_convolution_equals_plain_loops() {
                 let (py, rest) = (rest % height, rest / height);
                 padded[((rest / 3 * ph + py + 3) * pw + px + 3) * 3 + rest % 3] = v;
             }
-            let mut packed = Buffer::zeros(conv.packed_len());
-            conv.pack(&w, &mut packed);
-            assert_eq!(conv.unpack(&packed), w);
+            let packed = Packed::new(conv, &w, &compute);
             let mut y_act = Activation::zeros(case.cout, oh, ow, n);
-            plan.forward([RowsJob::new(&padded, &packed, y_act.data_mut())]);
-            assert_eq!(y_act.to_nchw(), y, "{isa} forward");
+            plan.forward([RowsJob::new(&padded, packed.get(0), y_act.data_mut())]);
+            assert_eq!(y_act.to_nchw(), y, "{name} forward");
             let mut dy_act = Activation::zeros(case.cout, oh, ow, n);
             dy_act.set_nchw(&dy);
             let mut dw_packed = Buffer::zeros(conv.packed_len());
             plan.grad_weight([GradWeight::new(&padded, dy_act.data(), &mut dw_packed)]);
-            assert_eq!(conv.unpack(&dw_packed), dw, "{isa} weight gradient");
+            assert_eq!(conv.unpack(&dw_packed), dw, "{name} weight gradient");
         }
     }
 }

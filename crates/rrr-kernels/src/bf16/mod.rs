@@ -1,0 +1,109 @@
+//! Convolutions whose operands are rounded to bf16: the same three passes as in f32, made of products of
+//! 16 x 16 tiles, on AMX or in software, to the same bits.
+//!
+//! Activations and gradients stay f32 in memory. A task gathers the rows that it needs into a scratch of its
+//! thread, rounded on the way; weights are rounded when they change ([`crate::Conv::round_weights`]).
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod grad;
+mod pack;
+mod rows;
+mod tiles;
+
+use crate::buffer::Aligned;
+use crate::isa::Isa;
+use crate::simd::Portable;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use std::cell::RefCell;
+use tiles::Software;
+
+#[cfg(target_arch = "x86_64")]
+pub use amx::is_usable as amx_is_usable;
+pub use grad::{GradDims, grad_weight};
+pub use pack::{len as packed_len, pack, pack_transposed};
+pub use rows::{TILE_ROWS, run};
+
+/// The loops of one instruction set.
+#[derive(Clone, Copy)]
+struct Kernels {
+    rows: unsafe fn(&rows::Task<'_>),
+    grad: unsafe fn(&grad::Task<'_>),
+}
+
+impl Kernels {
+    /// The loops of `isa`.
+    ///
+    /// # Panics
+    /// If this CPU lacks it.
+    fn new(isa: Isa) -> Self {
+        assert!(isa.is_available(), "this CPU does not support {isa}");
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => amx_loops::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::KERNELS,
+            _ => portable::KERNELS,
+        }
+    }
+}
+
+/// Compiles the loops for one instruction set.
+macro_rules! kernels {
+    ($module:ident, $tiles:ty, [$($feature:literal)?]) => {
+        mod $module {
+            use super::*;
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn rows(task: &rows::Task<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { rows::work::<$tiles>(task) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn grad(task: &grad::Task<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { grad::work::<$tiles>(task) }
+            }
+
+            pub(super) const KERNELS: Kernels = Kernels { rows, grad };
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels!(amx_loops, amx::Amx, ["avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma"]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512, Software<Avx512, 8, 1>, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, Software<Avx2, 2, 2>, ["avx2,fma"]);
+#[cfg(target_arch = "aarch64")]
+kernels!(neon, Software<crate::simd::Neon, 2, 4>, ["neon"]);
+kernels!(portable, Software<Portable, 1, 4>, []);
+
+thread_local! {
+    static SCRATCH: RefCell<Aligned<u32>> = RefCell::default();
+}
+
+/// Calls `f` with `len` u32 of this thread's own scratch, with unspecified values; it is kept, so that only
+/// the largest task so far allocates.
+#[inline(always)]
+fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [u32]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            *scratch = Aligned::zeros(len);
+        }
+        f(&mut scratch[..len])
+    })
+}
+
+/// A row of zeros, which stands for rows and blocks that are not there.
+#[repr(align(64))]
+struct Zeros([f32; tiles::SIDE]);
+
+static ZEROS: Zeros = Zeros([0.0; tiles::SIDE]);
