@@ -1,9 +1,10 @@
 //! The command line.
 
-use crate::settings::SettingsArgs;
+use crate::settings::{SettingsArgs, precision};
 use crate::term::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use rrrnet::compute::Precision;
 use std::path::PathBuf;
 
 /// Fine-tune a reduced, recycled ResNet on your own images, on a plain CPU.
@@ -215,6 +216,9 @@ pub struct EvalArgs {
     /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
     pub batch_size: usize,
+    /// Number format of matrix products; `auto` is bf16 where the CPU has AMX, else f32
+    #[arg(long, value_parser = precision(), default_value = "auto")]
+    pub precision: Precision,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -236,6 +240,9 @@ pub struct PredictArgs {
     /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
     pub batch_size: usize,
+    /// Number format of matrix products; `auto` is bf16 where the CPU has AMX, else f32
+    #[arg(long, value_parser = precision(), default_value = "auto")]
+    pub precision: Precision,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub format: TableFormat,

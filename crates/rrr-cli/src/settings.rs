@@ -3,6 +3,7 @@
 use crate::args::positive;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use rrrnet::compute::Precision;
 use rrrnet::config::{Augmentation, Method, ResizeFilter, ScheduleKind, Select, Settings};
 use rrrnet::recycle::Recycle;
 use std::path::PathBuf;
@@ -119,12 +120,20 @@ pub struct SettingsArgs {
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "SEED", help_heading = "Training")]
     pub seed: Option<u64>,
+    /// Number format of matrix products; `auto` is bf16 where the CPU has AMX, else f32 [default: auto]
+    #[arg(long, value_parser = precision(), help_heading = "Training")]
+    pub precision: Option<Precision>,
     /// Epochs between checkpoints; 0 for only when interrupted and at the end [default: 5]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub checkpoint_every: Option<usize>,
     /// Which weights become the model; `best` needs validation images [default: last]
     #[arg(long, value_parser = named!(Select), help_heading = "Training")]
     pub select: Option<Select>,
+}
+
+/// A parser for [`Precision`].
+pub fn precision() -> impl TypedValueParser<Value = Precision> {
+    named!(Precision)
 }
 
 /// Parses three numbers with commas between them.
@@ -171,6 +180,7 @@ impl SettingsArgs {
             independent_batches: self.independent_batches.then_some(true),
             seed: self.seed,
             threads,
+            precision: self.precision,
             checkpoint_every: self.checkpoint_every,
             select: self.select,
             skip_bad: self.skip_bad.then_some(true),

@@ -35,7 +35,7 @@ pub use isa::Isa;
 pub use micro::BLOCK;
 pub use pool::Pool;
 pub use pooling::{avg_pool, avg_pool_backward, max_pool, max_pool_backward, max_pool_size};
-pub use precision::{Precision, Weights};
+pub use precision::{PackedWeights, Precision, Weights};
 pub use rows::RowsJob;
 
 /// Channels rounded up to whole blocks.

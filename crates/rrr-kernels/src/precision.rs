@@ -1,7 +1,8 @@
 //! The number format that products are computed in.
 
-use crate::{Buffer, Isa};
+use crate::{Aligned, Buffer, Compute, Conv, Isa};
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 /// What the operands of matrix products are rounded to. Sums, and everything stored, are f32 in any case.
@@ -82,5 +83,55 @@ impl<'a> From<&'a [f32]> for Weights<'a> {
 impl<'a> From<&'a Buffer> for Weights<'a> {
     fn from(w: &'a Buffer) -> Self {
         Weights::F32(w)
+    }
+}
+
+/// Memory for packed weights in one of the precisions.
+#[derive(Clone)]
+pub enum PackedWeights {
+    /// See [`Weights::F32`].
+    F32(Buffer),
+    /// See [`Weights::Bf16`].
+    Bf16(Aligned<u32>),
+}
+
+impl PackedWeights {
+    /// Packed weights of `conv` in the precision of `compute`, for the forward pass.
+    ///
+    /// # Panics
+    /// If `packed` has the wrong length.
+    pub fn new(conv: &Conv, packed: Buffer, compute: &Compute) -> Self {
+        match compute.precision() {
+            Precision::F32 => PackedWeights::F32(packed),
+            Precision::Bf16 => {
+                let mut rounded = Aligned::zeros(conv.rounded_len());
+                conv.round(compute.isa(), &packed, &mut rounded);
+                PackedWeights::Bf16(rounded)
+            }
+        }
+    }
+
+    /// Zeros: `f32` numbers or `bf16` pairs of them.
+    pub fn zeros(precision: Precision, f32: usize, bf16: usize) -> Self {
+        match precision {
+            Precision::F32 => PackedWeights::F32(Buffer::zeros(f32)),
+            Precision::Bf16 => PackedWeights::Bf16(Aligned::zeros(bf16)),
+        }
+    }
+
+    /// All of them.
+    pub fn get(&self) -> Weights<'_> {
+        match self {
+            PackedWeights::F32(w) => Weights::F32(w),
+            PackedWeights::Bf16(w) => Weights::Bf16(w),
+        }
+    }
+
+    /// Those at `f32` or at `bf16`, whichever they are.
+    pub fn part(&self, f32: &Range<usize>, bf16: &Range<usize>) -> Weights<'_> {
+        match self {
+            PackedWeights::F32(w) => Weights::F32(&w[f32.clone()]),
+            PackedWeights::Bf16(w) => Weights::Bf16(&w[bf16.clone()]),
+        }
     }
 }

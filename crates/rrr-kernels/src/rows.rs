@@ -182,7 +182,15 @@ pub struct RowsJob<'a> {
 impl<'a> RowsJob<'a> {
     /// `y = x * w`, nothing else: input planes, packed weights in the plan's precision, output planes.
     pub fn new(x: &'a [f32], w: impl Into<Weights<'a>>, y: &'a mut [f32]) -> Self {
-        Self { x, w: w.into(), y: SharedMut::new(y), bias: None, residual: None, accumulate: false, relu: false }
+        Self {
+            x,
+            w: w.into(),
+            y: SharedMut::new(y),
+            bias: None,
+            residual: None,
+            accumulate: false,
+            relu: false,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p rrr-nn --example step_bench -- [--json] [--work forward,train] [--rounds 5]
-//!     [--threads 2] [--batch 32] [--size 128]
+//!     [--threads 2] [--precision f32|bf16] [--batch 32] [--size 128]
 //! ```
 //!
 //! The network is a ResNet-152 reduced to blocks 1,1,1,1 and split at `layer3.0` into 8 branches with 79 and 170
@@ -10,8 +10,8 @@
 //! of the rounds. `bench/peers` runs this side by side with PyTorch.
 
 use rrr_nn::{
-    BlockSpec, Images, NetSpec, NetState, Network, Pixels, Pool, SequenceSpec, State, Tensor, Trainer,
-    TrainerOptions,
+    BlockSpec, Compute, Images, NetSpec, NetState, Network, Pixels, Pool, Precision, SequenceSpec, State,
+    Tensor, Trainer, TrainerOptions,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +23,7 @@ struct Args {
     works: Vec<String>,
     rounds: usize,
     threads: usize,
+    precision: Precision,
     batch: usize,
     size: usize,
 }
@@ -30,7 +31,15 @@ struct Args {
 impl Args {
     fn parse() -> Result<Self, String> {
         let works = ["forward", "train"].map(String::from).to_vec();
-        let mut out = Self { json: false, works, rounds: 5, threads: 2, batch: 32, size: 128 };
+        let mut out = Self {
+            json: false,
+            works,
+            rounds: 5,
+            threads: 2,
+            precision: Precision::auto(),
+            batch: 32,
+            size: 128,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(flag) = args.next() {
             if flag == "--json" {
@@ -46,6 +55,7 @@ impl Args {
                 "--threads" => out.threads = number()?,
                 "--batch" => out.batch = number()?,
                 "--size" => out.size = number()?,
+                "--precision" => out.precision = value.parse()?,
                 _ => return Err(format!("unknown flag {flag}")),
             }
         }
@@ -123,8 +133,8 @@ fn resnet152() -> NetSpec {
 }
 
 impl Args {
-    fn pool(&self) -> Arc<Pool> {
-        Arc::new(Pool::new(self.threads))
+    fn compute(&self) -> Compute {
+        Compute::new(Arc::new(Pool::new(self.threads))).with_precision(self.precision)
     }
 
     fn pixels(&self, rng: &mut Rng, batch: usize) -> Vec<f32> {
@@ -160,7 +170,7 @@ impl Args {
     fn forward(&self) {
         let mut rng = Rng(1);
         let spec = split_network();
-        let mut network = Network::new(&spec, &rng.net_state(&spec), self.pool()).expect("made to fit");
+        let mut network = Network::new(&spec, &rng.net_state(&spec), self.compute()).expect("made to fit");
         let mut batches = vec![self.batch, 1];
         batches.dedup();
         for batch in batches {
@@ -175,7 +185,7 @@ impl Args {
         let mut rng = Rng(1);
         let state = rng.net_state(spec);
         let mut trainer =
-            Trainer::new(spec, &state, &TrainerOptions::default(), self.pool()).expect("made to fit");
+            Trainer::new(spec, &state, &TrainerOptions::default(), self.compute()).expect("made to fit");
         let pixels = self.pixels(&mut rng, self.batch);
         let labels: Vec<u32> = (0..self.batch).map(|i| (i % CLASSES) as u32).collect();
         self.report(name, self.batch, 1, || {

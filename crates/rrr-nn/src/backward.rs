@@ -5,8 +5,8 @@ use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
 use crate::tape::{Member, Tape, lane_halves, lane_halves_mut};
 use rrr_kernels::{
-    Activation, BnBackward, Buffer, Compute, GradWeight, RowsJob, avg_pool_backward, bn_backward,
-    max_pool_backward, relu_backward,
+    Activation, BnBackward, Buffer, Compute, GradWeight, PackedWeights, RowsJob, avg_pool_backward,
+    bn_backward, max_pool_backward, relu_backward,
 };
 
 /// A member with the buffers of its backward pass.
@@ -15,7 +15,7 @@ pub(crate) struct Learner {
     /// Gradients of the trained parameters, laid out like them.
     pub gradients: Buffer,
     /// Weights repacked for input gradients.
-    pub transposed: Buffer,
+    pub transposed: PackedWeights,
 }
 
 impl AsMut<Member> for Learner {
@@ -78,7 +78,8 @@ pub(crate) fn head(
         let mut dpooled = workspace.take_many(learners.len(), features, (1, 1), n);
         let jobs = learners.iter().zip(&dlogits).zip(&mut dpooled);
         plan.grad_input(jobs.map(|((l, dy), dx)| {
-            RowsJob::new(dy.data(), &l.transposed[fc.transposed.clone()], dx.data_mut())
+            let weights = l.transposed.part(&fc.transposed, &fc.rounded_transposed);
+            RowsJob::new(dy.data(), weights, dx.data_mut())
         }));
         let last = learners[0].member.tape.last().expect("a classifier follows layers");
         let size = (last.height(), last.width());
@@ -198,16 +199,37 @@ fn image_layers(
 
 /// Repacks all weights for the input gradients.
 fn transpose_weights(layout: &Layout, learners: &mut [Learner], compute: &Compute) {
+    /// Where the repacked weights of one convolution go.
+    enum To<'a> {
+        F32(&'a mut [f32]),
+        Bf16(&'a mut [u32]),
+    }
     let jobs = learners.iter_mut().flat_map(|Learner { member, transposed, .. }| {
-        let (params, mut rest): (&[f32], &mut [f32]) = (&member.params, transposed);
-        layout.convs().filter_map(move |(conv, weight, transposed)| {
+        let params: &[f32] = &member.params;
+        let (mut f32, mut bf16): (&mut [f32], &mut [u32]) = match transposed {
+            PackedWeights::F32(to) => (to, &mut []),
+            PackedWeights::Bf16(to) => (&mut [], to),
+        };
+        // An image has none.
+        layout.convs().filter(|placed| !placed.transposed.is_empty()).map(move |placed| {
             // Places follow one another in the order of `convs`.
-            let (to, later) = std::mem::take(&mut rest).split_at_mut(transposed.len());
-            rest = later;
-            (!to.is_empty()).then(|| (conv, &params[weight], to))
+            let to = if bf16.is_empty() {
+                To::F32(split_off(&mut f32, placed.transposed.len()))
+            } else {
+                To::Bf16(split_off(&mut bf16, placed.rounded_transposed.len()))
+            };
+            (placed.conv, &params[placed.weight], to)
         })
     });
-    compute.pool().for_each(jobs, |_, (conv, from, to)| conv.transpose(from, to));
+    compute.pool().for_each(jobs, |_, (conv, from, to)| match to {
+        To::F32(to) => conv.transpose(from, to),
+        To::Bf16(to) => conv.round_transposed(compute.isa(), from, to),
+    });
+}
+
+/// Takes the first `len` elements off `rest`.
+fn split_off<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    rest.split_off_mut(..len).expect("as laid out")
 }
 
 fn relu_all(compute: &Compute, learners: &[Learner], i: usize, dy: &mut [Activation]) {
@@ -287,7 +309,7 @@ fn inputs(
 ) {
     let plan = plans.get(layer.conv, x_size, dy[0].n());
     plan.grad_input(dx.iter_mut().enumerate().map(|(i, dx)| {
-        let weights = &learners[i].transposed[layer.transposed.clone()];
+        let weights = learners[i].transposed.part(&layer.transposed, &layer.rounded_transposed);
         let mut job = RowsJob::new(dy[i].data(), weights, dx.data_mut());
         match onto {
             Onto::Nothing => {}

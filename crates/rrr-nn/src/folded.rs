@@ -4,7 +4,8 @@ use crate::input::PaddedImages;
 use crate::layout::{ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
 use rrr_kernels::{
-    Activation, BLOCK, BN_EPS, Buffer, Compute, Conv, RowsJob, avg_pool, max_pool, max_pool_size,
+    Activation, BLOCK, BN_EPS, Buffer, Compute, Conv, PackedWeights, RowsJob, avg_pool, max_pool,
+    max_pool_size,
 };
 
 /// What a sequence reads.
@@ -35,12 +36,12 @@ impl<'a> Input<'a> {
 pub(crate) struct FoldedConv {
     name: String,
     conv: Conv,
-    weight: Buffer,
+    weight: PackedWeights,
     bias: Buffer,
 }
 
 impl FoldedConv {
-    fn new(c: &ConvBn, params: &[f32], stats: &[f32]) -> Self {
+    fn new(c: &ConvBn, params: &[f32], stats: &[f32], compute: &Compute) -> Self {
         let mut weight = copy(&params[c.weight.clone()]);
         let (gamma, beta) = halves(&params[c.affine.clone()]);
         let (mean, var) = halves(&stats[c.stats.clone()]);
@@ -60,6 +61,7 @@ impl FoldedConv {
                 bias[at + c] -= mean[at + c] * scale[c];
             }
         }
+        let weight = PackedWeights::new(&c.conv, weight, compute);
         Self { name: c.name.clone(), conv: c.conv, weight, bias }
     }
 }
@@ -79,8 +81,9 @@ pub(crate) struct Folded {
 }
 
 impl Folded {
-    pub fn new(layout: &Layout, params: &[f32], stats: &[f32]) -> Self {
-        let fold = |c: &ConvBn| FoldedConv::new(c, params, stats);
+    /// Folds packed parameters and statistics; weights in the precision of `compute`.
+    pub fn new(layout: &Layout, params: &[f32], stats: &[f32], compute: &Compute) -> Self {
+        let fold = |c: &ConvBn| FoldedConv::new(c, params, stats, compute);
         Self {
             conv1: layout.conv1.as_ref().map(fold),
             blocks: layout
@@ -96,7 +99,7 @@ impl Folded {
             fc: layout.fc.as_ref().map(|fc| FoldedConv {
                 name: "fc".to_owned(),
                 conv: fc.conv,
-                weight: copy(&params[fc.weight.clone()]),
+                weight: PackedWeights::new(&fc.conv, copy(&params[fc.weight.clone()]), compute),
                 bias: copy(&params[fc.bias.clone()]),
             }),
         }
@@ -246,7 +249,7 @@ impl ConvLayer<'_> {
         plans.time(&first.name, macs, |_| {
             plan.forward(y.iter_mut().enumerate().map(|(branch, y)| {
                 let conv = (self.conv)(branch);
-                let mut job = RowsJob::new(x(branch), &conv.weight, y.data_mut());
+                let mut job = RowsJob::new(x(branch), conv.weight.get(), y.data_mut());
                 job.bias = Some(&conv.bias);
                 job.residual = residual.as_ref().map(|r| r(branch).data());
                 job.relu = self.relu;

@@ -22,6 +22,9 @@ pub(crate) struct ConvBn {
     pub stats: Range<usize>,
     /// Weights repacked for the input gradient, in a buffer of their own; empty for an image.
     pub transposed: Range<usize>,
+    /// The same two in bf16, in pairs.
+    pub rounded: Range<usize>,
+    pub rounded_transposed: Range<usize>,
 }
 
 /// A bottleneck.
@@ -40,6 +43,17 @@ pub(crate) struct Classifier {
     pub weight: Range<usize>,
     pub bias: Range<usize>,
     pub transposed: Range<usize>,
+    pub rounded: Range<usize>,
+    pub rounded_transposed: Range<usize>,
+}
+
+/// A convolution and where its weights lie; see [`ConvBn`].
+pub(crate) struct Placed {
+    pub conv: Conv,
+    pub weight: Range<usize>,
+    pub transposed: Range<usize>,
+    pub rounded: Range<usize>,
+    pub rounded_transposed: Range<usize>,
 }
 
 /// The layers of a [`SequenceSpec`] with their places.
@@ -51,6 +65,8 @@ pub(crate) struct Layout {
     pub params: usize,
     pub stats: usize,
     pub transposed: usize,
+    pub rounded: usize,
+    pub rounded_transposed: usize,
     entries: Vec<Entry>,
 }
 
@@ -77,6 +93,8 @@ impl Layout {
             params: 0,
             stats: 0,
             transposed: 0,
+            rounded: 0,
+            rounded_transposed: 0,
             entries: Vec::new(),
         };
         l.conv1 = spec.conv1.map(|cout| l.conv_bn("conv1", "bn1", Conv::image(cout), [cout, 3, 7, 7]));
@@ -103,7 +121,14 @@ impl Layout {
             let bias = take(&mut l.params, blocks(classes) * BLOCK);
             l.entry("fc.weight", &[classes, features], Place::Weight(conv, weight.clone()));
             l.entry("fc.bias", &[classes], Place::Vector(bias.start..bias.start + classes));
-            Classifier { conv, weight, bias, transposed: take(&mut l.transposed, conv.transposed_len()) }
+            Classifier {
+                conv,
+                weight,
+                bias,
+                transposed: take(&mut l.transposed, conv.transposed_len()),
+                rounded: take(&mut l.rounded, conv.rounded_len()),
+                rounded_transposed: take(&mut l.rounded_transposed, conv.rounded_transposed_len()),
+            }
         });
         l
     }
@@ -123,9 +148,18 @@ impl Layout {
             let start = stats.start + i * padded;
             self.entry(&format!("{bn}.{suffix}"), &[channels], Place::Statistic(start..start + channels));
         }
-        let transposed = if shape[2] == 7 { 0 } else { conv.transposed_len() };
-        let transposed = take(&mut self.transposed, transposed);
-        ConvBn { name: name.to_owned(), conv, weight, affine, stats, transposed }
+        let (transposed, rounded_transposed) =
+            if shape[2] == 7 { (0, 0) } else { (conv.transposed_len(), conv.rounded_transposed_len()) };
+        ConvBn {
+            name: name.to_owned(),
+            conv,
+            weight,
+            affine,
+            stats,
+            transposed: take(&mut self.transposed, transposed),
+            rounded: take(&mut self.rounded, conv.rounded_len()),
+            rounded_transposed: take(&mut self.rounded_transposed, rounded_transposed),
+        }
     }
 
     fn entry(&mut self, name: &str, shape: &[usize], place: Place) {
@@ -137,17 +171,26 @@ impl Layout {
         self.fc.as_ref().map_or(self.params, |fc| fc.weight.start)..self.params
     }
 
-    /// All convolutions, the classifier's included, with the places of their weights.
-    pub fn convs(&self) -> impl Iterator<Item = (Conv, Range<usize>, Range<usize>)> + '_ {
+    /// All convolutions, the classifier's included; their places follow one another.
+    pub fn convs(&self) -> impl Iterator<Item = Placed> + '_ {
         let blocks = self.blocks.iter().flat_map(|b| {
             [Some(&b.conv1), Some(&b.conv2), Some(&b.conv3), b.downsample.as_ref()].into_iter().flatten()
         });
-        let conv_bn = |c: &ConvBn| (c.conv, c.weight.clone(), c.transposed.clone());
-        self.conv1
-            .iter()
-            .chain(blocks)
-            .map(conv_bn)
-            .chain(self.fc.iter().map(|c| (c.conv, c.weight.clone(), c.transposed.clone())))
+        let conv_bn = |c: &ConvBn| Placed {
+            conv: c.conv,
+            weight: c.weight.clone(),
+            transposed: c.transposed.clone(),
+            rounded: c.rounded.clone(),
+            rounded_transposed: c.rounded_transposed.clone(),
+        };
+        let classifier = |c: &Classifier| Placed {
+            conv: c.conv,
+            weight: c.weight.clone(),
+            transposed: c.transposed.clone(),
+            rounded: c.rounded.clone(),
+            rounded_transposed: c.rounded_transposed.clone(),
+        };
+        self.conv1.iter().chain(blocks).map(conv_bn).chain(self.fc.iter().map(classifier))
     }
 
     /// Packs the trainable tensors that are in `state`, those in `range` of the parameters.

@@ -20,7 +20,7 @@ mod trainer;
 
 pub use network::Network;
 pub use profile::LayerTime;
-pub use rrr_kernels::Pool;
+pub use rrr_kernels::{Compute, Isa, Pool, Precision};
 pub use spec::{BlockSpec, NetSpec, ParamSpec, SequenceSpec};
 pub use state::{NetState, State, StateError, Tensor};
 pub use trainer::{AdamW, StepOutput, Trainable, Trainer, TrainerOptions, TrainerState};

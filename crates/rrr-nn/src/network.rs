@@ -6,8 +6,7 @@ use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
 use crate::profile::{LayerTime, Profile};
 use crate::{Images, Logits, NetSpec, NetState, Pixels, SequenceSpec, State, StateError};
-use rrr_kernels::{Activation, Buffer, Compute, Pool};
-use std::sync::Arc;
+use rrr_kernels::{Activation, Buffer, Compute};
 
 /// Images that go through the network at a time: more would only leave the caches sooner.
 const MAX_BATCH: usize = 32;
@@ -23,18 +22,18 @@ pub struct Network {
 }
 
 impl Network {
-    /// Folds and packs `state` for inference on `pool`'s threads.
+    /// Folds and packs `state` for inference with `compute`.
     ///
     /// # Errors
     /// [`StateError`] names every tensor that is missing, extra or misshapen.
-    pub fn new(spec: &NetSpec, state: &NetState, pool: Arc<Pool>) -> Result<Self, StateError> {
+    pub fn new(spec: &NetSpec, state: &NetState, compute: Compute) -> Result<Self, StateError> {
         state.check(spec)?;
         let branch_layout = Layout::new(&spec.branch);
         Ok(Self {
             spec: spec.clone(),
-            stem: fold(&Layout::new(&spec.stem), &state.stem),
-            branches: state.branches.iter().map(|b| fold(&branch_layout, b)).collect(),
-            plans: Plans::new(Compute::new(pool), false),
+            stem: fold(&Layout::new(&spec.stem), &state.stem, &compute),
+            branches: state.branches.iter().map(|b| fold(&branch_layout, b, &compute)).collect(),
+            plans: Plans::new(compute, false),
             workspace: Workspace::default(),
             images: PaddedImages::default(),
         })
@@ -115,10 +114,10 @@ impl Network {
     }
 }
 
-fn fold(layout: &Layout, state: &State) -> Folded {
+fn fold(layout: &Layout, state: &State, compute: &Compute) -> Folded {
     let mut params = Buffer::zeros(layout.params);
     layout.pack(state, 0..layout.params, &mut params);
-    Folded::new(layout, &params, &layout.pack_stats(state))
+    Folded::new(layout, &params, &layout.pack_stats(state), compute)
 }
 
 impl<'a> Images<'a> {

@@ -4,13 +4,17 @@ use crate::folded::{Input, max_pool_all, pool_features};
 use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
 use crate::plans::Plans;
 use rrr_kernels::{
-    Activation, BLOCK, BnForward, Buffer, Compute, Residual, RowsJob, bn_forward, max_pool_size,
+    Activation, Aligned, BLOCK, BnForward, Buffer, Compute, Precision, Residual, RowsJob, Weights,
+    bn_forward, max_pool_size,
 };
+use std::ops::Range;
 
 /// One sequence in training: weights, statistics, and the tape of the last forward pass.
 pub(crate) struct Member {
     /// Packed trainable tensors ([`Layout`]).
     pub params: Buffer,
+    /// Its convolutions' weights in bf16, remade by each forward pass; empty when computing in f32.
+    rounded: Aligned<u32>,
     /// Running statistics.
     pub running: Buffer,
     /// Mean and inverse deviation of the last batch, laid out like `running`.
@@ -49,13 +53,17 @@ pub(crate) struct BlockTape {
 }
 
 impl Member {
-    pub fn new(layout: &Layout, params: Buffer, running: Buffer) -> Self {
+    pub fn new(layout: &Layout, params: Buffer, running: Buffer, precision: Precision) -> Self {
         let tape = Tape {
             image: layout.conv1.is_some().then(ImageTape::default),
             blocks: layout.blocks.iter().map(|_| BlockTape::default()).collect(),
             ..Tape::default()
         };
-        Self { params, running, batch_stats: Buffer::zeros(layout.stats), tape }
+        let rounded = match precision {
+            Precision::F32 => Aligned::default(),
+            Precision::Bf16 => Aligned::zeros(layout.rounded),
+        };
+        Self { params, rounded, running, batch_stats: Buffer::zeros(layout.stats), tape }
     }
 }
 
@@ -94,6 +102,9 @@ pub(crate) fn forward(
     plans: &mut Plans,
 ) {
     let compute = plans.compute().clone();
+    if compute.precision() == Precision::Bf16 {
+        round_weights(layout, members, &compute);
+    }
     if let Some(conv1) = &layout.conv1 {
         forward_image(conv1, members, input, momentum, plans, &compute);
     }
@@ -102,6 +113,32 @@ pub(crate) fn forward(
     }
     if let Some(fc) = &layout.fc {
         forward_head(fc, members, plans, &compute);
+    }
+}
+
+/// Rounds the weights of all convolutions.
+fn round_weights(layout: &Layout, members: &mut [impl AsMut<Member>], compute: &Compute) {
+    let jobs = members.iter_mut().flat_map(|member| {
+        let Member { params, rounded, .. } = member.as_mut();
+        let (params, mut rest): (&[f32], &mut [u32]) = (params, rounded);
+        layout.convs().map(move |placed| {
+            let (to, later) = std::mem::take(&mut rest).split_at_mut(placed.rounded.len());
+            rest = later;
+            (placed.conv, &params[placed.weight], to)
+        })
+    });
+    compute.pool().for_each(jobs, |_, (conv, from, to)| conv.round(compute.isa(), from, to));
+}
+
+/// Weights of one convolution: those in bf16 if there are any.
+fn weights<'a>(
+    (params, weight): (&'a [f32], &Range<usize>),
+    (rounded, at): (&'a [u32], &Range<usize>),
+) -> Weights<'a> {
+    if rounded.is_empty() {
+        Weights::F32(&params[weight.clone()])
+    } else {
+        Weights::Bf16(&rounded[at.clone()])
     }
 }
 
@@ -117,10 +154,11 @@ fn forward_image(
     let plan = plans.get(conv1.conv, images.size, images.n);
     let (channels, size) = (conv1.conv.cout(), plan.output());
     plan.forward(members.iter_mut().map(|member| {
-        let member = member.as_mut();
-        let tape = member.tape.image.as_mut().expect("has conv1");
+        let Member { params, rounded, tape, .. } = member.as_mut();
+        let tape = tape.image.as_mut().expect("has conv1");
         fit(&mut tape.conv, channels, size, images.n);
-        RowsJob::new(images.data(), &member.params[conv1.weight.clone()], tape.conv.data_mut())
+        let weights = weights((params, &conv1.weight), (rounded, &conv1.rounded));
+        RowsJob::new(images.data(), weights, tape.conv.data_mut())
     }));
     batch_norm(compute, members, momentum, conv1, true, input, |tape| {
         let tape = tape.image.as_mut().expect("has conv1");
@@ -190,10 +228,10 @@ fn forward_head(fc: &Classifier, members: &mut [impl AsMut<Member>], plans: &mut
     let n = members[0].as_mut().tape.features.n();
     let plan = plans.get(fc.conv, (1, 1), n);
     plan.forward(members.iter_mut().map(|member| {
-        let Member { params, tape, .. } = member.as_mut();
+        let Member { params, rounded, tape, .. } = member.as_mut();
         fit(&mut tape.logits, fc.conv.cout(), (1, 1), n);
-        let weight = &params[fc.weight.clone()];
-        let mut job = RowsJob::new(tape.features.data(), weight, tape.logits.data_mut());
+        let weights = weights((params, &fc.weight), (rounded, &fc.rounded));
+        let mut job = RowsJob::new(tape.features.data(), weights, tape.logits.data_mut());
         job.bias = Some(&params[fc.bias.clone()]);
         job
     }));
@@ -220,11 +258,12 @@ fn convolve(
     let n = x.n();
     let plan = plans.get(layer.conv, (x.height(), x.width()), n);
     plan.forward(members.iter_mut().map(|member| {
-        let Member { params, tape, .. } = member.as_mut();
+        let Member { params, rounded, tape, .. } = member.as_mut();
         let (x, y) = pick(tape);
         fit(y, layer.conv.cout(), plan.output(), n);
         let x = x.unwrap_or_else(|| input.features());
-        RowsJob::new(x.data(), &params[layer.weight.clone()], y.data_mut())
+        let weights = weights((params, &layer.weight), (rounded, &layer.rounded));
+        RowsJob::new(x.data(), weights, y.data_mut())
     }));
 }
 
@@ -247,7 +286,7 @@ fn batch_norm(
     pick: impl for<'t> Fn(&'t mut Tape) -> (&'t Activation, &'t mut Activation, SkipPath<'t>),
 ) {
     let jobs = members.iter_mut().flat_map(|member| {
-        let Member { params, running, batch_stats, tape } = member.as_mut();
+        let Member { params, running, batch_stats, tape, .. } = member.as_mut();
         let (x, y, skip) = pick(tape);
         fit(y, x.channels(), (x.height(), x.width()), x.n());
         let (gamma, beta) = lane_halves(&params[layer.affine.clone()]);

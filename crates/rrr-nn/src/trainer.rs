@@ -8,9 +8,8 @@ use crate::loss;
 use crate::plans::{Plans, Workspace};
 use crate::tape::{self, Member};
 use crate::{Images, NetSpec, NetState, State, StateError};
-use rrr_kernels::{Activation, AdamWStep, Buffer, Compute, Pool, adamw_step};
+use rrr_kernels::{Activation, AdamWStep, Buffer, Compute, PackedWeights, Precision, adamw_step};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Parameters that one task of the optimiser updates.
 const UPDATE_CHUNK: usize = 1 << 16;
@@ -131,31 +130,35 @@ impl Trainer {
         spec: &NetSpec,
         state: &NetState,
         options: &TrainerOptions,
-        pool: Arc<Pool>,
+        compute: Compute,
     ) -> Result<Self, StateError> {
         state.check(spec)?;
         let stem_layout = Layout::new(&spec.stem);
         let layout = Layout::new(&spec.branch);
         let trained = trained_range(&layout, options.trainable).len();
-        let transposed = if options.trainable == Trainable::All { layout.transposed } else { 0 };
+        let precision = compute.precision();
+        let (transposed, rounded) = match options.trainable {
+            Trainable::All => (layout.transposed, layout.rounded_transposed),
+            Trainable::Classifier => (0, 0),
+        };
         let branches = &state.branches;
         let learner = |s| Learner {
-            member: member(&layout, s),
+            member: member(&layout, s, precision),
             gradients: Buffer::zeros(trained),
-            transposed: Buffer::zeros(transposed),
+            transposed: PackedWeights::zeros(precision, transposed, rounded),
         };
         let optimiser =
             |_| Optimiser { m: Buffer::zeros(trained), v: Buffer::zeros(trained), steps: 0, ema: None };
         Ok(Self {
             spec: spec.clone(),
             options: options.clone(),
-            stem: member(&stem_layout, &state.stem),
+            stem: member(&stem_layout, &state.stem, precision),
             folded_stem: None,
             stem_layout,
             learners: branches.iter().map(learner).collect(),
             optimisers: branches.iter().map(optimiser).collect(),
             layout,
-            plans: Plans::new(Compute::new(pool), true),
+            plans: Plans::new(compute, true),
             workspace: Workspace::default(),
             images: PaddedImages::default(),
             output: StepOutput::default(),
@@ -170,9 +173,9 @@ impl Trainer {
         spec: &NetSpec,
         state: &TrainerState,
         options: &TrainerOptions,
-        pool: Arc<Pool>,
+        compute: Compute,
     ) -> Result<Self, StateError> {
-        let mut trainer = Self::new(spec, &state.net, options, pool)?;
+        let mut trainer = Self::new(spec, &state.net, options, compute)?;
         let range = trainer.trained();
         let layout = &trainer.layout;
         state.check_optimiser(spec.branches, layout, range.clone())?;
@@ -303,7 +306,9 @@ impl Trainer {
             return None;
         }
         let (layout, stem) = (&self.stem_layout, &self.stem);
-        let folded = self.folded_stem.get_or_insert_with(|| Folded::new(layout, &stem.params, &stem.running));
+        let compute = self.plans.compute();
+        let fold = || Folded::new(layout, &stem.params, &stem.running, compute);
+        let folded = self.folded_stem.get_or_insert_with(fold);
         let input = Input::Images(&self.images);
         Some(folded::run(std::slice::from_ref(folded), input, &mut self.plans, &mut self.workspace))
     }
@@ -413,10 +418,10 @@ fn trained_range(layout: &Layout, trainable: Trainable) -> Range<usize> {
     }
 }
 
-fn member(layout: &Layout, state: &State) -> Member {
+fn member(layout: &Layout, state: &State, precision: Precision) -> Member {
     let mut params = Buffer::zeros(layout.params);
     layout.pack(state, 0..layout.params, &mut params);
-    Member::new(layout, params, layout.pack_stats(state))
+    Member::new(layout, params, layout.pack_stats(state), precision)
 }
 
 fn unpack_member(layout: &Layout, member: &Member) -> State {

@@ -6,7 +6,7 @@
 mod common;
 
 use common::*;
-use rrr_nn::{Network, Pool, State, Trainable, Trainer, TrainerOptions};
+use rrr_nn::{Compute, Network, Pool, State, Trainable, Trainer, TrainerOptions};
 use std::sync::Arc;
 
 /// Outputs, losses, statistics, parameters; relative to a tensor's largest value.
@@ -16,8 +16,8 @@ const GRADIENT: f32 = 2e-5;
 /// Second moments: twice the relative error of a gradient.
 const SECOND_MOMENT: f32 = 4e-5;
 
-fn pool() -> Arc<Pool> {
-    Arc::new(Pool::new(2))
+fn compute() -> Compute {
+    Compute::new(Arc::new(Pool::new(2)))
 }
 
 /// Gradients of a trainer's first step, from its first moments `m = (1 - beta1) * gradient`.
@@ -28,7 +28,7 @@ fn first_gradients(m: &State) -> State {
 #[test]
 fn split_network_forward() {
     let golden = Golden::load("split");
-    let mut network = Network::new(&split_spec(), &split_state(&golden), pool()).unwrap();
+    let mut network = Network::new(&split_spec(), &split_state(&golden), compute()).unwrap();
     let batch = golden.images("images0");
     let logits = network.forward(&batch.f32());
     assert_eq!((logits.branches, logits.n, logits.classes), (3, 5, 6));
@@ -40,7 +40,7 @@ fn split_network_forward() {
 fn stem_warming() {
     let golden = Golden::load("split");
     let before = split_state(&golden);
-    let mut trainer = Trainer::new(&split_spec(), &before, &TrainerOptions::default(), pool()).unwrap();
+    let mut trainer = Trainer::new(&split_spec(), &before, &TrainerOptions::default(), compute()).unwrap();
     for i in 0..2 {
         trainer.warm_stem(&golden.images(&format!("images{i}")).f32());
     }
@@ -50,7 +50,7 @@ fn stem_warming() {
 
     // What is warmed is what the next step uses.
     let (batch, labels) = (golden.images("images2"), golden.labels("labels2"));
-    let mut fresh = Trainer::new(&split_spec(), &after, &TrainerOptions::default(), pool()).unwrap();
+    let mut fresh = Trainer::new(&split_spec(), &after, &TrainerOptions::default(), compute()).unwrap();
     assert_eq!(trainer.step(&batch.f32(), &labels, 1e-3), fresh.step(&batch.f32(), &labels, 1e-3));
     assert_eq!(trainer.save(), fresh.save());
 }
@@ -59,7 +59,7 @@ fn stem_warming() {
 fn split_network_training() {
     let golden = Golden::load("split");
     let options = TrainerOptions::default();
-    let mut trainer = Trainer::new(&split_spec(), &split_state(&golden), &options, pool()).unwrap();
+    let mut trainer = Trainer::new(&split_spec(), &split_state(&golden), &options, compute()).unwrap();
     trainer.start_ema(59.0 / 60.0);
     for (step, losses) in golden.values("losses").chunks_exact(3).enumerate() {
         let batch = golden.images(&format!("images{step}"));
@@ -97,11 +97,11 @@ fn a_resumed_trainer_goes_on_bit_for_bit() {
     let options = TrainerOptions::default();
     let batches: Vec<_> = (0..3).map(|i| golden.images(&format!("images{i}"))).collect();
     let labels: Vec<_> = (0..3).map(|i| golden.labels(&format!("labels{i}"))).collect();
-    let mut trainer = Trainer::new(&split_spec(), &split_state(&golden), &options, pool()).unwrap();
+    let mut trainer = Trainer::new(&split_spec(), &split_state(&golden), &options, compute()).unwrap();
     trainer.step(&batches[0].f32(), &labels[0], 1e-3);
     trainer.start_ema(0.5);
     trainer.step(&batches[1].f32(), &labels[1], 1e-3);
-    let mut resumed = Trainer::resume(&split_spec(), &trainer.save(), &options, pool()).unwrap();
+    let mut resumed = Trainer::resume(&split_spec(), &trainer.save(), &options, compute()).unwrap();
     for trainer in [&mut trainer, &mut resumed] {
         trainer.step(&batches[2].f32(), &labels[2], 1e-3);
     }
@@ -113,8 +113,8 @@ fn one_branch_at_a_time_is_all_at_once() {
     let golden = Golden::load("split");
     let options = TrainerOptions::default();
     let (batch, labels) = (golden.images("images0"), golden.labels("labels0"));
-    let mut together = Trainer::new(&split_spec(), &split_state(&golden), &options, pool()).unwrap();
-    let mut apart = Trainer::new(&split_spec(), &split_state(&golden), &options, pool()).unwrap();
+    let mut together = Trainer::new(&split_spec(), &split_state(&golden), &options, compute()).unwrap();
+    let mut apart = Trainer::new(&split_spec(), &split_state(&golden), &options, compute()).unwrap();
     let out = together.step(&batch.f32(), &labels, 1e-3);
     for i in 0..3 {
         let one = apart.step_branch(i, &batch.f32(), &labels, 1e-3);
@@ -133,12 +133,12 @@ fn whole_network() {
     let golden = Golden::load("whole");
     let (batch, labels) = (golden.images("images"), golden.labels("labels"));
     let before = whole_state(&golden);
-    let mut network = Network::new(&whole_spec(), &before, pool()).unwrap();
+    let mut network = Network::new(&whole_spec(), &before, compute()).unwrap();
     assert_close("logits", &network.forward(&batch.f32()).data, &golden.values("logits"), EXACT);
 
     for (name, trainable) in [("finetune", Trainable::All), ("probe", Trainable::Classifier)] {
         let options = TrainerOptions { trainable, ..Default::default() };
-        let mut trainer = Trainer::new(&whole_spec(), &before, &options, pool()).unwrap();
+        let mut trainer = Trainer::new(&whole_spec(), &before, &options, compute()).unwrap();
         let out = trainer.step(&batch.f32(), &labels, 1e-3);
         assert_close(name, &out.loss, &golden.values(&format!("{name}.loss")), EXACT);
         let saved = trainer.save();
@@ -159,9 +159,9 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let (spec, state, options) = (split_spec(), split_state(&golden), TrainerOptions::default());
     let (batch, labels) = (golden.images("images0"), golden.labels("labels0"));
     let run = |threads| {
-        let pool = Arc::new(Pool::new(threads));
-        let logits = Network::new(&spec, &state, pool.clone()).unwrap().forward(&batch.f32());
-        let mut trainer = Trainer::new(&spec, &state, &options, pool).unwrap();
+        let compute = Compute::new(Arc::new(Pool::new(threads)));
+        let logits = Network::new(&spec, &state, compute.clone()).unwrap().forward(&batch.f32());
+        let mut trainer = Trainer::new(&spec, &state, &options, compute).unwrap();
         let out = trainer.step(&batch.f32(), &labels, 1e-3).clone();
         (logits, out, trainer.save())
     };

@@ -10,7 +10,9 @@ use common::*;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rrr_nn::reference::{self, optim};
-use rrr_nn::{BlockSpec, NetSpec, Network, Pool, SequenceSpec, State, Trainable, Trainer, TrainerOptions};
+use rrr_nn::{
+    BlockSpec, Compute, NetSpec, Network, Pool, SequenceSpec, State, Trainable, Trainer, TrainerOptions,
+};
 use std::sync::Arc;
 
 /// Error allowed in gradients, and their change under a relative change of weights of 3e-6 in a usable case.
@@ -92,8 +94,8 @@ fn drafts(count: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<D
 }
 
 impl Case {
-    fn pool(&self) -> Arc<Pool> {
-        Arc::new(Pool::new(self.threads))
+    fn compute(&self) -> Compute {
+        Compute::new(Arc::new(Pool::new(self.threads)))
     }
 
     fn options(&self) -> TrainerOptions {
@@ -126,7 +128,7 @@ proptest! {
         let mut rng = Rng(case.seed);
         let state = rng.net_state(&case.spec);
         let net = reference::Net::new(&case.spec, &state, &TrainerOptions::default()).unwrap();
-        let mut network = Network::new(&case.spec, &state, case.pool()).unwrap();
+        let mut network = Network::new(&case.spec, &state, case.compute()).unwrap();
         // A second batch of another size: buffers are kept between calls.
         for n in [case.batch, case.batch % 3 + 1] {
             let batch = rng.batch(n, case.height, case.width);
@@ -161,7 +163,7 @@ proptest! {
         let (_, nearby_gradients) = nearby.step(&batch.f32(), &labels, lr);
         let smooth = std::iter::zip(&nearby_gradients, &want_gradients);
         prop_assume!(smooth.into_iter().all(|(near, want)| gradients_error(near, want) <= GRADIENT));
-        let mut trainer = Trainer::new(&case.spec, &before, &case.options(), case.pool()).unwrap();
+        let mut trainer = Trainer::new(&case.spec, &before, &case.options(), case.compute()).unwrap();
         let out = trainer.step(&batch.f32(), &labels, lr).clone();
         assert_close("loss", &out.loss, &want_out.loss, 1e-4);
         prop_assert_eq!(out.correct, want_out.correct);
@@ -201,7 +203,7 @@ proptest! {
         let before = rng.net_state(&case.spec);
         let batch = rng.batch(case.batch + 2, case.height, case.width);
         let mut net = reference::Net::new(&case.spec, &before, &case.options()).unwrap();
-        let mut trainer = Trainer::new(&case.spec, &before, &case.options(), case.pool()).unwrap();
+        let mut trainer = Trainer::new(&case.spec, &before, &case.options(), case.compute()).unwrap();
         net.warm_stem(&batch.f32());
         trainer.warm_stem(&batch.f32());
         let after = trainer.state();

@@ -1,12 +1,13 @@
 //! Measuring a model on labelled images.
 
+use crate::compute::Precision;
 use crate::config::{ConfigError, TrainConfig};
 use crate::model::{Combine, Model, ModelError};
 use crate::predict::{Predictor, probabilities};
 use crate::run::{RunDir, RunError};
 use crate::train::Images as RunImages;
 use rrr_data::{DataError, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers};
-use rrr_nn::{Images, Network, Normalize, Pixels, Pool};
+use rrr_nn::{Images, Network, Normalize, Pixels};
 use rrr_report::metrics::{self, Metrics, MetricsError, Predictions};
 use serde::Serialize;
 use std::path::Path;
@@ -42,6 +43,8 @@ pub struct Evaluation {
     pub dataset: String,
     /// Name of the measured part, such as `test`.
     pub split: String,
+    /// Number format of matrix products.
+    pub precision: Precision,
     /// Unreadable images that were left out.
     pub skipped: Vec<String>,
     /// The numbers.
@@ -56,6 +59,8 @@ pub struct EvaluateOptions {
     pub batch_size: usize,
     /// Number of threads.
     pub threads: usize,
+    /// Number format of matrix products.
+    pub precision: Precision,
     /// Leave unreadable images out instead of failing.
     pub skip_bad: bool,
 }
@@ -142,11 +147,12 @@ fn measure(
     options: EvaluateOptions,
     workers: &Workers,
 ) -> Result<Evaluation, EvaluateError> {
-    let mut predictor = Predictor::new(model, Arc::new(Pool::new(options.threads)))?;
+    let mut predictor = Predictor::new(model, options.precision.compute(options.threads))?;
     let predictions = predictor.predict_store(store, options.batch_size, workers)?;
     Ok(Evaluation {
         dataset: store.dataset().name.clone(),
         split: split.into(),
+        precision: options.precision.resolve(),
         skipped: store.bad().iter().map(ToString::to_string).collect(),
         metrics: Metrics::evaluate(&predictions)?,
     })

@@ -1,5 +1,6 @@
 //! The RRR-Net method: plan, recycle, train, evaluate, predict
 
+pub mod compute;
 pub mod config;
 pub mod evaluate;
 pub mod model;

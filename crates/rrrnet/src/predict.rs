@@ -1,10 +1,11 @@
 //! Classifying images.
 
+use crate::compute::Precision;
 use crate::evaluate::predict_store;
 use crate::model::{Combine, Model, ModelError, ModelInfo};
 use rrr_data::decode::{self, RgbImage};
 use rrr_data::{DataError, ImageStore, Limits};
-use rrr_nn::{Images, Logits, Network, Normalize, Pixels, Pool};
+use rrr_nn::{Compute, Images, Logits, Network, Normalize, Pixels};
 use rrr_report::metrics::{Predictions, argmax, softmax, softmax_of_mean_logits, uncertainty};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -57,12 +58,12 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Folds and packs the model's weights for `pool`.
+    /// Folds and packs the model's weights for `compute`.
     ///
     /// # Errors
     /// [`ModelError::State`] if they do not fit the architecture.
-    pub fn new(model: &Model, pool: Arc<Pool>) -> Result<Self, ModelError> {
-        let network = Network::new(&model.spec, &model.state, pool)?;
+    pub fn new(model: &Model, compute: Compute) -> Result<Self, ModelError> {
+        let network = Network::new(&model.spec, &model.state, compute)?;
         Ok(Self { network, info: model.info.clone() })
     }
 
@@ -229,10 +230,10 @@ pub fn find_images(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     rrr_data::find_images(paths)
 }
 
-/// Loads the model of a run or a file.
+/// Loads the model of a run or a file, to be run on `threads` threads.
 ///
 /// # Errors
 /// Those of [`Model::load`] and [`Predictor::new`].
-pub fn load(path: &Path, threads: usize) -> Result<Predictor, ModelError> {
-    Predictor::new(&Model::load(path)?, Arc::new(Pool::new(threads)))
+pub fn load(path: &Path, threads: usize, precision: Precision) -> Result<Predictor, ModelError> {
+    Predictor::new(&Model::load(path)?, precision.compute(threads))
 }

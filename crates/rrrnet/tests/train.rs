@@ -4,6 +4,7 @@ mod common;
 
 use common::{CLASSES, World};
 use rrr_checkpoint::Checkpoint;
+use rrrnet::compute::Precision;
 use rrrnet::config::{Method, Select, Settings, TrainConfig};
 use rrrnet::evaluate::{EvaluateOptions, evaluate, evaluate_run};
 use rrrnet::model::{Combine, Model};
@@ -170,7 +171,8 @@ fn a_run_holds_all_its_files_and_a_model_that_works_alone() {
 
         let again = TrainConfig::read(&out.join("config.toml")).unwrap();
         assert_eq!(again.method, method);
-        let options = EvaluateOptions { batch_size: 2, threads: 1, skip_bad: false };
+        let options =
+            EvaluateOptions { batch_size: 2, threads: 1, precision: Precision::Auto, skip_bad: false };
         let own = evaluate_run(&out, options).unwrap();
         assert_eq!(own.metrics, summary.evaluation.unwrap().metrics, "{method}");
         assert_eq!(own.metrics.n, 3);
@@ -180,7 +182,7 @@ fn a_run_holds_all_its_files_and_a_model_that_works_alone() {
         let mut timing = Timing::default();
         let images = [world.photos().join("red/0.jpg"), world.path("nothing.jpg")];
         let workers = Workers::new(1).unwrap();
-        let said = load(&alone, 1).unwrap().predict_files(&images, 2, &workers, &mut timing);
+        let said = load(&alone, 1, Precision::Auto).unwrap().predict_files(&images, 2, &workers, &mut timing);
         let first = said[0].as_ref().unwrap();
         assert_eq!((first.top.len(), timing.images), (2, 1));
         assert!(first.top[0].probability >= first.top[1].probability && first.mutual_information >= 0.0);

@@ -11,8 +11,12 @@ pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
     let options = EvaluateOptions {
         batch_size: args.batch_size,
         threads: globals.thread_count(),
+        precision: args.precision,
         skip_bad: args.skip_bad,
     };
+    if let Some(caveat) = args.precision.caveat() {
+        term.warn(caveat);
+    }
     let evaluation = match &args.data {
         Some(data) => evaluate(&Model::load(&args.run)?, data, options)?,
         None => evaluate_run(&args.run, options)?,
@@ -32,6 +36,7 @@ fn print(out: &mut impl Write, e: &Evaluation) -> io::Result<()> {
     let m = &e.metrics;
     let percent = |x: f64| format!("{:.1}%", 100.0 * x);
     writeln!(out, "dataset             {} ({}, {} images)", e.dataset, e.split, m.n)?;
+    writeln!(out, "precision           {}", e.precision)?;
     writeln!(
         out,
         "accuracy            {} (95% interval {}-{})",

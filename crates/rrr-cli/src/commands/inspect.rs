@@ -39,6 +39,7 @@ fn run_summary(run: &RunDir) -> anyhow::Result<Value> {
         "method": config.method,
         "data": config.data,
         "epochs": config.epochs,
+        "precision": config.precision,
         "epochs_done": records.len(),
         "finished": run.model().is_file(),
     });

@@ -22,7 +22,10 @@ struct Unreadable {
 }
 
 pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
-    let mut predictor = load(&args.run, globals.thread_count())?;
+    if let Some(caveat) = args.precision.caveat() {
+        term.warn(caveat);
+    }
+    let mut predictor = load(&args.run, globals.thread_count(), args.precision)?;
     let workers = Workers::new(globals.thread_count())?;
     let paths = find_images(&args.images)?;
     let mut timing = Timing::default();

@@ -41,7 +41,7 @@ pub fn run(args: &QuickstartArgs, globals: &Globals, term: &Term) -> anyhow::Res
     let done = finish(&outcome, &args.out, Format::Text, term)?;
     if let Outcome::Finished(_) = outcome {
         let shown = examples(&config, 5)?;
-        let mut predictor = load(&args.out, globals.thread_count())?;
+        let mut predictor = load(&args.out, globals.thread_count(), config.precision)?;
         let workers = Workers::new(globals.thread_count())?;
         let paths: Vec<_> = shown.iter().map(|e| e.path.clone()).collect();
         let said = predictor.predict_files(&paths, 1, &workers, &mut Timing::default());

@@ -11,6 +11,7 @@ mod resolve;
 pub use error::ConfigError;
 pub use recipe::{RECIPES, Recipe};
 
+use crate::compute::Precision;
 use crate::named::named_enum;
 use crate::recycle::Recycle;
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,8 @@ pub struct Settings {
     pub seed: Option<u64>,
     /// See [`TrainConfig::threads`].
     pub threads: Option<usize>,
+    /// See [`TrainConfig::precision`].
+    pub precision: Option<Precision>,
     /// See [`TrainConfig::checkpoint_every`].
     pub checkpoint_every: Option<usize>,
     /// See [`TrainConfig::select`].
@@ -254,6 +257,9 @@ pub struct TrainConfig {
     /// Threads, all of the machine's where absent. Never changes a result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Number format of matrix products, never `auto`: a run is continued as it was begun.
+    #[serde(default = "f32_precision")]
+    pub precision: Precision,
     /// Epochs between checkpoints; 0 to save only when interrupted and at the end.
     pub checkpoint_every: usize,
     /// Which weights become the model.
@@ -262,6 +268,11 @@ pub struct TrainConfig {
     pub skip_bad: bool,
     /// Decoded images are kept in memory up to this size; beyond it they are read again every epoch.
     pub memory_budget_mib: u64,
+}
+
+/// The precision of runs that do not say.
+fn f32_precision() -> Precision {
+    Precision::F32
 }
 
 impl TrainConfig {

@@ -3,6 +3,7 @@
 use super::{
     Augmentation, ConfigError, Method, Recipe, ResizeFilter, ScheduleKind, Select, Settings, TrainConfig,
 };
+use crate::compute::Precision;
 use crate::recycle::Recycle;
 
 const DEFAULT_RECIPE: &str = "fast";
@@ -18,7 +19,7 @@ impl Settings {
             data image_column label_column method recipe backbone mean std blocks split branches round_to recycle train_per_class val_per_class
             test_per_class val_fraction test_fraction epochs batch_size lr weight_decay label_smoothing schedule
             ema_epochs ema_decay warm_passes augmentation image_size resize independent_batches seed threads
-            checkpoint_every select skip_bad memory_budget_mib
+            precision checkpoint_every select skip_bad memory_budget_mib
         )
     }
 
@@ -82,6 +83,7 @@ impl Settings {
             independent_batches: s.independent_batches.unwrap_or(false),
             seed: s.seed.unwrap_or(0),
             threads: s.threads.filter(|n| *n > 0),
+            precision: s.precision.unwrap_or(Precision::Auto).resolve(),
             checkpoint_every: s.checkpoint_every.unwrap_or(5),
             select: s.select.unwrap_or(Select::Last),
             skip_bad: s.skip_bad.unwrap_or(false),

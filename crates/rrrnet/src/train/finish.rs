@@ -9,8 +9,7 @@ use crate::model::{Model, Provenance};
 use crate::predict::Predictor;
 use crate::run::{EpochRecord, RunDir};
 use rrr_data::{ImageStore, RgbImage, Workers};
-use rrr_kernels::Isa;
-use rrr_nn::Pool;
+use rrr_nn::Compute;
 use rrr_report::metrics::{Metrics, Predictions, argmax};
 use rrr_report::report::{
     Backbone, Cost, CostComparison, CostPart, CurvePoint, Curves, Dataset, Fact, ImageFormat, Machine,
@@ -18,7 +17,6 @@ use rrr_report::report::{
 };
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Mistakes shown in the report.
 const MISTAKES: usize = 24;
@@ -44,7 +42,7 @@ pub(super) struct Finish<'a> {
     pub(super) run: &'a RunDir,
     pub(super) data: &'a Data,
     pub(super) workers: &'a Workers,
-    pub(super) pool: Arc<Pool>,
+    pub(super) compute: Compute,
     pub(super) seconds: f64,
     pub(super) command: Option<String>,
 }
@@ -61,12 +59,13 @@ impl Finish<'_> {
             Summary { model: self.run.model(), evaluation: None, report: None, seconds: self.seconds };
         let Some(test) = &self.data.test else { return Ok(summary) };
         events(&Event::Stage("measuring on the test images"));
-        let mut predictor = Predictor::new(model, Arc::clone(&self.pool))?;
+        let mut predictor = Predictor::new(model, self.compute.clone())?;
         let predictions = predictor.predict_store(test, self.config.batch_size, self.workers)?;
         let metrics = Metrics::evaluate(&predictions).map_err(EvaluateError::from)?;
         let evaluation = Evaluation {
             dataset: test.dataset().name.clone(),
             split: "test".into(),
+            precision: self.config.precision,
             skipped: test.bad().iter().map(ToString::to_string).collect(),
             metrics,
         };
@@ -121,13 +120,17 @@ impl Finish<'_> {
             }),
             machine: Machine {
                 cpu: cpu_model(),
-                cores: self.pool.threads(),
-                isa: format!("{:?}", Isa::active()).to_lowercase(),
+                cores: self.compute.pool().threads(),
+                isa: self.compute.isa().to_string(),
                 platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             },
             finished: None,
             train_seconds: Some(self.seconds),
-            notes: vec![Fact::new("recipe", &p.recipe), Fact::new("epochs", p.epochs)],
+            notes: vec![
+                Fact::new("recipe", &p.recipe),
+                Fact::new("epochs", p.epochs),
+                Fact::new("precision", self.config.precision),
+            ],
         }
     }
 }

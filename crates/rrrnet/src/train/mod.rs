@@ -26,10 +26,9 @@ use crate::run::RunDir;
 use checkpoint::{Position, Saved};
 use finish::Finish;
 use rrr_data::Workers;
-use rrr_nn::{NetSpec, Pool, Trainer};
+use rrr_nn::{Compute, NetSpec, Trainer};
 use session::{Ended, Session, trainer_options};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// What a training needs besides its configuration.
@@ -109,7 +108,7 @@ pub fn resume(
 struct Prepared {
     data: Images,
     workers: Workers,
-    pool: Arc<Pool>,
+    compute: Compute,
     fingerprint: String,
 }
 
@@ -130,14 +129,14 @@ impl Start {
     ) -> Result<Self, TrainError> {
         events(&Event::Stage("reading the backbone"));
         let setup = setup::prepare(config, &prepared.data, options.offline, events)?;
-        let pool = Arc::clone(&prepared.pool);
-        let trainer = Trainer::new(&setup.spec, &setup.state, &trainer_options(config), pool)?;
+        let options = trainer_options(config);
+        let trainer = Trainer::new(&setup.spec, &setup.state, &options, prepared.compute.clone())?;
         Ok(Self { trainer, copies: Vec::new(), position: Position::default(), info: setup.info })
     }
 
     fn continued(config: &TrainConfig, prepared: &Prepared, saved: Saved) -> Result<Self, TrainError> {
-        let pool = Arc::clone(&prepared.pool);
-        let trainer = Trainer::resume(&saved.spec, &saved.trainer, &trainer_options(config), pool)?;
+        let options = trainer_options(config);
+        let trainer = Trainer::resume(&saved.spec, &saved.trainer, &options, prepared.compute.clone())?;
         Ok(Self { trainer, copies: saved.copies, position: saved.position, info: saved.info })
     }
 }
@@ -155,7 +154,11 @@ impl Prepared {
             return Err(TrainError::NoValidation);
         }
         let fingerprint = data.fingerprint();
-        let prepared = Self { data, workers, pool: Arc::new(Pool::new(threads)), fingerprint };
+        if let Some(caveat) = config.precision.caveat() {
+            events(&Event::Note(caveat.into()));
+        }
+        let compute = config.precision.compute(threads);
+        let prepared = Self { data, workers, compute, fingerprint };
         let schedule = Schedule::new(config, prepared.steps_per_epoch(config) as usize);
         if !schedule.copies_are_distinct() {
             return Err(TrainError::TooFewSteps { steps: schedule.total(), copies: config.branch_count() });
@@ -184,7 +187,7 @@ impl Prepared {
             run,
             data: &self.data,
             workers: &self.workers,
-            pool: Arc::clone(&self.pool),
+            compute: self.compute.clone(),
             info: state.info,
             fingerprint: self.fingerprint.clone(),
             schedule,
@@ -204,7 +207,7 @@ impl Prepared {
             run,
             data: &self.data,
             workers: &self.workers,
-            pool: Arc::clone(&self.pool),
+            compute: self.compute.clone(),
             seconds: session.position.seconds,
             command: options.command.clone(),
         };
@@ -217,7 +220,8 @@ impl Prepared {
         // While `fge` trains, its network has one branch; its model has all the copies.
         let branches = if config.method == Method::Fge { config.branch_count() } else { spec.branches };
         let cost = net_cost(&NetSpec { branches, ..spec.clone() }, [config.image_size; 2]);
-        let count = |store: &Option<Arc<rrr_data::ImageStore>>| store.as_ref().map_or(0, |s| s.len());
+        let count =
+            |store: &Option<std::sync::Arc<rrr_data::ImageStore>>| store.as_ref().map_or(0, |s| s.len());
         Ready {
             config,
             backbone: &state.info.provenance.backbone,

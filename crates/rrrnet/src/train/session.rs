@@ -9,7 +9,7 @@ use crate::model::{Model, ModelInfo};
 use crate::run::{EpochRecord, RunDir};
 use rrr_data::{Batch, EpochIter, Loader, Workers};
 use rrr_nn::{
-    AdamW, Images, NetSpec, NetState, Network, Pixels, Pool, State, StepOutput, Trainable, Trainer,
+    AdamW, Compute, Images, NetSpec, NetState, Network, Pixels, State, StepOutput, Trainable, Trainer,
     TrainerOptions,
 };
 use rrr_report::metrics::Metrics;
@@ -23,7 +23,7 @@ pub(super) struct Session<'a> {
     pub(super) run: &'a RunDir,
     pub(super) data: &'a Data,
     pub(super) workers: &'a Workers,
-    pub(super) pool: Arc<Pool>,
+    pub(super) compute: Compute,
     pub(super) info: ModelInfo,
     pub(super) fingerprint: String,
     pub(super) schedule: Schedule,
@@ -207,7 +207,7 @@ impl Session<'_> {
     fn validate(&self) -> Result<Option<Metrics>, TrainError> {
         let Some(store) = &self.data.valid else { return Ok(None) };
         let model = self.model()?;
-        let mut network = Network::new(&model.spec, &model.state, Arc::clone(&self.pool))?;
+        let mut network = Network::new(&model.spec, &model.state, self.compute.clone())?;
         let normalize = model.info.preprocessing.normalize();
         let batch = self.config.batch_size;
         let predictions =

@@ -1,0 +1,43 @@
+//! What networks are computed with: threads and precision.
+
+use crate::named::named_enum;
+use rrr_nn::{Compute, Isa, Pool};
+use std::sync::Arc;
+
+named_enum! {
+    /// The number format of matrix products; everything else is f32 in any case.
+    pub enum Precision {
+        /// The fastest on this CPU: bf16 where it has AMX, else f32.
+        Auto = "auto",
+        /// 32-bit floating point.
+        F32 = "f32",
+        /// bfloat16 operands, f32 sums; the same results on every CPU.
+        Bf16 = "bf16",
+    }
+}
+
+impl Precision {
+    /// What is meant on this CPU: never `Auto`.
+    pub fn resolve(self) -> Self {
+        match self {
+            Self::Auto if rrr_nn::Precision::auto() == rrr_nn::Precision::Bf16 => Self::Bf16,
+            Self::Auto => Self::F32,
+            given => given,
+        }
+    }
+
+    /// This precision on `threads` threads.
+    pub fn compute(self, threads: usize) -> Compute {
+        Compute::new(Arc::new(Pool::new(threads))).with_precision(match self.resolve() {
+            Self::Bf16 => rrr_nn::Precision::Bf16,
+            _ => rrr_nn::Precision::F32,
+        })
+    }
+
+    /// What to tell somebody who has chosen a precision that is slow on this CPU.
+    pub fn caveat(self) -> Option<&'static str> {
+        (self == Self::Bf16 && Isa::active() != Isa::Amx).then_some(
+            "bf16 is computed in software here, slower than f32: only CPUs with AMX are faster in it",
+        )
+    }
+}
