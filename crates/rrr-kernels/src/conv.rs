@@ -146,9 +146,21 @@ impl Conv {
             "wrong number of weights"
         );
         assert_eq!(packed.len(), self.packed_len());
+        let taps = self.kernel * self.kernel;
+        let filter = self.cin * taps;
         packed.fill(0.0);
-        for (at, &w) in self.indices().zip(weights) {
-            packed[at] = w;
+        for (o, filters) in weights.chunks(BLOCK * filter).enumerate() {
+            // Sequential in each of the 16 filters, whose values of one position fill a line.
+            for i in 0..self.cin {
+                for yx in 0..taps {
+                    let from = i * taps + yx;
+                    let to = self.packed_index(o * BLOCK, i, yx / self.kernel, yx % self.kernel);
+                    let line = &mut packed[to..to + BLOCK];
+                    for (value, filter) in line.iter_mut().zip(filters.chunks_exact(filter)) {
+                        *value = filter[from];
+                    }
+                }
+            }
         }
     }
 

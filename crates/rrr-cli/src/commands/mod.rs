@@ -1,6 +1,7 @@
 //! One module per subcommand.
 
 pub mod backbone;
+pub mod bench;
 pub mod completions;
 pub mod eval;
 pub mod inspect;
