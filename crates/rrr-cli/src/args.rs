@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::commands::suite::SuiteArgs;
 use crate::settings::{SettingsArgs, precision};
 use crate::term::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -72,6 +73,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Say what a run, a model or a checkpoint contains
     Inspect(InspectArgs),
+    /// Compare methods over many datasets and seeds
+    Suite(SuiteArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
