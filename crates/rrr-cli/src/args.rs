@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::commands::suite::SuiteArgs;
 use crate::settings::{SettingsArgs, bench_precision, precision};
 use crate::term::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -75,6 +76,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Say what a run, a model or a checkpoint contains
     Inspect(InspectArgs),
+    /// Compare methods over many datasets and seeds
+    Suite(SuiteArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -50,6 +50,7 @@ fn run(cli: Cli, term: &Term) -> anyhow::Result<Done> {
         Command::Predict(a) => commands::predict::run(&a, globals, term),
         Command::Bench(a) => commands::bench::run(&a, globals, term),
         Command::Inspect(a) => commands::inspect::run(&a),
+        Command::Suite(a) => commands::suite::run(a, globals, term),
         Command::Completions(a) => commands::completions::run(&a),
     }
 }

@@ -32,6 +32,9 @@ pub struct SettingsArgs {
     /// Standard deviation of each input channel, likewise
     #[arg(long, value_name = "R,G,B", value_parser = three, requires = "mean", help_heading = "Method")]
     pub std: Option<[f64; 3]>,
+    /// Model to start from, a run or a file: its tensors replace those of the same name and shape
+    #[arg(long, value_name = "MODEL", help_heading = "Method")]
+    pub init: Option<PathBuf>,
     /// Blocks kept of each stage [default: 1,1,1,1]
     #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', help_heading = "Method")]
     pub blocks: Option<Vec<usize>>,
@@ -161,6 +164,7 @@ impl SettingsArgs {
             backbone: self.backbone,
             mean: self.mean,
             std: self.std,
+            init: self.init,
             blocks: self.blocks,
             split: self.split,
             branches: self.branches,

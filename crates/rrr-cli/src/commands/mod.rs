@@ -8,4 +8,5 @@ pub mod inspect;
 pub mod plan;
 pub mod predict;
 pub mod quickstart;
+pub mod suite;
 pub mod train;

@@ -8,7 +8,7 @@ mod format;
 mod render;
 mod thumbnail;
 
-pub use render::render_html;
+pub use render::{STYLE, render_html};
 pub use thumbnail::{ImageFormat, Thumbnail};
 
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,8 @@ use crate::metrics::{ClassMetrics, Metrics};
 use crate::svg;
 
 const TEMPLATE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
+/// The page's style sheet, without the charts'.
+pub const STYLE: &str = include_str!("page.css");
 /// Length of the list of most frequent confusions.
 const CONFUSIONS: usize = 10;
 
