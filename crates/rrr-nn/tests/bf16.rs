@@ -76,7 +76,7 @@ fn training_follows_f32() {
     };
     let (f32, bf16) = (run(Precision::F32), run(Precision::Bf16));
     assert!(f32[10] < 0.5 * f32[0], "it learns: {f32:?}");
-    assert_close_on_scale("losses", &bf16, &f32, 0.03 * f32[0]);
+    assert_close_on_scale("losses", &bf16, &f32, 0.1 * f32[0]);
 }
 
 #[test]

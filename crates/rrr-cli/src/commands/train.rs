@@ -33,7 +33,7 @@ pub fn run(args: TrainArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
 }
 
 /// What a training is told besides its configuration; Ctrl-C is watched from here on.
-pub fn train_options(overwrite: bool, globals: &Globals) -> anyhow::Result<TrainOptions> {
+pub fn train_options(overwrite: bool, globals: &Globals) -> anyhow::Result<TrainOptions<'static>> {
     let interrupt = interrupt::watch()?;
     Ok(TrainOptions { overwrite, offline: globals.offline, interrupt, command: command_line() })
 }
