@@ -60,9 +60,12 @@ pub fn scatter(chart: &Scatter<'_>) -> String {
     if front.len() > 1 {
         svg.polyline("reference", front.into_iter());
     }
+    let at = |p: &Point<'_>| (x.at(place(p.x)), y.at(p.y));
+    // Left, right, top and bottom of what labels must not cover: the points and other labels.
     let mut taken: Vec<(f64, f64, f64, f64)> = Vec::new();
+    taken.extend(points.iter().map(|p| at(p)).map(|(cx, cy)| (cx - 4.5, cx + 4.5, cy - 4.5, cy + 4.5)));
     for p in points {
-        let (cx, cy) = (x.at(place(p.x)), y.at(p.y));
+        let (cx, cy) = at(p);
         let class = if p.strong { "dot s0" } else { "dot s2" };
         let hover = format!("{}: {}, {}", p.label, chart.y_unit.value(p.y), p.x);
         svg.push(&format!(
@@ -93,7 +96,7 @@ fn padded(values: impl Iterator<Item = f64> + Clone, share: f64, pixels: (f64, f
     let high = values.fold(f64::NEG_INFINITY, f64::max);
     match high - low {
         span if span > 0.0 => Scale::new((low - share * span, high + share * span), pixels),
-        span if span == 0.0 => Scale::new((low - 0.05, high + 0.05), pixels),
+        0.0 => Scale::new((low - 0.05, high + 0.05), pixels),
         _ => Scale::new((0.0, 1.0), pixels),
     }
 }

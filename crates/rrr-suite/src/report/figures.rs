@@ -23,6 +23,9 @@ pub struct Figure {
     pub csv: String,
 }
 
+/// A number of a method.
+type Number = fn(&MethodSummary) -> f64;
+
 /// All figures that the data give.
 pub(super) fn figures(report: &Report) -> Vec<Figure> {
     let mut figures = Vec::new();
@@ -30,7 +33,7 @@ pub(super) fn figures(report: &Report) -> Vec<Figure> {
     if report.chains.is_empty() {
         figures.extend(accuracies(report));
         figures.extend(differences(report));
-        let costs: [(&'static str, &str, fn(&MethodSummary) -> f64); 4] = [
+        let costs: [(&'static str, &str, Number); 4] = [
             ("pareto-macs", "multiply-adds per image", |m| m.macs),
             ("pareto-params", "parameters", |m| m.params),
             ("pareto-latency", "milliseconds for one image", |m| m.latency_ms),
@@ -166,12 +169,7 @@ fn front(points: &[(f64, f64)]) -> Vec<usize> {
 }
 
 /// Accuracy against a number that the suite varies.
-fn by_varied(
-    report: &Report,
-    name: &'static str,
-    key: &str,
-    get: fn(&MethodSummary) -> f64,
-) -> Option<Figure> {
+fn by_varied(report: &Report, name: &'static str, key: &str, get: Number) -> Option<Figure> {
     let mut points: Vec<(f64, f64)> = report
         .methods
         .iter()

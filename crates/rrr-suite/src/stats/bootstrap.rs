@@ -51,7 +51,7 @@ pub fn bootstrap_mean(values: &[f64], level: f64, seed: u64) -> Option<Bootstrap
 
 /// A number below `n`, each equally likely to within 2^-32.
 fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
-    (u128::from(rng.next_u64()) * n as u128 >> 64) as usize
+    ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
 /// Quantile of sorted values, linear between them.
