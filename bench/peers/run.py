@@ -117,11 +117,14 @@ def engines(args, python):
     flags = cpu_flags()
     bf16 = "" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "this CPU has no bf16 instructions"
 
+    amx = "" if "amx_bf16" in flags else "in software on this CPU: only those with AMX are faster in bf16"
+
     if set(args.works) - {"augment"}:
         step_bench, reason = cargo(ROOT, "-p", "rrr-nn", "--example", "step_bench")
         for precision in ["f32", "bf16", "int8"]:
             works = ("forward",) if precision == "int8" else ("forward", "train_step", "published_step", "full")
-            all_engines.append(Engine("rrrnet", precision, (step_bench,), works, reason, ours=True))
+            slow = amx if precision == "bf16" else ""
+            all_engines.append(Engine("rrrnet", precision, (step_bench,), works, reason or slow, ours=True))
     if "augment" in args.works:
         loader, reason = cargo(ROOT, "-p", "rrr-data", "--example", "loader_bench")
         all_engines.append(Engine("rrrnet", "u8", (loader,), ("augment",), reason, ours=True))
@@ -176,8 +179,7 @@ def run_ours(engine, work, batch, args):
         # It takes the mean of ten calls for each measurement with one image.
         rounds = repeats(args, work, batch) // (10 if work == "forward" and batch == 1 else 1)
         command += ["--rounds", str(max(rounds, 1))]
-        if engine.precision != "f32":
-            command += ["--precision", engine.precision]
+        command += ["--precision", engine.precision]
     lines = [json.loads(line) for line in output_of(command).splitlines()]
     line = next(line for line in lines if line.get("batch") == batch)
     return {"ms": line["ms"], "version": "this checkout", "difference": None}

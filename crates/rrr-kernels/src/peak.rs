@@ -47,7 +47,7 @@ const SUMS_OF_32_REGISTERS: usize = 24;
 fn per_round(isa: Isa) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => SUMS_OF_32_REGISTERS * Avx512::LANES,
+        Isa::Amx | Isa::Avx512 => SUMS_OF_32_REGISTERS * Avx512::LANES,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => SUMS * Avx2::LANES,
         #[cfg(target_arch = "aarch64")]
@@ -63,7 +63,7 @@ fn multiply_add(isa: Isa, rounds: u64) -> f32 {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512(rounds),
+            Isa::Amx | Isa::Avx512 => avx512(rounds),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2(rounds),
             #[cfg(target_arch = "aarch64")]
