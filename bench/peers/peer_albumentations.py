@@ -25,10 +25,11 @@ SIZE, EPOCHS = 128, 5
 def one_of_twelve():
     noise = (math.sqrt(10) / 255, math.sqrt(50) / 255)
     shift = {"x": (-0.1, 0.1), "y": (-0.1, 0.1)}
+    reflected = cv2.BORDER_REFLECT_101
     return A.OneOf(
         [
             A.Affine(shear={"x": (10, 10), "y": (10, 10)}, p=1),
-            A.Affine(translate_percent=shift, scale=(0.99, 1.01), rotate=(-30, 30), border_mode=cv2.BORDER_REFLECT_101, p=1),
+            A.Affine(translate_percent=shift, scale=(0.99, 1.01), rotate=(-30, 30), border_mode=reflected, p=1),
             A.RGBShift(15, 15, 15, p=1),
             A.RandomBrightnessContrast(0.2, 0.2, brightness_by_max=True, p=1),
             A.Posterize(4, p=1),

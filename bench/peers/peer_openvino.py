@@ -21,7 +21,8 @@ def quantized(core):
         data = data.reshape(-1, ARGS.batch, 3, 128, 128)
         model = core.read_model(ARGS.folder / f"network-{ARGS.batch}.onnx")
         # Symmetric activations serve CNNs with ReLU best: NNCF's preset for performance.
-        model = nncf.quantize(model, nncf.Dataset(data), subset_size=len(data), preset=nncf.QuantizationPreset.PERFORMANCE)
+        preset = nncf.QuantizationPreset.PERFORMANCE
+        model = nncf.quantize(model, nncf.Dataset(data), subset_size=len(data), preset=preset)
         openvino.save_model(model, path, compress_to_fp16=False)
     return core.read_model(path)
 

@@ -2,7 +2,7 @@
 """Runs rrrnet and other engines on the same work, in turns, and prints tables of medians and ratios.
 
     bench/peers/run.py [--work forward,train_step,published_step] [--batch 1,32] [--rounds 5] [--threads 2]
-                       [--engines NAME,...] [--json FILE] [--markdown FILE]
+                       [--engines NAME,...] [--json FILE] [--markdown FILE] [--table FILE]
 
 Makes a virtual environment beside this file on its first run and installs the pinned engines into it (about 6 GB with
 what PyTorch's default Linux wheels bring), and builds the Rust engines in `rust/`, which takes minutes. An engine that
@@ -19,10 +19,14 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+from results import Results, markdown_table, table, text_table
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 NETWORK = HERE / ".network"
 WORKS = ["forward", "train_step", "published_step", "full", "augment"]
+# Engines in `rust/` and their packages.
+RUST = {"tract": "tract-onnx", "rten": "rten", "Burn": "burn"}
 # What is stopped as hopeless, in seconds; the first torch.compile on two cores takes minutes.
 TIMEOUT = 600
 
@@ -52,7 +56,8 @@ def arguments():
     parser.add_argument("--compile", action="store_true", help="also try torch.compile (minutes the first time)")
     parser.add_argument("--python", help="an interpreter with the packages, instead of the virtual environment")
     parser.add_argument("--json", type=Path, help="append every measurement to this file, one object per line")
-    parser.add_argument("--markdown", type=Path, help="append the tables in Markdown to this file")
+    parser.add_argument("--markdown", type=Path, help="append the table in Markdown to this file")
+    parser.add_argument("--table", type=Path, help="measure nothing, only make the table of such a --json file")
     args = parser.parse_args()
     args.works = args.work.split(",")
     for work in args.works:
@@ -147,7 +152,7 @@ def engines(args, python):
 
     chosen = [e for e in all_engines if wanted(e, args)]
     if "forward" in args.works:
-        for name in ["tract", "rten", "Burn"]:
+        for name in RUST:
             feature = name.lower()
             engine = Engine(name, "f32", (), ("forward",))
             if wanted(engine, args):
@@ -187,14 +192,23 @@ def run_ours(engine, work, batch, args):
 
 def run_peer(engine, work, batch, args):
     numbers = [str(batch), str(args.threads), str(repeats(args, work, batch))]
-    if engine.command[0].endswith("rust-peers"):
+    rust = engine.name in RUST
+    if rust:
         command = [*engine.command, str(NETWORK), *numbers]
     else:
         folder = ROOT / "data" / "CLP_Micro" if work == "augment" else NETWORK
         command = [*engine.command, work, *numbers, str(folder)]
     result = json.loads(output_of(command).splitlines()[-1])
     result["ms"] = statistics.median(result.pop("times"))
+    if rust:
+        result["version"] = locked(RUST[engine.name])
     return result
+
+
+def locked(package):
+    """The version of a package in the lock file of `rust/`."""
+    lines = (HERE / "rust" / "Cargo.lock").read_text().splitlines()
+    return lines[lines.index(f'name = "{package}"') + 1].split('"')[1]
 
 
 def output_of(command):
@@ -205,124 +219,58 @@ def output_of(command):
     return done.stdout
 
 
-class Results:
-    """Milliseconds by (engine, work, batch), one of each turn; and why others are missing."""
-
-    def __init__(self):
-        self.times, self.missing, self.versions, self.differences = {}, {}, {}, {}
-
-    def add(self, engine, work, batch, result):
-        self.times.setdefault((engine.name, engine.precision, work, batch), []).append(result["ms"])
-        self.versions[engine.name] = result.get("version")
-        self.differences[engine.name, engine.precision, work, batch] = result.get("difference")
-
-    def ours(self, precision, work, batch):
-        return self.times.get(("rrrnet", precision, work, batch))
-
-    def rows(self, work, batch):
-        """(name, precision, ms, ratio to ours in that precision, ratio to our fastest, note) of every engine."""
-        keys = [k for k in {**self.times, **self.missing} if k[2:] == (work, batch)]
-        ours = [t for k, t in self.times.items() if k[0] == "rrrnet" and k[2:] == (work, batch)]
-        fastest = min(ours, key=statistics.median, default=None)
-        for key in keys:
-            name, precision = key[:2]
-            if key in self.missing:
-                yield name, precision, None, None, None, self.missing[key]
-                continue
-            times = self.times[key]
-            alike = None if name == "rrrnet" else ratio(times, self.ours(precision, work, batch))
-            difference = self.differences[key]
-            note = "" if difference is None else f"outputs within {difference:.1e} of PyTorch's"
-            best = None if name == "rrrnet" else ratio(times, fastest)
-            yield name, precision, statistics.median(times), alike, best, note
-
-
-def ratio(theirs, ours):
-    """The two of a turn ran in the same minutes: the median of their ratios, not the ratio of medians."""
-    return statistics.median(a / b for a, b in zip(theirs, ours)) if ours else None
-
-
-def number(value, suffix=""):
-    return "-" if value is None else f"{value:.2f}{suffix}"
-
-
-def unit(work, ms):
-    """Augmentation is told in images per second: its `ms` is per image."""
-    return ms if work != "augment" or ms is None else 1e3 / ms
-
-
-HEAD = ["work", "batch", "engine", "precision", "ms", "ratio", "to our fastest", ""]
-
-
-def table(results, args):
-    rows = []
-    for work in args.works:
-        for batch in batches(args, work):
-            for name, precision, ms, alike, best, note in results.rows(work, batch):
-                label = f"{work} (images/s)" if work == "augment" else work
-                version = results.versions.get(name)
-                engine = f"{name} {version}" if version and name != "rrrnet" else name
-                cells = [label, str(batch), engine, precision, number(unit(work, ms))]
-                rows.append([*cells, number(alike, "x"), number(best, "x"), note])
-    return rows
-
-
-def text_table(rows):
-    widths = [max(len(row[i]) for row in [HEAD, *rows]) for i in range(len(HEAD))]
-    right = {1, 4, 5, 6}
-    for row in [HEAD, *rows]:
-        cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths)))
-        yield "  ".join(cells).rstrip()
-
-
-def markdown_table(rows):
-    yield "| " + " | ".join(HEAD) + " |"
-    yield "|---|--:|---|---|--:|--:|--:|---|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
-
-
 def batches(args, work):
     return args.batches if work == "forward" else [32]
 
 
-def main():
-    args = arguments()
-    python = args.python or environment()
-    chosen = engines(args, python)
-    sizes = sorted({b for w in args.works for b in batches(args, w)})
-    if set(args.works) & {"forward"}:
-        say("exporting the network")
-        subprocess.run([python, str(HERE / "export.py"), str(NETWORK), *map(str, sizes)], check=True, stderr=subprocess.DEVNULL)
-
-    results = Results()
+def measure(args, chosen, results, keep):
+    """Runs every engine once per turn; `keep` gets each line that `results` does."""
     for turn in range(args.rounds):
         for work in args.works:
             for batch in batches(args, work):
                 for engine in chosen:
-                    key = (engine.name, engine.precision, work, batch)
-                    if work not in engine.works or key in results.missing:
-                        continue
-                    if engine.reason:
-                        results.missing[key] = engine.reason
-                        say(f"{engine.name} {engine.precision}: {engine.reason}")
+                    line = {"turn": turn, "engine": engine.name, "precision": engine.precision, "work": work}
+                    line |= {"batch": batch, "threads": args.threads, "cpu": cpu_name()}
+                    if work not in engine.works or (engine.name, engine.precision, work, batch) in results.missing:
                         continue
                     say(f"turn {turn + 1} of {args.rounds}: {work}, batch {batch}, {engine.name} {engine.precision}")
                     try:
-                        result = (run_ours if engine.ours else run_peer)(engine, work, batch, args)
+                        if engine.reason:
+                            raise RuntimeError(engine.reason)
+                        line |= (run_ours if engine.ours else run_peer)(engine, work, batch, args)
                     except (RuntimeError, OSError, ValueError, StopIteration, subprocess.TimeoutExpired) as e:
-                        results.missing[key] = f"cannot: {e}".replace("|", "/")
-                        say(f"{engine.name} {engine.precision}: {results.missing[key]}")
-                        continue
-                    results.add(engine, work, batch, result)
-                    if args.json:
-                        line = {"turn": turn, "engine": engine.name, "precision": engine.precision, "work": work}
-                        line |= {"batch": batch, "threads": args.threads, "cpu": cpu_name(), **result}
-                        with args.json.open("a") as file:
-                            file.write(json.dumps(line) + "\n")
+                        line["reason"] = str(e).replace("|", "/")
+                        say(f"  left out: {line['reason']}")
+                    results.add(line)
+                    keep(line)
 
-    rows = table(results, args)
-    heading = f"{cpu_name()}, {args.threads} threads, median of {args.rounds} turns"
+
+def main():
+    args = arguments()
+    results = Results()
+    if args.table:
+        lines = [json.loads(line) for line in args.table.read_text().splitlines()]
+        for line in lines:
+            results.add(line)
+        cpu, threads = lines[0]["cpu"], lines[0]["threads"]
+    else:
+        cpu, threads = cpu_name(), args.threads
+        python = args.python or environment()
+        chosen = engines(args, python)
+        if "forward" in args.works:
+            say("exporting the network")
+            export = [python, str(HERE / "export.py"), str(NETWORK), *map(str, args.batches)]
+            subprocess.run(export, check=True, stderr=subprocess.DEVNULL)
+
+        def keep(line):
+            if args.json:
+                with args.json.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+
+        measure(args, chosen, results, keep)
+
+    rows = table(results)
+    heading = f"{cpu}, {threads} threads, median of {results.turns()} turns"
     print("\n".join([heading, *text_table(rows)]))
     if args.markdown:
         with args.markdown.open("a") as file:

@@ -32,8 +32,8 @@ impl Network {
         Self::fold(spec, compute, |part| Ok(Cow::Borrowed(state.part(part))))
     }
 
-    /// Like [`Network::new`], but asks for the state of a part only when it is its turn, on any of the threads of `compute`:
-    /// weights that are read from a file need not be held beside the packed ones.
+    /// Like [`Network::new`], but asks for the state of a part only when it is its turn, on any of the threads of
+    /// `compute`: weights that are read from a file need not be held beside the packed ones.
     ///
     /// # Errors
     /// Whatever `read` fails with, and [`StateError`] as in [`Network::new`]: those of the first part that fails.
