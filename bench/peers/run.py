@@ -181,7 +181,7 @@ def run_ours(engine, work, batch, args):
     else:
         name = {"train_step": "train", "published_step": "train"}.get(work, work)
         command = [*engine.command, "--json", "--work", name, "--batch", str(batch), "--threads", str(args.threads)]
-        # It takes the mean of ten calls for each measurement with one image.
+        # It makes ten calls a round with one image.
         rounds = repeats(args, work, batch) // (10 if work == "forward" and batch == 1 else 1)
         command += ["--rounds", str(max(rounds, 1))]
         command += ["--precision", engine.precision]

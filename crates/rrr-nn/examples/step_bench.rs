@@ -145,18 +145,19 @@ impl Args {
         Images { pixels: Pixels::F32(pixels), n, height: self.size, width: self.size }
     }
 
-    /// Runs `work` once to warm up, then `repeat` times a round, and prints the median.
+    /// Runs `work` once to warm up, then `repeat` times a round, each call timed, and prints the median.
     fn report(&self, name: &str, batch: usize, repeat: usize, mut work: impl FnMut()) {
         work();
-        let mut times: Vec<f64> = (0..self.rounds)
+        let calls = self.rounds * repeat;
+        let mut times: Vec<f64> = (0..calls)
             .map(|_| {
                 let start = Instant::now();
-                (0..repeat).for_each(|_| work());
-                start.elapsed().as_secs_f64() * 1e3 / repeat as f64
+                work();
+                start.elapsed().as_secs_f64() * 1e3
             })
             .collect();
         times.sort_by(f64::total_cmp);
-        let (ms, min) = ((times[(self.rounds - 1) / 2] + times[self.rounds / 2]) / 2.0, times[0]);
+        let (ms, min) = ((times[(calls - 1) / 2] + times[calls / 2]) / 2.0, times[0]);
         let (rounds, threads) = (self.rounds, self.threads);
         if self.json {
             println!(
