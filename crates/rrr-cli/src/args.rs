@@ -1,9 +1,11 @@
 //! The command line.
 
-use crate::settings::{SettingsArgs, precision};
+use crate::commands::suite::SuiteArgs;
+use crate::settings::{SettingsArgs, bench_precision, precision};
 use crate::term::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use rrrnet::bench;
 use rrrnet::compute::Precision;
 use std::path::PathBuf;
 
@@ -70,8 +72,12 @@ pub enum Command {
     Eval(EvalArgs),
     /// Classify images
     Predict(PredictArgs),
+    /// Measure how fast a model runs on this machine, and what it needs
+    Bench(BenchArgs),
     /// Say what a run, a model or a checkpoint contains
     Inspect(InspectArgs),
+    /// Compare methods over many datasets and seeds
+    Suite(SuiteArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -249,6 +255,33 @@ pub struct PredictArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Folder of a run, or a model file
+    pub run: PathBuf,
+    /// Numbers of images per call
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,32", value_parser = positive)]
+    pub batch: Vec<usize>,
+    /// What to compute in; by default what this CPU is fast in
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = bench_precision())]
+    pub precision: Vec<bench::Precision>,
+    /// Side of the square images in pixels; the model's own by default
+    #[arg(long, value_name = "PIXELS", value_parser = positive)]
+    pub size: Option<usize>,
+    /// Time each precision and batch size for so long
+    #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = duration)]
+    pub seconds: f64,
+    /// Time so many calls of each instead
+    #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = positive)]
+    pub rounds: Option<usize>,
+    /// Also time every layer
+    #[arg(long)]
+    pub layers: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Folder of a run, a model file, or any checkpoint
     pub path: PathBuf,
@@ -261,6 +294,15 @@ pub struct InspectArgs {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: Shell,
+}
+
+/// Parses a number of seconds above 0.
+fn duration(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if s > 0.0 && s <= 3600.0 => Ok(s),
+        Ok(_) => Err("it must be above 0 and at most 3600".into()),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 /// Parses a number of at least 1.

@@ -3,6 +3,7 @@
 use crate::args::positive;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use rrrnet::bench;
 use rrrnet::compute::Precision;
 use rrrnet::config::{Augmentation, Method, ResizeFilter, ScheduleKind, Select, Settings};
 use rrrnet::recycle::Recycle;
@@ -31,6 +32,9 @@ pub struct SettingsArgs {
     /// Standard deviation of each input channel, likewise
     #[arg(long, value_name = "R,G,B", value_parser = three, requires = "mean", help_heading = "Method")]
     pub std: Option<[f64; 3]>,
+    /// Model to start from, a run or a file: its tensors replace those of the same name and shape
+    #[arg(long, value_name = "MODEL", help_heading = "Method")]
+    pub init: Option<PathBuf>,
     /// Blocks kept of each stage [default: 1,1,1,1]
     #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', help_heading = "Method")]
     pub blocks: Option<Vec<usize>>,
@@ -136,6 +140,11 @@ pub fn precision() -> impl TypedValueParser<Value = Precision> {
     named!(Precision)
 }
 
+/// A parser for [`bench::Precision`].
+pub fn bench_precision() -> impl TypedValueParser<Value = bench::Precision> {
+    named!(bench::Precision)
+}
+
 /// Parses three numbers with commas between them.
 fn three(text: &str) -> Result<[f64; 3], String> {
     let numbers = text.split(',').map(|t| t.trim().parse::<f64>()).collect::<Result<Vec<_>, _>>();
@@ -155,6 +164,7 @@ impl SettingsArgs {
             backbone: self.backbone,
             mean: self.mean,
             std: self.std,
+            init: self.init,
             blocks: self.blocks,
             split: self.split,
             branches: self.branches,

@@ -52,6 +52,13 @@ fn every_method_trains_evaluates_and_predicts() {
             "path,rank,class,probability,agreement,entropy,mutual_information"
         );
 
+        let small = ["--batch", "1,3", "--rounds", "2", "--layers", "--threads", "1"];
+        let benched = run(["bench", &run_dir, "--format", "json"].iter().chain(&small));
+        let json: serde_json::Value =
+            serde_json::from_str(&benched.out).unwrap_or_else(|e| panic!("{e}: {}", benched.err));
+        assert_bench(&json);
+        assert!(run(["bench", &run_dir].iter().chain(&small)).out.contains("GFLOP/s"));
+
         let inspected = run(["inspect", &run_dir, "--format", "json"]);
         let json: serde_json::Value = serde_json::from_str(&inspected.out).unwrap();
         assert_eq!((json["method"].as_str(), json["finished"].as_bool()), (Some(method), Some(true)));
@@ -59,6 +66,21 @@ fn every_method_trains_evaluates_and_predicts() {
         assert!(run(["inspect", &format!("{run_dir}/checkpoint/last.safetensors")]).out.contains("training"));
     }
     assert!(run(["inspect", &world.backbone().display().to_string()]).out.contains("made for this test"));
+}
+
+/// Checks what `rrr bench` measured with batches of 1 and 3.
+fn assert_bench(json: &serde_json::Value) {
+    let positive = |v: &serde_json::Value| v.as_f64().unwrap() > 0.0;
+    assert!(positive(&json["machine"]["peak_gflops"]) && positive(&json["cold_start"]["total_ms"]));
+    let cases = json["cases"].as_array().unwrap();
+    assert!(cases.len().is_multiple_of(2));
+    for (case, batch) in cases.iter().zip([1, 3].into_iter().cycle()) {
+        assert_eq!((case["batch"].as_u64(), case["latency"]["calls"].as_u64()), (Some(batch), Some(2)));
+        assert!(positive(&case["images_per_second"]) && positive(&case["memory"]["weights_bytes"]));
+        let layers = case["layers"].as_array().unwrap();
+        let share: f64 = layers.iter().map(|l| l["share"].as_f64().unwrap()).sum();
+        assert!(layers.len() > 3 && (share - 1.0).abs() < 1e-6);
+    }
 }
 
 #[test]
@@ -158,6 +180,9 @@ fn usage_errors_exit_with_2() {
         &["train", "photos", "--out", "x", "--resume", "y"],
         &["train", "--resume", "y", "--epochs", "3"],
         &["predict", "run"],
+        &["bench", "run", "--batch", "0"],
+        &["bench", "run", "--precision", "f17"],
+        &["bench", "run", "--seconds", "-1"],
         &["frobnicate"],
     ] {
         let said = run(args);
@@ -171,7 +196,9 @@ fn completions_and_help_go_to_standard_output() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(run(["completions", shell]).out.contains("quickstart"));
     }
-    for command in ["quickstart", "backbone", "plan", "train", "eval", "predict", "inspect", "completions"] {
+    for command in
+        ["quickstart", "backbone", "plan", "train", "eval", "predict", "bench", "inspect", "completions"]
+    {
         assert!(run([command, "--help"]).out.contains("Usage"));
     }
 }

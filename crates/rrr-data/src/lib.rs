@@ -29,5 +29,5 @@ pub use loader::{Batch, EpochIter, Loader, LoaderOptions};
 pub use resize::Resize;
 pub use source::{EXTENSIONS, OpenOptions, Source, SourceKind, find_images, is_image_name};
 pub use split::{SplitSpec, Take};
-pub use store::{ImageStore, StoreOptions};
+pub use store::{DecodedImages, ImageStore, StoreOptions};
 pub use workers::Workers;

@@ -1,5 +1,9 @@
 //! Decoded images of one size, in memory as far as a budget allows.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use crate::dataset::Dataset;
@@ -35,6 +39,92 @@ impl StoreOptions {
             limits: Limits::default(),
         }
     }
+
+    fn image_bytes(&self) -> usize {
+        self.size * self.size * 3
+    }
+}
+
+/// Images decoded once; [`ImageStore`]s of any of them share the pixels.
+#[derive(Debug)]
+pub struct DecodedImages {
+    options: StoreOptions,
+    /// Where each image's pixels lie, by its file; `None` for one that is not in memory.
+    slots: HashMap<PathBuf, Result<Option<usize>, BadImage>>,
+    /// `[resident, size, size, 3]`.
+    pixels: Arc<Vec<u8>>,
+}
+
+impl DecodedImages {
+    /// Decodes every image of a dataset in parallel. Unreadable ones matter to those who ask for them.
+    ///
+    /// # Panics
+    /// If the size is 0.
+    pub fn load(dataset: &Dataset, options: StoreOptions, workers: &Workers) -> Self {
+        assert!(options.size > 0, "images must have a size");
+        let bytes = options.image_bytes();
+        let resident = usize::try_from(options.memory_budget / bytes as u64).unwrap_or(usize::MAX);
+        let resident = resident.min(dataset.len());
+        let mut pixels = vec![0u8; resident * bytes];
+        let results: Vec<Result<(), BadImage>> = workers.run(|| {
+            let (kept, rest) = dataset.samples.split_at(resident);
+            let into_memory = kept.par_iter().zip(pixels.par_chunks_exact_mut(bytes)).map(|(sample, out)| {
+                let image = decode::read(&sample.path, &options.limits)?;
+                image.resize_into(out, options.size, options.resize);
+                Ok(())
+            });
+            // The others are decoded too: better to learn now than in the middle of training.
+            let checked =
+                rest.par_iter().map(|sample| decode::read(&sample.path, &options.limits).map(|_| ()));
+            into_memory.chain(checked).collect()
+        });
+        let slot = |(i, result): (usize, Result<(), BadImage>)| result.map(|()| (i < resident).then_some(i));
+        let slots = results.into_iter().enumerate().map(slot);
+        let paths = dataset.samples.iter().map(|s| s.path.clone());
+        Self { options, slots: paths.zip(slots).collect(), pixels: Arc::new(pixels) }
+    }
+
+    /// Whether every image is in memory.
+    pub fn is_resident(&self) -> bool {
+        self.slots.values().all(|slot| !matches!(slot, Ok(None)))
+    }
+
+    /// Bytes of decoded pixels.
+    pub fn bytes(&self) -> usize {
+        self.pixels.len()
+    }
+
+    /// A store of the images of `dataset`, all of which must be among those decoded.
+    ///
+    /// # Errors
+    /// [`DataError::Unreadable`] with all unreadable images, in order; with
+    /// [`skip_bad`](StoreOptions::skip_bad), [`DataError::ClassUnreadable`] if a class loses its last image.
+    ///
+    /// # Panics
+    /// If an image of `dataset` was never decoded.
+    pub fn store(&self, mut dataset: Dataset) -> Result<ImageStore> {
+        let before = dataset.class_counts();
+        let (mut slots, mut bad) = (Vec::with_capacity(dataset.len()), Vec::new());
+        dataset.samples.retain(|sample| match &self.slots[&sample.path] {
+            Ok(slot) => {
+                slots.push(*slot);
+                true
+            }
+            Err(image) => {
+                bad.push(image.clone());
+                false
+            }
+        });
+        if !bad.is_empty() && !self.options.skip_bad {
+            return Err(DataError::Unreadable { images: bad });
+        }
+        for ((class, before), after) in dataset.classes.iter().zip(before).zip(dataset.class_counts()) {
+            if before > 0 && after == 0 {
+                return Err(DataError::ClassUnreadable { class: class.clone(), skipped: before });
+            }
+        }
+        Ok(ImageStore { dataset, options: self.options, slots, pixels: Arc::clone(&self.pixels), bad })
+    }
 }
 
 /// A dataset whose images were all decoded once; those within the memory budget stay decoded.
@@ -42,8 +132,10 @@ impl StoreOptions {
 pub struct ImageStore {
     dataset: Dataset,
     options: StoreOptions,
-    /// `[resident, size, size, 3]`.
-    pixels: Vec<u8>,
+    /// Where each image's pixels lie in `pixels`; `None` for one that is not in memory.
+    slots: Vec<Option<usize>>,
+    /// `[.., size, size, 3]`, perhaps shared with other stores.
+    pixels: Arc<Vec<u8>>,
     bad: Vec<BadImage>,
 }
 
@@ -57,61 +149,7 @@ impl ImageStore {
     /// # Panics
     /// If the size is 0.
     pub fn load(dataset: Dataset, options: StoreOptions, workers: &Workers) -> Result<Self> {
-        assert!(options.size > 0, "images must have a size");
-        let bytes = options.size * options.size * 3;
-        let resident = usize::try_from(options.memory_budget / bytes as u64).unwrap_or(usize::MAX);
-        let resident = resident.min(dataset.len());
-        let mut pixels = vec![0u8; resident * bytes];
-        let bad: Vec<(usize, BadImage)> = workers.run(|| {
-            let (kept, rest) = dataset.samples.split_at(resident);
-            let into_memory = kept.par_iter().zip(pixels.par_chunks_exact_mut(bytes)).map(|(sample, out)| {
-                let image = decode::read(&sample.path, &options.limits)?;
-                image.resize_into(out, options.size, options.resize);
-                Ok(())
-            });
-            // The others are decoded too: better to learn now than in the middle of training.
-            let checked =
-                rest.par_iter().map(|sample| decode::read(&sample.path, &options.limits).map(|_| ()));
-            let results: Vec<Result<(), BadImage>> = into_memory.chain(checked).collect();
-            results.into_iter().enumerate().filter_map(|(i, r)| r.err().map(|e| (i, e))).collect()
-        });
-        let mut store = Self { dataset, options, pixels, bad: Vec::new() };
-        if !bad.is_empty() {
-            if !options.skip_bad {
-                return Err(DataError::Unreadable {
-                    images: bad.into_iter().map(|(_, image)| image).collect(),
-                });
-            }
-            store.remove(bad)?;
-        }
-        Ok(store)
-    }
-
-    /// Takes unreadable images out of the dataset and closes their gaps in memory.
-    fn remove(&mut self, bad: Vec<(usize, BadImage)>) -> Result<()> {
-        let before = self.dataset.class_counts();
-        let bytes = self.image_bytes();
-        let mut is_bad = vec![false; self.dataset.len()];
-        for (i, _) in &bad {
-            is_bad[*i] = true;
-        }
-        let mut end = 0;
-        for (i, _) in is_bad.iter().enumerate().take(self.pixels.len() / bytes).filter(|(_, bad)| !**bad) {
-            self.pixels.copy_within(i * bytes..(i + 1) * bytes, end);
-            end += bytes;
-        }
-        self.pixels.truncate(end);
-        let mut flags = is_bad.iter();
-        self.dataset.samples.retain(|_| flags.next() == Some(&false));
-        self.bad = bad.into_iter().map(|(_, image)| image).collect();
-        for ((class, before), after) in
-            self.dataset.classes.iter().zip(before).zip(self.dataset.class_counts())
-        {
-            if before > 0 && after == 0 {
-                return Err(DataError::ClassUnreadable { class: class.clone(), skipped: before });
-            }
-        }
-        Ok(())
+        DecodedImages::load(&dataset, options, workers).store(dataset)
     }
 
     /// The images, without unreadable ones.
@@ -139,9 +177,9 @@ impl ImageStore {
         self.dataset.is_empty()
     }
 
-    /// How many images stay decoded in memory: those with the lowest indices.
+    /// How many images stay decoded in memory.
     pub fn resident(&self) -> usize {
-        self.pixels.len() / self.image_bytes()
+        self.slots.iter().flatten().count()
     }
 
     /// Writes image `index` as `[size, size, 3]` into `out`.
@@ -152,17 +190,13 @@ impl ImageStore {
     /// # Panics
     /// If there is no such image or `out` has another length.
     pub fn copy_to(&self, index: usize, out: &mut [u8]) -> Result<()> {
-        let bytes = self.image_bytes();
-        if index < self.resident() {
-            out.copy_from_slice(&self.pixels[index * bytes..][..bytes]);
+        let bytes = self.options.image_bytes();
+        if let Some(slot) = self.slots[index] {
+            out.copy_from_slice(&self.pixels[slot * bytes..][..bytes]);
         } else {
             let image = decode::read(&self.dataset.samples[index].path, &self.options.limits)?;
             image.resize_into(out, self.options.size, self.options.resize);
         }
         Ok(())
-    }
-
-    fn image_bytes(&self) -> usize {
-        self.options.size * self.options.size * 3
     }
 }

@@ -20,6 +20,8 @@ impl Element for u32 {}
 
 /// A zero-initialised `[T]` that begins on a cache line.
 pub struct Aligned<T: Element> {
+    /// What was allocated, up to a cache line before the elements.
+    base: NonNull<u8>,
     ptr: NonNull<T>,
     len: usize,
 }
@@ -31,18 +33,22 @@ impl<T: Element> Aligned<T> {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         if len == 0 {
-            return Self { ptr: NonNull::dangling(), len };
+            return Self { base: NonNull::dangling(), ptr: NonNull::dangling(), len };
         }
         let layout = Self::layout(len);
         // SAFETY: the layout has a non-zero size.
-        let ptr = unsafe { alloc_zeroed(layout) }.cast::<T>();
-        let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
-        Self { ptr, len }
+        let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        // SAFETY: there is room for `len` elements behind the first cache line that begins in the allocation.
+        let ptr = unsafe { base.add(base.align_offset(ALIGN)) }.cast::<T>();
+        Self { base, ptr, len }
     }
 
+    /// The alignment is the allocator's usual one: asked for more, it would write the zeros itself, where fresh memory
+    /// comes zeroed from the system and is touched first by whoever uses it.
     fn layout(len: usize) -> Layout {
-        let bytes = len.checked_mul(size_of::<T>()).expect("buffer size overflows");
-        Layout::from_size_align(bytes, ALIGN).expect("buffer size overflows")
+        let bytes = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(ALIGN));
+        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, align_of::<T>()).ok());
+        layout.expect("buffer size overflows")
     }
 }
 
@@ -64,7 +70,7 @@ impl<T: Element> Drop for Aligned<T> {
     fn drop(&mut self) {
         if self.len > 0 {
             // SAFETY: allocated by `zeros` with the same layout.
-            unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.len)) }
+            unsafe { dealloc(self.base.as_ptr(), Self::layout(self.len)) }
         }
     }
 }

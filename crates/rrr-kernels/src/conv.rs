@@ -146,9 +146,24 @@ impl Conv {
             "wrong number of weights"
         );
         assert_eq!(packed.len(), self.packed_len());
-        packed.fill(0.0);
-        for (at, &w) in self.indices().zip(weights) {
-            packed[at] = w;
+        let taps = self.kernel * self.kernel;
+        let filter = self.cin * taps;
+        for (o, filters) in weights.chunks(BLOCK * filter).enumerate() {
+            // Sequential in each of the 16 filters, whose values of one position fill a line.
+            for i in 0..self.cin {
+                for yx in 0..taps {
+                    let to = self.packed_index(o * BLOCK, i, yx / self.kernel, yx % self.kernel);
+                    let (values, padding) = packed[to..to + BLOCK].split_at_mut(filters.len() / filter);
+                    for (value, filter) in values.iter_mut().zip(filters.chunks_exact(filter)) {
+                        *value = filter[i * taps + yx];
+                    }
+                    padding.fill(0.0);
+                }
+            }
+        }
+        let used = if self.rgb { self.k() } else { self.cin };
+        for tap in packed.chunks_exact_mut(self.k() * BLOCK) {
+            tap[used * BLOCK..].fill(0.0);
         }
     }
 

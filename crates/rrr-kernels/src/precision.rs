@@ -55,6 +55,14 @@ pub enum Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
+    /// Number of bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Weights::F32(w) => size_of_val(w),
+            Weights::Bf16(w) => size_of_val(w),
+        }
+    }
+
     /// # Panics
     /// If they are in bf16.
     pub(crate) fn f32(self) -> &'a [f32] {

@@ -1,5 +1,6 @@
 //! Sequences in inference form: each batch norm folded into the convolution before it.
 
+use crate::State;
 use crate::input::PaddedImages;
 use crate::layout::{ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
@@ -7,6 +8,7 @@ use rrr_kernels::{
     Activation, BLOCK, BN_EPS, Buffer, Compute, Conv, PackedWeights, RowsJob, avg_pool, max_pool,
     max_pool_size,
 };
+use std::ops::Range;
 
 /// What a sequence reads.
 #[derive(Clone, Copy)]
@@ -41,9 +43,10 @@ pub(crate) struct FoldedConv {
 }
 
 impl FoldedConv {
-    fn new(c: &ConvBn, params: &[f32], stats: &[f32], compute: &Compute) -> Self {
-        let mut weight = copy(&params[c.weight.clone()]);
-        let (gamma, beta) = halves(&params[c.affine.clone()]);
+    fn new(c: &ConvBn, params: &impl Fn(Range<usize>) -> Buffer, stats: &[f32], compute: &Compute) -> Self {
+        let mut weight = params(c.weight.clone());
+        let affine = params(c.affine.clone());
+        let (gamma, beta) = halves(&affine);
         let (mean, var) = halves(&stats[c.stats.clone()]);
         let mut bias = copy(beta);
         let panel = weight.len() / (gamma.len() / BLOCK);
@@ -81,8 +84,28 @@ pub(crate) struct Folded {
 }
 
 impl Folded {
-    /// Folds packed parameters and statistics; weights in the precision of `compute`.
+    /// Folds what a trainer holds, packed parameters and running statistics; weights in the precision of `compute`.
     pub fn new(layout: &Layout, params: &[f32], stats: &[f32], compute: &Compute) -> Self {
+        Self::build(layout, &|range| copy(&params[range]), stats, compute)
+    }
+
+    /// Folds a state, each convolution packed where it is to stay. Shapes must have been checked.
+    pub fn of_state(layout: &Layout, state: &State, compute: &Compute) -> Self {
+        let pack = |range: Range<usize>| {
+            let mut packed = Buffer::zeros(range.len());
+            layout.pack(state, range, &mut packed);
+            packed
+        };
+        Self::build(layout, &pack, &layout.pack_stats(state), compute)
+    }
+
+    /// `params` gives a copy of a range of the packed parameters.
+    fn build(
+        layout: &Layout,
+        params: &impl Fn(Range<usize>) -> Buffer,
+        stats: &[f32],
+        compute: &Compute,
+    ) -> Self {
         let fold = |c: &ConvBn| FoldedConv::new(c, params, stats, compute);
         Self {
             conv1: layout.conv1.as_ref().map(fold),
@@ -99,14 +122,23 @@ impl Folded {
             fc: layout.fc.as_ref().map(|fc| FoldedConv {
                 name: "fc".to_owned(),
                 conv: fc.conv,
-                weight: PackedWeights::new(&fc.conv, copy(&params[fc.weight.clone()]), compute),
-                bias: copy(&params[fc.bias.clone()]),
+                weight: PackedWeights::new(&fc.conv, params(fc.weight.clone()), compute),
+                bias: params(fc.bias.clone()),
             }),
         }
     }
 
     pub fn is_empty(&self) -> bool {
         self.conv1.is_none() && self.blocks.is_empty()
+    }
+
+    /// Bytes of the weights.
+    pub fn bytes(&self) -> usize {
+        let blocks = self.blocks.iter().flat_map(|b| {
+            [Some(&b.conv1), Some(&b.conv2), Some(&b.conv3), b.downsample.as_ref()].into_iter().flatten()
+        });
+        let convs = self.conv1.iter().chain(blocks).chain(&self.fc);
+        convs.map(|c| c.weight.get().bytes() + size_of_val(&c.bias[..])).sum()
     }
 }
 

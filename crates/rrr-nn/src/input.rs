@@ -56,6 +56,11 @@ impl PaddedImages {
         });
     }
 
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.data[..])
+    }
+
     pub fn data(&self) -> &[f32] {
         let len = (self.size.0 + 2 * PAD) * (self.size.1 + 2 * PAD) * 3;
         &self.data[..self.n * len]

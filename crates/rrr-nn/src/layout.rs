@@ -199,7 +199,7 @@ impl Layout {
     pub fn pack(&self, state: &State, range: Range<usize>, to: &mut [f32]) {
         for entry in &self.entries {
             let (Place::Weight(_, at) | Place::Vector(at)) = &entry.place else { continue };
-            if at.start < range.start {
+            if at.start < range.start || at.end > range.end {
                 continue;
             }
             let to = &mut to[at.start - range.start..at.end - range.start];

@@ -22,7 +22,7 @@ pub use network::Network;
 pub use profile::LayerTime;
 pub use rrr_kernels::{Compute, Isa, Pool, Precision};
 pub use spec::{BlockSpec, NetSpec, ParamSpec, SequenceSpec};
-pub use state::{NetState, State, StateError, Tensor};
+pub use state::{NetState, Part, State, StateError, Tensor};
 pub use trainer::{AdamW, StepOutput, Trainable, Trainer, TrainerOptions, TrainerState};
 
 /// A batch of square or rectangular RGB images, channels last.

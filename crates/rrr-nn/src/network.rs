@@ -5,8 +5,9 @@ use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
 use crate::profile::{LayerTime, Profile};
-use crate::{Images, Logits, NetSpec, NetState, Pixels, SequenceSpec, State, StateError};
-use rrr_kernels::{Activation, Buffer, Compute};
+use crate::{Images, Logits, NetSpec, NetState, Part, Pixels, SequenceSpec, State, StateError};
+use rrr_kernels::{Activation, Compute};
+use std::borrow::Cow;
 
 /// Images that go through the network at a time: more would only leave the caches sooner.
 const MAX_BATCH: usize = 32;
@@ -28,11 +29,43 @@ impl Network {
     /// [`StateError`] names every tensor that is missing, extra or misshapen.
     pub fn new(spec: &NetSpec, state: &NetState, compute: Compute) -> Result<Self, StateError> {
         state.check(spec)?;
-        let branch_layout = Layout::new(&spec.branch);
+        Self::fold(spec, compute, |part| Ok(Cow::Borrowed(state.part(part))))
+    }
+
+    /// Like [`Network::new`], but asks for the state of a part only when it is its turn, on any of the threads of
+    /// `compute`: weights that are read from a file need not be held beside the packed ones.
+    ///
+    /// # Errors
+    /// Whatever `read` fails with, and [`StateError`] as in [`Network::new`]: those of the first part that fails.
+    pub fn read<E: From<StateError> + Send>(
+        spec: &NetSpec,
+        compute: Compute,
+        read: impl Fn(Part) -> Result<State, E> + Sync,
+    ) -> Result<Self, E> {
+        Self::fold(spec, compute, |part| {
+            let state = read(part)?;
+            part.check(spec, &state)?;
+            Ok(Cow::Owned(state))
+        })
+    }
+
+    fn fold<'a, E: Send>(
+        spec: &NetSpec,
+        compute: Compute,
+        state: impl Fn(Part) -> Result<Cow<'a, State>, E> + Sync,
+    ) -> Result<Self, E> {
+        let (stem, branch) = (Layout::new(&spec.stem), Layout::new(&spec.branch));
+        let mut parts: Vec<Option<Result<Folded, E>>> = (0..=spec.branches).map(|_| None).collect();
+        compute.pool().for_each(&mut parts, |i, folded| {
+            let (part, layout) = if i == 0 { (Part::Stem, &stem) } else { (Part::Branch(i - 1), &branch) };
+            *folded = Some(state(part).map(|state| Folded::of_state(layout, &state, &compute)));
+        });
+        let mut parts = parts.into_iter().map(|part| part.expect("every part was folded"));
+        let stem = parts.next().expect("the stem is a part")?;
         Ok(Self {
             spec: spec.clone(),
-            stem: fold(&Layout::new(&spec.stem), &state.stem, &compute),
-            branches: state.branches.iter().map(|b| fold(&branch_layout, b, &compute)).collect(),
+            stem,
+            branches: parts.collect::<Result<_, E>>()?,
             plans: Plans::new(compute, false),
             workspace: Workspace::default(),
             images: PaddedImages::default(),
@@ -42,6 +75,16 @@ impl Network {
     /// The architecture.
     pub fn spec(&self) -> &NetSpec {
         &self.spec
+    }
+
+    /// Bytes of the packed weights.
+    pub fn weights_bytes(&self) -> usize {
+        self.branches.iter().chain([&self.stem]).map(Folded::bytes).sum()
+    }
+
+    /// Bytes of activations and input that are kept between calls: what the largest batch so far needed.
+    pub fn activations_bytes(&self) -> usize {
+        self.workspace.bytes() + self.images.bytes()
     }
 
     /// Logits of every branch for a batch of any size; buffers are kept between calls.
@@ -112,12 +155,6 @@ impl Network {
             stem.into_iter().chain([x, features, logits]).for_each(|a| workspace.give(a));
         }
     }
-}
-
-fn fold(layout: &Layout, state: &State, compute: &Compute) -> Folded {
-    let mut params = Buffer::zeros(layout.params);
-    layout.pack(state, 0..layout.params, &mut params);
-    Folded::new(layout, &params, &layout.pack_stats(state), compute)
 }
 
 impl<'a> Images<'a> {

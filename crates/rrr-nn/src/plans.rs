@@ -76,6 +76,11 @@ impl Workspace {
         list
     }
 
+    /// Bytes of all activations that are not in use.
+    pub fn bytes(&self) -> usize {
+        self.free.iter().map(|a| size_of_val(a.data())).sum()
+    }
+
     pub fn give(&mut self, mut activations: Vec<Activation>) {
         self.free.append(&mut activations);
         self.lists.push(activations);

@@ -39,7 +39,39 @@ pub struct StateError {
     pub problems: Vec<String>,
 }
 
+/// A part of a network with a state of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The stem.
+    Stem,
+    /// A branch, from 0.
+    Branch(usize),
+}
+
+impl Part {
+    /// Checks that `state` holds exactly the tensors of this part of `spec`, with their shapes.
+    pub fn check(self, spec: &NetSpec, state: &State) -> Result<(), StateError> {
+        let mut problems = Vec::new();
+        match self {
+            Self::Stem => check_sequence("stem", &spec.stem, state, &mut problems),
+            Self::Branch(i) => check_sequence(&format!("branch {i}"), &spec.branch, state, &mut problems),
+        }
+        if problems.is_empty() { Ok(()) } else { Err(StateError { problems }) }
+    }
+}
+
 impl NetState {
+    /// The state of one part.
+    ///
+    /// # Panics
+    /// If there is no such branch.
+    pub fn part(&self, part: Part) -> &State {
+        match part {
+            Part::Stem => &self.stem,
+            Part::Branch(i) => &self.branches[i],
+        }
+    }
+
     /// Checks that every tensor of `spec` is present with its shape, and that no other tensor is.
     pub fn check(&self, spec: &NetSpec) -> Result<(), StateError> {
         let mut problems = Vec::new();

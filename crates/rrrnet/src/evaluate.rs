@@ -136,7 +136,7 @@ pub fn evaluate_run(run: &Path, options: EvaluateOptions) -> Result<Evaluation, 
     let mut config = TrainConfig::read(&dir.config())?;
     config.skip_bad |= options.skip_bad;
     let workers = Workers::new(options.threads)?;
-    let store = RunImages::open(&config, &workers)?.test.ok_or(EvaluateError::NoTestSplit)?;
+    let store = RunImages::open(&config, &workers, None)?.test.ok_or(EvaluateError::NoTestSplit)?;
     measure(&model, &store, "test", options, &workers)
 }
 

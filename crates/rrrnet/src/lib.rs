@@ -1,8 +1,10 @@
 //! The RRR-Net method: plan, recycle, train, evaluate, predict
 
+pub mod bench;
 pub mod compute;
 pub mod config;
 pub mod evaluate;
+mod machine;
 pub mod model;
 mod named;
 pub mod predict;

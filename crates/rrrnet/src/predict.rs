@@ -2,7 +2,7 @@
 
 use crate::compute::Precision;
 use crate::evaluate::predict_store;
-use crate::model::{Combine, Model, ModelError, ModelInfo};
+use crate::model::{Combine, Model, ModelError, ModelFile, ModelInfo};
 use rrr_data::decode::{self, RgbImage};
 use rrr_data::{DataError, ImageStore, Limits};
 use rrr_nn::{Compute, Images, Logits, Network, Normalize, Pixels};
@@ -233,7 +233,8 @@ pub fn find_images(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
 /// Loads the model of a run or a file, to be run on `threads` threads.
 ///
 /// # Errors
-/// Those of [`Model::load`] and [`Predictor::new`].
+/// Those of [`Model::load`].
 pub fn load(path: &Path, threads: usize, precision: Precision) -> Result<Predictor, ModelError> {
-    Predictor::new(&Model::load(path)?, precision.compute(threads))
+    let file = ModelFile::open(path)?;
+    Ok(Predictor { network: file.network(precision.compute(threads))?, info: file.info })
 }

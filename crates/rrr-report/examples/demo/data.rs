@@ -79,7 +79,12 @@ pub fn report(classes: usize, branches: usize) -> Report {
             full_name: "ResNet-152".to_owned(),
             full,
         }),
-        speed: Some(Speed { batch: 32, images_per_second: 251.4, full_images_per_second: Some(31.2) }),
+        speed: Some(Speed {
+            batch: 32,
+            images_per_second: 251.4,
+            latency_ms: Some(4.4),
+            full_images_per_second: Some(31.2),
+        }),
         config: Some(
             "[model]\nbackbone = \"resnet152.a1h_in1k\"\nblocks = [1, 1, 1, 1]\nsplit = \"layer3.0\"\n\n\
              [train]\nepochs = 60\nbatch = 32\nlearning_rate = 0.001\nseed = 7\n"

@@ -8,7 +8,7 @@ mod format;
 mod render;
 mod thumbnail;
 
-pub use render::render_html;
+pub use render::{STYLE, render_html};
 pub use thumbnail::{ImageFormat, Thumbnail};
 
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,8 @@ pub struct Speed {
     pub batch: usize,
     /// Images per second of this network.
     pub images_per_second: f64,
+    /// Milliseconds from one image to its prediction; none when not measured.
+    pub latency_ms: Option<f64>,
     /// Images per second of the full backbone on the same machine; none when not measured.
     pub full_images_per_second: Option<f64>,
 }

@@ -7,7 +7,8 @@ use crate::metrics::{ClassMetrics, Metrics};
 use crate::svg;
 
 const TEMPLATE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
+/// The page's style sheet, without the charts'.
+pub const STYLE: &str = include_str!("page.css");
 /// Length of the list of most frequent confusions.
 const CONFUSIONS: usize = 10;
 
@@ -88,11 +89,15 @@ fn tiles(report: &Report) -> Vec<Value> {
         tiles.push(tile("Parameters", metric(total.params as f64), note(full.params, total.params)));
         tiles.push(tile("MACs per image", metric(total.macs as f64), note(full.macs, total.macs)));
     }
-    if let Some(Speed { batch, images_per_second, full_images_per_second }) = &report.speed {
+    if let Some(Speed { batch, images_per_second, latency_ms, full_images_per_second }) = &report.speed {
         let full_name = report.cost.as_ref().map_or("the full backbone", |cost| cost.full_name.as_str());
         let note = match full_images_per_second {
             Some(full) => format!("{} {full_name}, batch {batch}", factor(*images_per_second, *full)),
             None => format!("batch {batch}"),
+        };
+        let note = match latency_ms {
+            Some(ms) => format!("{note}; a single one takes {ms:.1} ms"),
+            None => note,
         };
         tiles.push(tile("Images per second", metric(*images_per_second), note));
     }

@@ -11,7 +11,7 @@
 mod tests;
 mod weights;
 
-pub use weights::read_weights;
+pub use weights::{read_layout, read_weights};
 
 use crate::arch::ResNet;
 use rrr_checkpoint::{Card, Checkpoint, ColorOrder, PullOptions, resolve};

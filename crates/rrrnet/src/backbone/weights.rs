@@ -6,6 +6,14 @@ use rrr_checkpoint::{Checkpoint, LoadOptions, ResNetLayout, detect_resnet, load_
 use rrr_nn::{State, Tensor};
 use std::path::Path;
 
+/// Finds the layout from the tensors' shapes, without reading weights.
+///
+/// # Errors
+/// [`BackboneError`] if it is no bottleneck ResNet, or one with other widths than ours.
+pub fn read_layout(checkpoint: &Checkpoint) -> Result<ResNet, BackboneError> {
+    arch_of(&detect_resnet(checkpoint)?, checkpoint.path())
+}
+
 /// Reads the layout and all tensors but the classifier's, by their standard names.
 ///
 /// # Errors

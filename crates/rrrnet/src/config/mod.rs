@@ -109,6 +109,8 @@ pub struct Settings {
     pub mean: Option<[f64; 3]>,
     /// See [`TrainConfig::std`].
     pub std: Option<[f64; 3]>,
+    /// See [`TrainConfig::init`].
+    pub init: Option<PathBuf>,
     /// See [`TrainConfig::blocks`].
     pub blocks: Option<Vec<usize>>,
     /// See [`TrainConfig::split`].
@@ -195,6 +197,9 @@ pub struct TrainConfig {
     /// Standard deviation per channel, for a backbone without a card.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<[f64; 3]>,
+    /// A model to start from, a run or a file: its tensors replace those of the same name and shape.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Blocks kept of each of the four stages; absent where the method uses the whole backbone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocks: Option<[usize; 4]>,

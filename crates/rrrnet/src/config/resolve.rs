@@ -16,7 +16,7 @@ impl Settings {
             ($($field:ident)*) => { Settings { $($field: self.$field.or(base.$field)),* } };
         }
         layered!(
-            data image_column label_column method recipe backbone mean std blocks split branches round_to recycle train_per_class val_per_class
+            data image_column label_column method recipe backbone mean std init blocks split branches round_to recycle train_per_class val_per_class
             test_per_class val_fraction test_fraction epochs batch_size lr weight_decay label_smoothing schedule
             ema_epochs ema_decay warm_passes augmentation image_size resize independent_batches seed threads
             precision checkpoint_every select skip_bad memory_budget_mib
@@ -54,6 +54,7 @@ impl Settings {
             backbone: s.backbone.unwrap_or_else(|| DEFAULT_BACKBONE.into()),
             mean: s.mean,
             std: s.std,
+            init: s.init,
             blocks: reduced.then(|| four_stages(s.blocks)).transpose()?,
             split: reduced.then(|| s.split.unwrap_or_else(|| "layer3.0".into())),
             branches: method.has_branches().then(|| s.branches.unwrap_or(8)),
@@ -91,6 +92,24 @@ impl Settings {
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// These settings without those that have no meaning for `method`: what is said for several methods at once holds
+    /// for those it can hold for.
+    pub fn meaningful_for(mut self, method: Method) -> Self {
+        if !method.is_reduced() {
+            (self.blocks, self.split, self.recycle, self.warm_passes) = (None, None, None, None);
+        }
+        if !method.has_branches() {
+            (self.branches, self.round_to) = (None, None);
+        }
+        if method != Method::Rrr {
+            self.independent_batches = None;
+        }
+        if method == Method::Fge {
+            (self.ema_epochs, self.schedule) = (None, None);
+        }
+        self
     }
 
     /// What somebody set on purpose must have an effect. (A recipe may set more than a method uses.)
@@ -245,6 +264,23 @@ mod tests {
         let s = Settings { method: Some(Method::Probe), branches: Some(4), ..photos() };
         let text = s.resolve().unwrap_err().to_string();
         assert_eq!(text, "branches has no meaning for method probe: it trains a single branch");
+    }
+
+    #[test]
+    fn what_is_meaningful_for_a_method_resolves() {
+        let s = Settings {
+            branches: Some(4),
+            warm_passes: Some(2),
+            ema_epochs: Some(1),
+            blocks: Some(vec![1, 1, 1, 1]),
+            independent_batches: Some(true),
+            schedule: Some(ScheduleKind::Cosine),
+            ..photos()
+        };
+        for method in [Method::Rrr, Method::Reduced, Method::Finetune, Method::Probe, Method::Fge] {
+            let s = Settings { method: Some(method), ..s.clone().meaningful_for(method) };
+            assert!(s.resolve().is_ok(), "{method}");
+        }
     }
 
     #[test]

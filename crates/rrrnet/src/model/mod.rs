@@ -10,10 +10,10 @@ mod spec;
 pub use info::{Combine, ModelInfo, Preprocessing, Provenance};
 pub(crate) use spec::SpecFile;
 
-use crate::tensors::{Bundle, read_state, read_states};
+use crate::tensors::{Bundle, read_state};
 use info::Header;
 use rrr_checkpoint::Checkpoint;
-use rrr_nn::{NetSpec, NetState, StateError};
+use rrr_nn::{Compute, NetSpec, NetState, Network, Part, State, StateError};
 use std::path::{Path, PathBuf};
 
 const KEY: &str = "rrrnet.model";
@@ -104,15 +104,7 @@ impl Model {
     /// # Errors
     /// [`ModelError`]: there is none, it is another kind of file, or it is damaged.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
-        let file = Self::file_of(path)?;
-        let checkpoint = Checkpoint::open(&file)?;
-        let (spec, info) = Self::header(&checkpoint)?;
-        let state = NetState {
-            stem: read_state(&checkpoint, "stem.", &spec.stem, false)?,
-            branches: read_states(&checkpoint, "branches.", spec.branches, &spec.branch, false)?,
-        };
-        state.check(&spec).map_err(|source| ModelError::Weights { path: file, source })?;
-        Ok(Self { spec, state, info })
+        ModelFile::open(path)?.read()
     }
 
     /// Whether a checkpoint claims to be a model.
@@ -156,6 +148,57 @@ impl Model {
             return Err(damaged(format!("an input of {} pixels makes no sense", preprocessing.size)));
         }
         Ok((spec, ModelInfo { classes, preprocessing, combine: h.combine, provenance: h.provenance }))
+    }
+}
+
+/// A model file, opened and understood, its weights not read yet.
+pub(crate) struct ModelFile {
+    checkpoint: Checkpoint,
+    spec: NetSpec,
+    pub(crate) info: ModelInfo,
+}
+
+impl ModelFile {
+    /// Opens the model of a run directory, or a model file.
+    ///
+    /// # Errors
+    /// Those of [`Model::load`], but for the weights.
+    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+        let checkpoint = Checkpoint::open(Model::file_of(path)?)?;
+        let (spec, info) = Model::header(&checkpoint)?;
+        Ok(Self { checkpoint, spec, info })
+    }
+
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] if the weights do not fit the architecture.
+    pub(crate) fn read(self) -> Result<Model, ModelError> {
+        let branches = (0..self.spec.branches).map(|i| self.state(Part::Branch(i)));
+        let state = NetState { stem: self.state(Part::Stem)?, branches: branches.collect::<Result<_, _>>()? };
+        let path = self.checkpoint.path();
+        state.check(&self.spec).map_err(|source| ModelError::Weights { path: path.into(), source })?;
+        Ok(Model { spec: self.spec, state, info: self.info })
+    }
+
+    /// Reads, folds and packs the weights, part by part on the threads of `compute`.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] if they do not fit the architecture.
+    pub(crate) fn network(&self, compute: Compute) -> Result<Network, ModelError> {
+        let located = |e| match e {
+            ModelError::State(source) => ModelError::Weights { path: self.checkpoint.path().into(), source },
+            other => other,
+        };
+        Network::read(&self.spec, compute, |part| self.state(part)).map_err(located)
+    }
+
+    fn state(&self, part: Part) -> Result<State, ModelError> {
+        let (prefix, spec) = match part {
+            Part::Stem => ("stem.".to_string(), &self.spec.stem),
+            Part::Branch(i) => (format!("branches.{i}."), &self.spec.branch),
+        };
+        Ok(read_state(&self.checkpoint, &prefix, spec, false)?)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The images of a training run.
 
+use super::Resources;
 use crate::config::{Augmentation, ResizeFilter, TrainConfig};
 use rrr_data::{
     DataError, Dataset, ImageStore, Limits, LoaderOptions, OpenOptions, Policy, Resize, Source, SplitSpec,
     StoreOptions, Take, Workers,
 };
 use sha2::{Digest, Sha256};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Random streams of the run's seed; streams from [`BRANCHES`] on belong to single branches.
@@ -22,10 +24,15 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// Opens, splits and decodes the dataset of `config`.
-    pub(crate) fn open(config: &TrainConfig, workers: &Workers) -> Result<Self, DataError> {
+    /// Opens, splits and decodes the dataset of `config`; with `resources`, all of it at once and perhaps before.
+    pub(crate) fn open(
+        config: &TrainConfig,
+        workers: &Workers,
+        resources: Option<&Resources>,
+    ) -> Result<Self, DataError> {
         let source = source(config)?;
         let splits = source.split(&split_spec(config), config.seed)?;
+        let decoded = resources.and_then(|r| r.images(config, &source, workers));
         let mut options = StoreOptions {
             size: config.image_size,
             resize: resize(config.resize),
@@ -36,7 +43,10 @@ impl Images {
         let mut notes = source.notes.clone();
         // Training images are read most often, so they have the first claim on memory.
         let mut load = |dataset| -> Result<Arc<ImageStore>, DataError> {
-            let store = ImageStore::load(dataset, options, workers)?;
+            let store = match &decoded {
+                Some(images) => images.store(dataset)?,
+                None => ImageStore::load(dataset, options, workers)?,
+            };
             let (images, resident) = (store.len(), store.resident());
             tracing::info!(images, resident, bad = store.bad().len(), "decoded");
             let used = resident * store.size() * store.size() * 3;
@@ -62,6 +72,28 @@ impl Images {
             }
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What determines the decoded images of a dataset.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SourceKey {
+    data: PathBuf,
+    columns: [Option<String>; 2],
+    size: usize,
+    resize: ResizeFilter,
+    skip_bad: bool,
+}
+
+impl SourceKey {
+    pub(super) fn new(config: &TrainConfig) -> Self {
+        Self {
+            data: config.data.clone(),
+            columns: [config.image_column.clone(), config.label_column.clone()],
+            size: config.image_size,
+            resize: config.resize,
+            skip_bad: config.skip_bad,
+        }
     }
 }
 

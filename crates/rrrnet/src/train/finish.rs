@@ -2,10 +2,12 @@
 
 use super::data::Images as Data;
 use super::{Event, TrainError};
+use crate::bench::QuickSpeed;
 use crate::config::{Method, TrainConfig};
 use crate::cost::net_cost;
 use crate::evaluate::{EvaluateError, Evaluation};
-use crate::model::{Model, Provenance};
+use crate::machine;
+use crate::model::{Model, Preprocessing, Provenance};
 use crate::predict::Predictor;
 use crate::run::{EpochRecord, RunDir};
 use rrr_data::{ImageStore, RgbImage, Workers};
@@ -13,7 +15,7 @@ use rrr_nn::Compute;
 use rrr_report::metrics::{Metrics, Predictions, argmax};
 use rrr_report::report::{
     Backbone, Cost, CostComparison, CostPart, CurvePoint, Curves, Dataset, Fact, ImageFormat, Machine,
-    Mistake, Report, Thumbnail, render_html,
+    Mistake, Report, Speed, Thumbnail, render_html,
 };
 use serde::Serialize;
 use std::path::PathBuf;
@@ -73,7 +75,11 @@ impl Finish<'_> {
         json.push(b'\n');
         self.run.write(&self.run.evaluation(), &json)?;
         self.run.write(&self.run.predictions(), &predictions_csv(test, &predictions)?)?;
-        let report = self.report(model, test, &predictions, &evaluation.metrics)?;
+        events(&Event::Stage("measuring the speed"));
+        let report = Report {
+            speed: Some(speed(&mut predictor)),
+            ..self.report(model, test, &predictions, &evaluation.metrics)?
+        };
         let html = render_html(&report);
         self.run.write(&self.run.report(), html.as_bytes())?;
         Ok(Summary { evaluation: Some(evaluation), report: Some(self.run.report()), ..summary })
@@ -119,12 +125,12 @@ impl Finish<'_> {
                 source: p.backbone_source.clone(),
             }),
             machine: Machine {
-                cpu: cpu_model(),
+                cpu: machine::cpu_model(),
                 cores: self.compute.pool().threads(),
                 isa: self.compute.isa().to_string(),
                 platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             },
-            finished: None,
+            finished: Some(machine::utc_now()),
             train_seconds: Some(self.seconds),
             notes: vec![
                 Fact::new("recipe", &p.recipe),
@@ -132,6 +138,17 @@ impl Finish<'_> {
                 Fact::new("precision", self.config.precision),
             ],
         }
+    }
+}
+
+fn speed(predictor: &mut Predictor) -> Speed {
+    let Preprocessing { size, .. } = predictor.info().preprocessing;
+    let measured = QuickSpeed::measure(size, |pixels, n| drop(predictor.logits(pixels, n)));
+    Speed {
+        batch: QuickSpeed::BATCH,
+        images_per_second: measured.images_per_second,
+        latency_ms: Some(measured.latency_ms),
+        full_images_per_second: None,
     }
 }
 
@@ -258,11 +275,4 @@ fn predictions_csv(store: &ImageStore, predictions: &Predictions) -> Result<Vec<
         .expect(in_memory);
     }
     Ok(out.into_inner().expect(in_memory))
-}
-
-/// The processor's name, where the system tells.
-fn cpu_model() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|l| l.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_string())
 }

@@ -8,6 +8,7 @@ mod data;
 mod error;
 mod events;
 mod finish;
+mod resources;
 mod schedule;
 mod session;
 mod setup;
@@ -17,6 +18,7 @@ pub(crate) use data::{Images, resize, test_samples};
 pub use error::TrainError;
 pub use events::{Event, Ready, Step};
 pub use finish::Summary;
+pub use resources::Resources;
 pub use schedule::Schedule;
 
 use crate::config::{Method, Select, TrainConfig};
@@ -30,6 +32,10 @@ use rrr_nn::{Compute, NetSpec, Trainer};
 use session::{Ended, Session, trainer_options};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+
+/// Number of the method as implemented: it rises whenever the same configuration begins to give other numbers, so that
+/// results kept by a benchmark suite are known to be old.
+pub const RESULTS_VERSION: u32 = 1;
 
 /// What a training needs besides its configuration.
 #[derive(Clone, Debug)]
@@ -68,12 +74,7 @@ pub fn train(
     options: &TrainOptions<'_>,
     events: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Outcome, TrainError> {
-    RunDir::check_new(out, options.overwrite)?;
-    let config = &TrainConfig { data: absolute(&config.data), ..config.clone() };
-    let prepared = Prepared::new(config, events)?;
-    let start = Start::fresh(config, &prepared, options, events)?;
-    let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
-    prepared.go(config, &run, start, options, events)
+    start(None, config, out, options, events)
 }
 
 /// Continues the run in the folder `run`; `threads` overrides what it was started with.
@@ -86,10 +87,66 @@ pub fn resume(
     options: &TrainOptions<'_>,
     events: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Outcome, TrainError> {
+    go_on(None, run, threads, options, events)
+}
+
+impl Resources {
+    /// [`train`] with what earlier trainings have read.
+    ///
+    /// # Errors
+    /// Those of [`train`].
+    pub fn train(
+        &self,
+        config: &TrainConfig,
+        out: &Path,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Outcome, TrainError> {
+        start(Some(self), config, out, options, events)
+    }
+
+    /// [`resume`] with what earlier trainings have read.
+    ///
+    /// # Errors
+    /// Those of [`resume`].
+    pub fn resume(
+        &self,
+        run: &Path,
+        threads: Option<usize>,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Outcome, TrainError> {
+        go_on(Some(self), run, threads, options, events)
+    }
+}
+
+fn start(
+    resources: Option<&Resources>,
+    config: &TrainConfig,
+    out: &Path,
+    options: &TrainOptions<'_>,
+    events: &mut dyn FnMut(&Event<'_>),
+) -> Result<Outcome, TrainError> {
+    RunDir::check_new(out, options.overwrite)?;
+    let init = config.init.as_deref().map(absolute);
+    let config = &TrainConfig { data: absolute(&config.data), init, ..config.clone() };
+    let prepared = Prepared::new(config, resources, events)?;
+    let start = Start::fresh(config, &prepared, resources, options, events)?;
+    let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
+    prepared.go(config, &run, start, options, events)
+}
+
+fn go_on(
+    resources: Option<&Resources>,
+    run: &Path,
+    threads: Option<usize>,
+    options: &TrainOptions<'_>,
+    events: &mut dyn FnMut(&Event<'_>),
+) -> Result<Outcome, TrainError> {
     let run = RunDir::open(run)?;
     let mut config = TrainConfig::read(&run.config())?;
     config.threads = threads.or(config.threads);
-    let prepared = Prepared::new(&config, events)?;
+    let prepared = Prepared::new(&config, resources, events)?;
     let state = if run.last().exists() {
         let saved = Saved::read(&run.last())?;
         if saved.fingerprint != prepared.fingerprint {
@@ -98,7 +155,7 @@ pub fn resume(
         Start::continued(&config, &prepared, saved)?
     } else {
         events(&Event::Note("the run has no checkpoint yet: it starts from the beginning".into()));
-        Start::fresh(&config, &prepared, options, events)?
+        Start::fresh(&config, &prepared, resources, options, events)?
     };
     run.truncate_records((state.position.steps / prepared.steps_per_epoch(&config)) as usize)?;
     prepared.go(&config, &run, state, options, events)
@@ -124,11 +181,14 @@ impl Start {
     fn fresh(
         config: &TrainConfig,
         prepared: &Prepared,
+        resources: Option<&Resources>,
         options: &TrainOptions<'_>,
         events: &mut dyn FnMut(&Event<'_>),
     ) -> Result<Self, TrainError> {
         events(&Event::Stage("reading the backbone"));
-        let setup = setup::prepare(config, &prepared.data, options.offline, events)?;
+        let own = Resources::default();
+        let backbone = resources.unwrap_or(&own).backbone(config, options.offline, events)?;
+        let setup = setup::prepare(config, &prepared.data, &backbone)?;
         let options = trainer_options(config);
         let trainer = Trainer::new(&setup.spec, &setup.state, &options, prepared.compute.clone())?;
         Ok(Self { trainer, copies: Vec::new(), position: Position::default(), info: setup.info })
@@ -142,11 +202,15 @@ impl Start {
 }
 
 impl Prepared {
-    fn new(config: &TrainConfig, events: &mut dyn FnMut(&Event<'_>)) -> Result<Self, TrainError> {
+    fn new(
+        config: &TrainConfig,
+        resources: Option<&Resources>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Self, TrainError> {
         let threads = config.threads.unwrap_or_else(crate::default_threads);
         let workers = Workers::new(threads)?;
         events(&Event::Stage("reading the images"));
-        let data = Images::open(config, &workers)?;
+        let data = Images::open(config, &workers, resources)?;
         for note in &data.notes {
             events(&Event::Note(note.clone()));
         }

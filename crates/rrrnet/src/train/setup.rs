@@ -1,15 +1,13 @@
 //! From a configuration and a backbone to the network that is trained.
 
-use super::{Event, Images, TrainError};
+use super::{Images, TrainError};
 use crate::arch::Split;
-use crate::backbone::{Backbone, BackboneOptions};
+use crate::backbone::Backbone;
 use crate::config::{Method, TrainConfig};
-use crate::model::{Combine, ModelInfo, Preprocessing, Provenance};
+use crate::model::{Combine, Model, ModelInfo, Preprocessing, Provenance};
 use crate::plan::{Plan, PlanOptions};
 use crate::recycle::{full_state, recycle};
-use rrr_checkpoint::PullOptions;
 use rrr_nn::{NetSpec, NetState};
-use std::cell::RefCell;
 use std::path::Path;
 
 /// A network before its first step.
@@ -20,15 +18,12 @@ pub(super) struct Setup {
     pub(super) info: ModelInfo,
 }
 
-pub(super) fn prepare(
-    config: &TrainConfig,
-    data: &Images,
-    offline: bool,
-    events: &mut dyn FnMut(&Event<'_>),
-) -> Result<Setup, TrainError> {
+pub(super) fn prepare(config: &TrainConfig, data: &Images, backbone: &Backbone) -> Result<Setup, TrainError> {
     let dataset = data.train.dataset();
-    let backbone = load_backbone(config, offline, events)?;
-    let (spec, state) = network(config, &backbone, dataset.classes.len())?;
+    let (spec, mut state) = network(config, backbone, dataset.classes.len())?;
+    if let Some(path) = &config.init {
+        warm_start(&mut state, &Model::load(path)?);
+    }
     let info = ModelInfo {
         classes: dataset.classes.clone(),
         preprocessing: Preprocessing {
@@ -47,27 +42,25 @@ pub(super) fn prepare(
             dataset: dataset.name.clone(),
             train_images: dataset.len(),
             backbone: short_name(&backbone.name),
-            backbone_layout: Some(backbone.arch),
-            backbone_licence: backbone.card.license,
-            backbone_sha256: backbone.card.sha256,
-            backbone_source: backbone.card.source,
+            backbone_layout: Some(backbone.arch.clone()),
+            backbone_licence: backbone.card.license.clone(),
+            backbone_sha256: backbone.card.sha256.clone(),
+            backbone_source: backbone.card.source.clone(),
         },
     };
     Ok(Setup { spec, state, info })
 }
 
-/// Finds the backbone of `config`, downloading it where allowed, and reads it.
-fn load_backbone(
-    config: &TrainConfig,
-    offline: bool,
-    events: &mut dyn FnMut(&Event<'_>),
-) -> Result<Backbone, TrainError> {
-    let events = RefCell::new(events);
-    let progress = |p| (events.borrow_mut())(&Event::Backbone(p));
-    let normalize =
-        config.mean.zip(config.std).map(|(mean, std)| (mean.map(|x| x as f32), std.map(|x| x as f32)));
-    let pull = PullOptions { offline, progress: &progress, ..PullOptions::default() };
-    Ok(Backbone::load(&config.backbone, &BackboneOptions { pull, normalize })?)
+/// Takes every tensor over from `model` that has the same name and shape; branches beyond its last begin anew.
+fn warm_start(state: &mut NetState, model: &Model) {
+    let branches = state.branches.iter_mut().zip(&model.state.branches);
+    for (own, theirs) in std::iter::once((&mut state.stem, &model.state.stem)).chain(branches) {
+        for (name, tensor) in own.iter_mut() {
+            if let Some(found) = theirs.get(name).filter(|t| t.shape == tensor.shape) {
+                tensor.clone_from(found);
+            }
+        }
+    }
 }
 
 /// A path's last part; a catalog name as it is.

@@ -1,0 +1,75 @@
+//! Times one Rust engine on the network that `bench/peers/run.py` exported.
+//!
+//! `rust-peers ENGINE FOLDER BATCH THREADS REPEATS` reads `network-BATCH.onnx`, `input-BATCH.f32` and
+//! `expected-BATCH.f32` of the folder and prints one JSON object: the milliseconds of each of `REPEATS` calls after one
+//! to warm up, and the largest difference from the expected probabilities (none for Burn, which gets a network of the
+//! same shape with weights of its own).
+
+#[cfg(feature = "burn")]
+mod burn_peer;
+#[cfg(feature = "rten")]
+mod rten_peer;
+#[cfg(feature = "tract")]
+mod tract_peer;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// One call: the probabilities `[batch, classes]` of the images.
+type Forward = Box<dyn FnMut() -> Result<Vec<f32>, Box<dyn Error>>>;
+
+/// What an engine is given.
+pub struct Work {
+    pub model: PathBuf,
+    /// `[batch, 3, 128, 128]`.
+    pub input: Vec<f32>,
+    pub batch: usize,
+    pub threads: usize,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [engine, folder, batch, threads, repeats] = args.as_slice() else {
+        return Err("usage: rust-peers ENGINE FOLDER BATCH THREADS REPEATS".into());
+    };
+    let (folder, batch) = (Path::new(folder), batch.parse()?);
+    let work = Work {
+        model: folder.join(format!("network-{batch}.onnx")),
+        input: floats(&folder.join(format!("input-{batch}.f32")))?,
+        batch,
+        threads: threads.parse()?,
+    };
+    let expected = floats(&folder.join(format!("expected-{batch}.f32")))?;
+    let mut forward: Forward = match engine.as_str() {
+        #[cfg(feature = "tract")]
+        "tract" => tract_peer::load(&work)?,
+        #[cfg(feature = "rten")]
+        "rten" => rten_peer::load(&work)?,
+        #[cfg(feature = "burn")]
+        "burn" => burn_peer::load(&work)?,
+        _ => return Err(format!("{engine} was not built in").into()),
+    };
+    let output = forward()?;
+    let difference = if engine == "burn" {
+        "null".to_string()
+    } else {
+        if output.len() != expected.len() {
+            return Err(format!("{} values came out instead of {}", output.len(), expected.len()).into());
+        }
+        output.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max).to_string()
+    };
+    let mut times = Vec::new();
+    for _ in 0..repeats.parse()? {
+        let start = Instant::now();
+        forward()?;
+        times.push((1e3 * start.elapsed().as_secs_f64()).to_string());
+    }
+    println!(r#"{{"times": [{}], "difference": {difference}}}"#, times.join(", "));
+    Ok(())
+}
+
+fn floats(path: &Path) -> Result<Vec<f32>, Box<dyn Error>> {
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+}
