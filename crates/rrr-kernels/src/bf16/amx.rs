@@ -146,7 +146,10 @@ impl Tiles for Amx {
     unsafe fn transpose(from: *const u32, to: *mut u32) {
         // SAFETY: pointers and features by the caller.
         unsafe {
-            let r: [__m512i; 16] = std::array::from_fn(|i| _mm512_loadu_si512(from.add(i * 16).cast()));
+            let mut r = [_mm512_setzero_si512(); 16];
+            for (i, row) in r.iter_mut().enumerate() {
+                *row = _mm512_loadu_si512(from.add(i * 16).cast());
+            }
             // Groups of four rows: 2 x 2, then 4 x 4 within each 128-bit lane.
             let mut t = [_mm512_setzero_si512(); 16];
             for i in (0..16).step_by(4) {

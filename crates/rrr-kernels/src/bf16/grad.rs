@@ -4,7 +4,7 @@
 //! rows are the second, in pairs. So a result tile is `[16 output channels][16 input channels]`.
 
 use super::tiles::{Product, SIDE, STEP, TILE, Tiles};
-use super::{Kernels, ZEROS, with_scratch};
+use super::{Kernels, Scratch, ZEROS};
 use crate::conv::GradWeight;
 use crate::isa::Isa;
 use crate::micro::{BLOCK, Run};
@@ -104,30 +104,29 @@ pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
     let (a_len, b_len) = (panels * CHUNK_STEPS * TILE, blocks * CHUNK_STEPS * TILE);
     // SAFETY: the tile registers are there, by the caller.
     let tiles = unsafe { T::new() };
-    with_scratch(sums + a_len + b_len, |scratch| {
-        let (sums, scratch) = scratch.split_at_mut(sums);
-        let (a, b) = scratch.split_at_mut(a_len);
-        sums.fill(0);
-        let mut runs = [0; 9];
-        for first in (0..task.dims.rows).step_by(CHUNK_ROWS) {
-            let rows = first..(first + CHUNK_ROWS).min(task.dims.rows);
-            let count = rows.len().div_ceil(STEP);
-            // SAFETY: as noted on `work`; operands and sums have room for all tiles.
-            unsafe {
-                transpose_gradient::<T>(task, &rows, a);
-                let taps = task.taps.clone().zip(&mut runs).zip(sums.chunks_exact_mut(per_tap));
-                for ((tap, run), sums) in taps {
-                    let mut sources = [NONE; CHUNK_ROWS];
-                    if locate(task, tap, &rows, run, &mut sources) {
-                        pair_input::<T>(task, &sources, count, b);
-                        multiply_all(&tiles, (panels, blocks), (a, b, sums), count);
-                    }
+    let mut scratch = Scratch::take(sums + a_len + b_len);
+    let (sums, rest) = scratch.0.split_at_mut(sums);
+    let (a, b) = rest.split_at_mut(a_len);
+    sums.fill(0);
+    let mut runs = [0; 9];
+    for first in (0..task.dims.rows).step_by(CHUNK_ROWS) {
+        let rows = first..(first + CHUNK_ROWS).min(task.dims.rows);
+        let count = rows.len().div_ceil(STEP);
+        // SAFETY: as noted on `work`; operands and sums have room for all tiles.
+        unsafe {
+            transpose_gradient::<T>(task, &rows, a);
+            let taps = task.taps.clone().zip(&mut runs).zip(sums.chunks_exact_mut(per_tap));
+            for ((tap, run), sums) in taps {
+                let mut sources = [NONE; CHUNK_ROWS];
+                if locate(task, tap, &rows, run, &mut sources) {
+                    pair_input::<T>(task, &sources, count, b);
+                    multiply_all(&tiles, (panels, blocks), (a, b, sums), count);
                 }
             }
         }
-        // SAFETY: the result lies within the weights.
-        unsafe { store::<T>(task, sums) };
-    });
+    }
+    // SAFETY: the result lies within the weights.
+    unsafe { store::<T>(task, sums) };
 }
 
 /// First operand: the rows of the output gradient, transposed and rounded, `[panel][step]` tiles.

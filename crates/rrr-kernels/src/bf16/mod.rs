@@ -90,16 +90,24 @@ thread_local! {
     static SCRATCH: RefCell<Aligned<u32>> = RefCell::default();
 }
 
-/// Calls `f` with `len` u32 of this thread's own scratch, with unspecified values; it is kept, so that only
-/// the largest task so far allocates.
-#[inline(always)]
-fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [u32]) -> R) -> R {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < len {
-            *scratch = Aligned::zeros(len);
-        }
-        f(&mut scratch[..len])
-    })
+/// Scratch of this thread, for as long as a task holds it.
+///
+/// Not a closure's argument: code inside of a closure that the standard library calls would not be compiled for
+/// the task's instruction set.
+struct Scratch(Aligned<u32>);
+
+impl Scratch {
+    /// At least `len` u32 with unspecified values; kept, so that only the largest task so far allocates.
+    fn take(len: usize) -> Self {
+        let kept = SCRATCH.take();
+        Self(if kept.len() < len { Aligned::zeros(len) } else { kept })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        SCRATCH.set(std::mem::take(&mut self.0));
+    }
 }
 
 /// A row of zeros, which stands for rows and blocks that are not there.

@@ -1,7 +1,7 @@
 //! Forward and input gradient: rows of outputs as products of tiles.
 
 use super::tiles::{Product, SIDE, STEP, TILE, Tiles};
-use super::{Kernels, ZEROS, with_scratch};
+use super::{Kernels, Scratch, ZEROS};
 use crate::isa::Isa;
 use crate::micro::{BLOCK, Epilogue};
 use crate::pool::Pool;
@@ -90,42 +90,41 @@ pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
     let most = plan.taps * per_tap;
     // SAFETY: the tile registers are there, by the caller; the rest as noted.
     let tiles = unsafe { T::new() };
-    with_scratch(most * (1 + 2 * TILE), |scratch| {
-        let (a, steps) = scratch.split_at_mut(2 * most * TILE);
-        let mut sums = Sums([0.0; 4 * TILE]);
-        for tile in task.tiles {
-            let class = &plan.classes[tile.class as usize];
-            let steps = &mut steps[..class.taps.len() * per_tap];
-            for (steps, &tap) in steps.chunks_exact_mut(per_tap).zip(&class.taps) {
-                for (s, at) in steps.iter_mut().enumerate() {
-                    *at = ((tap as usize * per_tap + s) * TILE) as u32;
-                }
+    let mut scratch = Scratch::take(most * (1 + 2 * TILE));
+    let (a, steps) = scratch.0.split_at_mut(2 * most * TILE);
+    let mut sums = Sums([0.0; 4 * TILE]);
+    for tile in task.tiles {
+        let class = &plan.classes[tile.class as usize];
+        let steps = &mut steps[..class.taps.len() * per_tap];
+        for (steps, &tap) in steps.chunks_exact_mut(per_tap).zip(&class.taps) {
+            for (s, at) in steps.iter_mut().enumerate() {
+                *at = ((tap as usize * per_tap + s) * TILE) as u32;
             }
-            let mut outputs = [0; TILE_ROWS];
-            // SAFETY: the plan's offsets lie within the input, by the caller.
-            unsafe { gather::<T>(task, tile, steps.len() * TILE, a, &mut outputs) };
-            let outputs = &outputs[..tile.rows as usize];
-            for first in task.columns.clone().step_by(2) {
-                let pair = first..(first + 2).min(task.columns.end);
-                // SAFETY: `a` and `sums` hold four tiles per step and in all; the weights were checked.
-                unsafe {
-                    let column = |i: usize| task.weights(first + i, most * TILE);
-                    let (a, c) = (a.as_ptr(), sums.0.as_mut_ptr());
-                    let a_stride = steps.len() * TILE;
-                    let rest = (a, a_stride, &*steps, c);
-                    match (outputs.len() > SIDE, pair.len()) {
-                        (true, 2) => tiles.multiply::<2, 2>(&product(rest, [column(0), column(1)])),
-                        (true, _) => tiles.multiply::<2, 1>(&product(rest, [column(0)])),
-                        (false, 2) => tiles.multiply::<1, 2>(&product(rest, [column(0), column(1)])),
-                        (false, _) => tiles.multiply::<1, 1>(&product(rest, [column(0)])),
-                    }
-                    for (n, column) in pair.clone().enumerate() {
-                        finish::<T::S>(task, column, outputs, pair.len(), &sums.0[n * TILE..]);
-                    }
+        }
+        let mut outputs = [0; TILE_ROWS];
+        // SAFETY: the plan's offsets lie within the input, by the caller.
+        unsafe { gather::<T>(task, tile, steps.len() * TILE, a, &mut outputs) };
+        let outputs = &outputs[..tile.rows as usize];
+        for first in task.columns.clone().step_by(2) {
+            let pair = first..(first + 2).min(task.columns.end);
+            // SAFETY: `a` and `sums` hold four tiles per step and in all; the weights were checked.
+            unsafe {
+                let column = |i: usize| task.weights(first + i, most * TILE);
+                let (a, c) = (a.as_ptr(), sums.0.as_mut_ptr());
+                let a_stride = steps.len() * TILE;
+                let rest = (a, a_stride, &*steps, c);
+                match (outputs.len() > SIDE, pair.len()) {
+                    (true, 2) => tiles.multiply::<2, 2>(&product(rest, [column(0), column(1)])),
+                    (true, _) => tiles.multiply::<2, 1>(&product(rest, [column(0)])),
+                    (false, 2) => tiles.multiply::<1, 2>(&product(rest, [column(0), column(1)])),
+                    (false, _) => tiles.multiply::<1, 1>(&product(rest, [column(0)])),
+                }
+                for (n, column) in pair.clone().enumerate() {
+                    finish::<T::S>(task, column, outputs, pair.len(), &sums.0[n * TILE..]);
                 }
             }
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -188,13 +187,13 @@ unsafe fn gather<T: Tiles>(
     let whole = dims.k_blocks;
     let mut tail = [ZEROS.0; 2];
     for tap in 0..taps {
-        let sources: [u32; TILE_ROWS] = std::array::from_fn(|r| {
-            let (pixel, image) = places[r.min(rows - 1)];
-            match class.src[pixel * taps + tap] {
+        let mut sources = [0; TILE_ROWS];
+        for (source, &(pixel, image)) in sources.iter_mut().zip(&places).take(rows) {
+            *source = match class.src[pixel * taps + tap] {
                 ZERO => plan.zero_row,
-                source => source + (image * plan.image_stride) as u32,
-            }
-        });
+                first => first + (image * plan.image_stride) as u32,
+            };
+        }
         for step in 0..steps {
             for (r, &source) in sources.iter().enumerate().take(rows) {
                 // SAFETY: whole blocks and the tail's values lie within the input, by the caller.

@@ -4,6 +4,8 @@
 //! holds, in row p and lane j, the values of k = 2p and 2p + 1 for output j: pairs of bf16 in a u32, the even
 //! one in the lower half.
 
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and vector")]
+
 use crate::simd::Simd;
 use std::marker::PhantomData;
 
@@ -90,7 +92,11 @@ pub fn bf16(x: f32) -> u32 {
 /// A row of 16 pairs.
 #[inline(always)]
 pub fn pairs(even: &[f32; SIDE], odd: &[f32; SIDE]) -> [u32; SIDE] {
-    std::array::from_fn(|i| bf16(even[i]) | bf16(odd[i]) << 16)
+    let mut pairs = [0; SIDE];
+    for i in 0..SIDE {
+        pairs[i] = bf16(even[i]) | bf16(odd[i]) << 16;
+    }
+    pairs
 }
 
 /// Tiles in memory, computed with vectors of `S`: `R` rows of `V` vectors at a time. A product of two bf16 is
@@ -111,9 +117,10 @@ impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
         // SAFETY: pointers by the caller; u32 and bf16 have no invalid values.
         unsafe {
             let to = to.cast::<[[u16; SIDE]; 2]>();
-            for (half, from) in [low, high].into_iter().enumerate() {
-                let from = &*from.cast::<[f32; SIDE]>();
-                (*to)[half] = std::array::from_fn(|i| bf16(from[i]) as u16);
+            let (low, high) = (&*low.cast::<[f32; SIDE]>(), &*high.cast::<[f32; SIDE]>());
+            for i in 0..SIDE {
+                (*to)[0][i] = bf16(low[i]) as u16;
+                (*to)[1][i] = bf16(high[i]) as u16;
             }
         }
     }
@@ -145,11 +152,11 @@ impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
                 }
             }
             for (step, &at) in p.steps.iter().enumerate() {
-                let b = p.b.map(|b| Split::new(b.add(at as usize)));
-                for m in 0..M {
-                    let a = Split::new(p.a.add(m * p.a_stride + step * TILE));
-                    for (n, b) in b.iter().enumerate() {
-                        add_product::<S, R, V>(&a, b, p.c.add(m * p.c_stride + n * TILE));
+                for n in 0..N {
+                    let b = Split::new(p.b[n].add(at as usize));
+                    for m in 0..M {
+                        let a = Split::new(p.a.add(m * p.a_stride + step * TILE));
+                        add_product::<S, R, V>(&a, &b, p.c.add(m * p.c_stride + n * TILE));
                     }
                 }
             }
@@ -172,9 +179,11 @@ impl Split {
         // SAFETY: by the caller.
         let tile = unsafe { &*tile.cast::<[[u32; SIDE]; SIDE]>() };
         let mut split = Self { even: [[0.0; SIDE]; SIDE], odd: [[0.0; SIDE]; SIDE] };
-        for (row, (even, odd)) in tile.iter().zip(split.even.iter_mut().zip(&mut split.odd)) {
-            *even = row.map(|pair| f32::from_bits(pair << 16));
-            *odd = row.map(|pair| f32::from_bits(pair & 0xffff_0000));
+        for r in 0..SIDE {
+            for p in 0..SIDE {
+                split.even[r][p] = f32::from_bits(tile[r][p] << 16);
+                split.odd[r][p] = f32::from_bits(tile[r][p] & 0xffff_0000);
+            }
         }
         split
     }
@@ -187,24 +196,24 @@ unsafe fn add_product<S: Simd, const R: usize, const V: usize>(a: &Split, b: &Sp
     // SAFETY: all accesses are within the tiles.
     unsafe {
         for first in (0..SIDE).step_by(R) {
-            let mut sum = [[[S::zero(); 2]; V]; R];
+            let mut even = [[S::zero(); V]; R];
+            let mut odd = [[S::zero(); V]; R];
             for k in 0..SIDE {
-                let row = |b: &[[f32; SIDE]; SIDE]| -> [S::V; V] {
-                    std::array::from_fn(|v| S::load(b[k].as_ptr().add(v * S::LANES)))
-                };
-                let (even, odd) = (row(&b.even), row(&b.odd));
-                for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = [&a.even, &a.odd].map(|a| S::broadcast(&a[first + r][k]));
-                    for (v, sum) in sum.iter_mut().enumerate() {
-                        sum[0] = S::mul_add(x[0], even[v], sum[0]);
-                        sum[1] = S::mul_add(x[1], odd[v], sum[1]);
+                for v in 0..V {
+                    let b_even = S::load(b.even[k].as_ptr().add(v * S::LANES));
+                    let b_odd = S::load(b.odd[k].as_ptr().add(v * S::LANES));
+                    for r in 0..R {
+                        let a_even = S::broadcast(&raw const a.even[first + r][k]);
+                        let a_odd = S::broadcast(&raw const a.odd[first + r][k]);
+                        even[r][v] = S::mul_add(a_even, b_even, even[r][v]);
+                        odd[r][v] = S::mul_add(a_odd, b_odd, odd[r][v]);
                     }
                 }
             }
-            for (r, sum) in sum.iter().enumerate() {
-                for (v, sum) in sum.iter().enumerate() {
+            for r in 0..R {
+                for v in 0..V {
                     let c = c.add((first + r) * SIDE + v * S::LANES);
-                    S::store(c, S::add(S::load(c), S::add(sum[0], sum[1])));
+                    S::store(c, S::add(S::load(c), S::add(even[r][v], odd[r][v])));
                 }
             }
         }
