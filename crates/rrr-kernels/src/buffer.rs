@@ -25,6 +25,18 @@ impl Buffer {
         Self { ptr, len }
     }
 
+    /// The memory as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: floats are plain bytes, and `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().cast(), self.len * size_of::<f32>()) }
+    }
+
+    /// The memory as bytes.
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_bytes`; every byte pattern is a float, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.len * size_of::<f32>()) }
+    }
+
     fn layout(len: usize) -> Layout {
         let bytes = len.checked_mul(size_of::<f32>()).expect("buffer size overflows");
         Layout::from_size_align(bytes, ALIGN).expect("buffer size overflows")

@@ -52,11 +52,11 @@ impl Compute {
 /// kernel row and `k` runs over its `kernel * 3` values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv {
-    cin: usize,
-    cout: usize,
-    kernel: usize,
-    stride: usize,
-    rgb: bool,
+    pub(crate) cin: usize,
+    pub(crate) cout: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) rgb: bool,
 }
 
 impl Conv {
@@ -86,7 +86,7 @@ impl Conv {
         (size + 2 * (self.kernel / 2) - self.kernel) / self.stride + 1
     }
 
-    fn taps(&self) -> usize {
+    pub(crate) fn taps(&self) -> usize {
         if self.rgb { self.kernel } else { self.kernel * self.kernel }
     }
 

@@ -14,6 +14,7 @@ mod adamw;
 mod batch_norm;
 mod buffer;
 mod conv;
+pub mod int8;
 mod isa;
 mod micro;
 pub mod mmap;

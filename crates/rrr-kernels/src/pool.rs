@@ -45,6 +45,11 @@ struct JobRef {
 // SAFETY: the pointee is `Sync`, and `Pool::run` keeps it alive until every worker has left the job.
 unsafe impl Send for JobRef {}
 
+/// The start of a slice whose disjoint pieces go to different threads.
+struct Pieces<T>(*mut T);
+// SAFETY: as for `&mut [T]`, of which each thread gets pieces of its own.
+unsafe impl<T: Send> Sync for Pieces<T> {}
+
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("threads", &self.threads()).finish()
@@ -123,10 +128,12 @@ impl Pool {
     /// Cuts `data` into pieces of `size` elements (the last may be shorter) and calls `f(index, piece)` for
     /// each, in parallel.
     pub fn for_each_chunk<T: Send>(&self, data: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        let pieces: Vec<Mutex<Option<&mut [T]>>> =
-            data.chunks_mut(size).map(|c| Mutex::new(Some(c))).collect();
-        self.run(pieces.len(), |i| {
-            let piece = lock(&pieces[i]).take().expect("each piece is taken once");
+        let (len, data) = (data.len(), Pieces(data.as_mut_ptr()));
+        let data = &data;
+        self.run(len.div_ceil(size), |i| {
+            let (start, end) = (i * size, ((i + 1) * size).min(len));
+            // SAFETY: pieces are disjoint parts of `data`, borrowed exclusively, and `run` hands each index out once.
+            let piece = unsafe { std::slice::from_raw_parts_mut(data.0.add(start), end - start) };
             f(i, piece);
         });
     }
