@@ -81,6 +81,11 @@ impl Conv {
         self.cout
     }
 
+    /// Shape of the weights in PyTorch's order, `[cout, cin, kernel, kernel]`.
+    pub fn weight_shape(&self) -> [usize; 4] {
+        [self.cout, self.cin, self.kernel, self.kernel]
+    }
+
     /// Output size for an input size (height or width).
     pub fn output_size(&self, size: usize) -> usize {
         (size + 2 * (self.kernel / 2) - self.kernel) / self.stride + 1

@@ -7,6 +7,7 @@
 mod backward;
 mod folded;
 mod input;
+mod int8;
 mod layout;
 mod loss;
 mod network;
@@ -17,6 +18,7 @@ mod state;
 mod tape;
 mod trainer;
 
+pub use int8::{Calibrator, Int8Tensor, QuantizedNetwork, QuantizedParam, QuantizedSequence, QuantizedState};
 pub use network::Network;
 pub use rrr_kernels::Pool;
 pub use spec::{BlockSpec, NetSpec, ParamSpec, SequenceSpec};

@@ -61,21 +61,23 @@ impl Int8Conv {
         blocks(self.cout()) * self.panel_len()
     }
 
-    /// Whether 16 bits hold every sum of an output channel that instruction sets without a dot product of
-    /// bytes take in 16 bits: `weights` are the channel's `[cin][kernel][kernel]` for each part.
+    /// How much of 16 bits the largest sum needs that instruction sets without a dot product of bytes take in
+    /// 16 bits, for one output channel: above 1 it would overflow, and [`Int8Conv::pack`] refuses. `weights` are
+    /// the channel's `[cin][kernel][kernel]` for each part.
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn fits_16_bits(&self, weights: &[&[i8]]) -> bool {
+    pub fn share_of_16_bits(&self, weights: &[&[i8]]) -> f32 {
         assert_eq!(weights.len(), self.parts.len(), "weights for every part");
         let limit = i32::from(i16::MAX) / i32::from(if self.is_full() { u8::MAX } else { ACTIVATION_MAX });
         // Pixels, having 8 bits, leave room for a single pair of products.
         let segment = if self.is_full() { STEP } else { STEP * STEPS };
-        self.parts.iter().zip(weights).all(|(conv, weights)| {
+        let mut largest = 0;
+        for (conv, weights) in self.parts.iter().zip(weights) {
             let area = conv.kernel * conv.kernel;
             assert_eq!(weights.len(), conv.cin * area, "wrong number of weights");
             let lanes = (steps(conv) * STEP).div_ceil(segment) * 2;
-            // Largest and smallest sum of each lane, over all activations of 0 to 1.
+            // Positive and negative sum of each lane, were all activations 1.
             let mut sums = vec![(0, 0); conv.taps() * lanes];
             for (at, &w) in weights.iter().enumerate() {
                 let (tap, k) = tap_and_k(conv, at / area, at % area);
@@ -83,14 +85,15 @@ impl Int8Conv {
                 let w = i32::from(w);
                 if w > 0 { sum.0 += w } else { sum.1 -= w }
             }
-            sums.iter().all(|(high, low)| *high.max(low) <= limit)
-        })
+            largest = sums.iter().fold(largest, |most, (high, low)| most.max(*high).max(*low));
+        }
+        largest as f32 / limit as f32
     }
 
     /// Packs weights from PyTorch's order, `[cout][cin][kernel][kernel]` for each part.
     ///
     /// # Errors
-    /// The first output channel that does not keep within [`Int8Conv::fits_16_bits`].
+    /// The first output channel whose [`Int8Conv::share_of_16_bits`] is above 1.
     ///
     /// # Panics
     /// If a length is wrong.
@@ -114,7 +117,7 @@ impl Int8Conv {
         let channel = |o: usize| -> Vec<&[i8]> {
             weights.iter().map(|w| &w[w.len() / self.cout() * o..w.len() / self.cout() * (o + 1)]).collect()
         };
-        match (0..self.cout()).find(|&o| !self.fits_16_bits(&channel(o))) {
+        match (0..self.cout()).find(|&o| self.share_of_16_bits(&channel(o)) > 1.0) {
             None => Ok(()),
             Some(o) => Err(o),
         }
@@ -141,7 +144,8 @@ pub struct Int8Job<'a> {
     pub scale: &'a [f32],
     /// As `scale`.
     pub offset: &'a [f32],
-    /// Planes of the output's shape, and what to multiply each group's with.
+    /// Planes of the output's shape, of all groups or of one that all share, and what each group multiplies them
+    /// with.
     pub residual: Option<(&'a [u8], &'a [f32])>,
     /// Largest output.
     pub max: u8,

@@ -244,7 +244,7 @@ kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2"], [1 2 3 
 #[cfg(target_arch = "x86_64")]
 kernels!(avxvnni, AvxVnni, 2, ["avx2,avxvnni"], [1 2 3 4 5 6]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, Avx2, 2, ["avx2"], [1 2 3 4 5 6]);
+kernels!(avx2, Avx2, 2, ["avx2"], [1 2 3]);
 #[cfg(target_arch = "aarch64")]
 kernels!(neondot, NeonDot, 4, ["neon,dotprod"], [1 2 3 4 5]);
 #[cfg(target_arch = "aarch64")]

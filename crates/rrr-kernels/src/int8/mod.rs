@@ -9,8 +9,8 @@
 //! All instruction sets sum the same integers, and finish them with the same correctly rounded operations, so
 //! that the bytes that come out do not depend on the CPU. AVX2 has no dot product of bytes; it adds products in
 //! 16 bits, which must not overflow. So activations stay below [`ACTIVATION_MAX`] (7 bits; pixels have 8), and
-//! weights keep within [`fits_16_bits`]: a lane of a segment of 16 input channels holds the sum of 8
-//! products, which on trained weights costs next to no precision.
+//! weights keep within [`Int8Conv::share_of_16_bits`]: a lane of a segment of 16 input channels holds the sum of
+//! 8 products.
 
 mod activation;
 mod conv;

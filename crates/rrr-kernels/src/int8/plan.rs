@@ -170,11 +170,8 @@ impl RowsPlan {
             let sources = &class.src[pixel * count..(pixel + 1) * count];
             for ((item, &src), &tap) in items.iter_mut().zip(sources).zip(&class.taps) {
                 let part = &self.parts[self.taps[tap as usize].part];
-                item.rows[r] = if src == ZERO {
-                    part.zero_row as u32
-                } else {
-                    src + (image * part.image_stride) as u32
-                };
+                item.rows[r] =
+                    if src == ZERO { part.zero_row as u32 } else { src + (image * part.image_stride) as u32 };
             }
             image += 1;
             if image == self.n {

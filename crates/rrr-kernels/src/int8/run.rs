@@ -14,7 +14,7 @@ const TASK_MACS: std::ops::RangeInclusive<usize> = (1 << 18)..=(1 << 22);
 const TASKS_PER_THREAD: usize = 8;
 
 /// Tiles that share a panel's weights while those are in the first-level cache.
-const TILES: usize = 4;
+const TILES: usize = 8;
 
 /// Most items of a tile: a 3x3 kernel, or 1x1 kernels of two inputs, or the rows of an image's kernel.
 const MAX_ITEMS: usize = 10;
@@ -39,8 +39,10 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
     assert_eq!(job.scale.len(), groups * panels * BLOCK, "scales of another shape");
     assert_eq!(job.offset.len(), groups * panels * BLOCK, "offsets of another shape");
     assert!(job.y.len() >= groups * group_len, "output too small");
+    let mut residual_group = 0;
     if let Some((residual, scales)) = job.residual {
-        assert!(residual.len() >= groups * group_len && scales.len() == groups, "residual too small");
+        assert!(residual.len() >= group_len && scales.len() == groups, "residual too small");
+        residual_group = if residual.len() >= groups * group_len { group_len } else { 0 };
     }
 
     // Groups that share all input are one wide convolution, else each is cut for itself.
@@ -80,7 +82,7 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                         counts[t] = plan.locate(tile, &x, &mut items[t], &mut y_rows[t]);
                     }
                 }
-                let at = group * group_len + panel * p.y_plane;
+                let plane = panel * p.y_plane;
                 for (t, tile) in tiles.iter().enumerate() {
                     // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task
                     // alone writes these rows of this plane.
@@ -90,10 +92,12 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                             w: job.w.as_ptr().add(column * plan.panel).cast(),
                             scale: job.scale.as_ptr().add(column * BLOCK),
                             offset: job.offset.as_ptr().add(column * BLOCK),
-                            residual: job.residual.map_or(std::ptr::null(), |(r, _)| r.as_ptr().add(at)),
+                            residual: job.residual.map_or(std::ptr::null(), |(r, _)| {
+                                r.as_ptr().add(group * residual_group + plane)
+                            }),
                             residual_scale: job.residual.map_or(0.0, |(_, scales)| scales[group]),
                             max: f32::from(job.max),
-                            y: y.0.add(at),
+                            y: y.0.add(group * group_len + plane),
                             y_rows: y_rows[t],
                         };
                         p.micro.rows(p.full, tile.rows as usize, &tile_job);

@@ -128,12 +128,27 @@ macro_rules! impl_x86 {
 #[allow(unused_variables, unused_unsafe, reason = "one macro serves all shapes of instructions")]
 pub(super) mod x86 {
     use super::Dot;
+    use std::arch::asm;
     use std::arch::x86_64::*;
+
+    /// Hides where `v` comes from. The compiler would else add the products of a segment as a tree, for which
+    /// there are not enough registers.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn in_order(mut v: __m256i) -> __m256i {
+        if !cfg!(miri) {
+            // SAFETY: no instruction at all.
+            unsafe {
+                asm!("/* {0} */", inout(ymm_reg) v, options(pure, nomem, nostack, preserves_flags));
+            }
+        }
+        v
+    }
 
     impl_x86!(Avx2, __m256i, 8, zero: _mm256_setzero_si256(), splat: _mm256_set1_epi32,
         load: _mm256_loadu_si256, store: _mm256_storeu_si256,
         open(s) => _mm256_setzero_si256(),
-        step(p, a, w) => _mm256_add_epi16(p, _mm256_maddubs_epi16(a, w)),
+        step(p, a, w) => in_order(_mm256_add_epi16(p, _mm256_maddubs_epi16(a, w))),
         close(s, p) => _mm256_add_epi32(s, _mm256_madd_epi16(p, _mm256_set1_epi16(1))));
 
     impl_x86!(AvxVnni, __m256i, 8, zero: _mm256_setzero_si256(), splat: _mm256_set1_epi32,
