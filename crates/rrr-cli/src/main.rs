@@ -48,6 +48,7 @@ fn run(cli: Cli, term: &Term) -> anyhow::Result<Done> {
         Command::Train(a) => commands::train::run(*a, globals, term),
         Command::Eval(a) => commands::eval::run(&a, globals, term),
         Command::Predict(a) => commands::predict::run(&a, globals, term),
+        Command::Quantize(a) => commands::quantize::run(&a, globals, term),
         Command::Inspect(a) => commands::inspect::run(&a),
         Command::Completions(a) => commands::completions::run(&a),
     }

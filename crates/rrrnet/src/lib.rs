@@ -1,10 +1,12 @@
 //! The RRR-Net method: plan, recycle, train, evaluate, predict
 
 pub mod config;
+mod engine;
 pub mod evaluate;
 pub mod model;
 mod named;
 pub mod predict;
+pub mod quantize;
 pub mod quickstart;
 
 pub mod run;

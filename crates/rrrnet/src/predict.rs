@@ -1,10 +1,11 @@
 //! Classifying images.
 
+use crate::engine::Engine;
 use crate::evaluate::predict_store;
 use crate::model::{Combine, Model, ModelError, ModelInfo};
 use rrr_data::decode::{self, RgbImage};
 use rrr_data::{DataError, ImageStore, Limits};
-use rrr_nn::{Images, Logits, Network, Normalize, Pixels, Pool};
+use rrr_nn::{Images, Logits, Normalize, Pixels, Pool};
 use rrr_report::metrics::{Predictions, argmax, softmax, softmax_of_mean_logits, uncertainty};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ pub struct Timing {
 
 /// A model, ready to run.
 pub struct Predictor {
-    network: Network,
+    network: Engine,
     info: ModelInfo,
 }
 
@@ -62,7 +63,7 @@ impl Predictor {
     /// # Errors
     /// [`ModelError::State`] if they do not fit the architecture.
     pub fn new(model: &Model, pool: Arc<Pool>) -> Result<Self, ModelError> {
-        let network = Network::new(&model.spec, &model.state, pool)?;
+        let network = Engine::new(model, pool)?;
         Ok(Self { network, info: model.info.clone() })
     }
 

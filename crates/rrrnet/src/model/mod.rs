@@ -2,22 +2,25 @@
 //!
 //! The file is safetensors: tensors `stem.NAME` and `branches.I.NAME` with timm's names, and a JSON header under the
 //! metadata key `rrrnet.model` with architecture, classes, preprocessing and provenance. Nothing else is needed to
-//! use it.
+//! use it. A quantised model (format 2) has weights of type I8 beside scales, biases and steps, and says how it was
+//! quantised.
 
 mod info;
 mod spec;
 
-pub use info::{Combine, ModelInfo, Preprocessing, Provenance};
+pub use info::{AccuracyChange, Combine, ModelInfo, Preprocessing, Provenance, Quantization};
 pub(crate) use spec::SpecFile;
 
-use crate::tensors::{Bundle, read_state, read_states};
+use crate::tensors::{Bundle, read_quantized, read_state, read_states};
 use info::Header;
 use rrr_checkpoint::Checkpoint;
-use rrr_nn::{NetSpec, NetState, StateError};
+use rrr_nn::{NetSpec, NetState, QuantizedSequence, QuantizedState, StateError};
 use std::path::{Path, PathBuf};
 
 const KEY: &str = "rrrnet.model";
 const VERSION: u32 = 1;
+/// Format of quantised models.
+const QUANTIZED_VERSION: u32 = 2;
 
 /// A trained network with all that it takes to use it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +28,23 @@ pub struct Model {
     /// The architecture.
     pub spec: NetSpec,
     /// The weights.
-    pub state: NetState,
+    pub state: Weights,
     /// Everything else.
     pub info: ModelInfo,
+}
+
+/// The weights of a [`Model`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Weights {
+    /// As they were trained.
+    F32(NetState),
+    /// Quantised to 8 bits.
+    Int8 {
+        /// The weights.
+        state: QuantizedState,
+        /// How they were made.
+        made: Quantization,
+    },
 }
 
 /// Why there is no usable model.
@@ -50,7 +67,7 @@ pub enum ModelError {
     #[error("{} is neither a run nor a model file", .0.display())]
     NotFound(PathBuf),
     /// Written by another version of rrrnet.
-    #[error("{} is an rrrnet model of format {found}; this version reads format {VERSION}\nhint: update rrrnet", path.display())]
+    #[error("{} is an rrrnet model of format {found}; this version reads formats {VERSION} and {QUANTIZED_VERSION}\nhint: update rrrnet", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -84,18 +101,31 @@ impl Model {
     /// # Errors
     /// [`ModelError::File`] if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+        let mut bundle = Bundle::default();
+        let (version, quantization) = match &self.state {
+            Weights::F32(state) => {
+                bundle.add("stem.", &state.stem);
+                bundle.add_all("branches.", &state.branches);
+                (VERSION, None)
+            }
+            Weights::Int8 { state, made } => {
+                bundle.add_quantized("stem.", &state.stem);
+                for (i, branch) in state.branches.iter().enumerate() {
+                    bundle.add_quantized(&format!("branches.{i}."), branch);
+                }
+                (QUANTIZED_VERSION, Some(made.clone()))
+            }
+        };
         let header = Header {
-            version: VERSION,
+            version,
             architecture: (&self.spec).into(),
             classes: self.info.classes.clone(),
             preprocessing: self.info.preprocessing.clone(),
             combine: self.info.combine,
             provenance: self.info.provenance.clone(),
+            quantization,
         };
         let header = serde_json::to_string(&header).expect("a header is plain values");
-        let mut bundle = Bundle::default();
-        bundle.add("stem.", &self.state.stem);
-        bundle.add_all("branches.", &self.state.branches);
         Ok(bundle.write(path, KEY, header)?)
     }
 
@@ -106,12 +136,30 @@ impl Model {
     pub fn load(path: &Path) -> Result<Self, ModelError> {
         let file = Self::file_of(path)?;
         let checkpoint = Checkpoint::open(&file)?;
-        let (spec, info) = Self::header(&checkpoint)?;
-        let state = NetState {
-            stem: read_state(&checkpoint, "stem.", &spec.stem, false)?,
-            branches: read_states(&checkpoint, "branches.", spec.branches, &spec.branch, false)?,
+        let (spec, info, quantization) = Self::header(&checkpoint)?;
+        let (state, checked) = match quantization {
+            None => {
+                let state = NetState {
+                    stem: read_state(&checkpoint, "stem.", &spec.stem, false)?,
+                    branches: read_states(&checkpoint, "branches.", spec.branches, &spec.branch, false)?,
+                };
+                let checked = state.check(&spec);
+                (Weights::F32(state), checked)
+            }
+            Some(made) => {
+                let branch = |i| read_quantized(&checkpoint, &format!("branches.{i}."), &spec.branch);
+                let state = QuantizedState {
+                    normalize: info.preprocessing.normalize(),
+                    stem: read_quantized(&checkpoint, "stem.", &spec.stem)?,
+                    branches: (0..spec.branches)
+                        .map(branch)
+                        .collect::<Result<Vec<QuantizedSequence>, _>>()?,
+                };
+                let checked = state.check(&spec);
+                (Weights::Int8 { state, made }, checked)
+            }
         };
-        state.check(&spec).map_err(|source| ModelError::Weights { path: file, source })?;
+        checked.map_err(|source| ModelError::Weights { path: file, source })?;
         Ok(Self { spec, state, info })
     }
 
@@ -120,8 +168,16 @@ impl Model {
         checkpoint.metadata().contains_key(KEY)
     }
 
+    /// How the model was quantised, if it was.
+    pub fn quantization(&self) -> Option<&Quantization> {
+        match &self.state {
+            Weights::F32(_) => None,
+            Weights::Int8 { made, .. } => Some(made),
+        }
+    }
+
     /// The model file that `path` stands for.
-    fn file_of(path: &Path) -> Result<PathBuf, ModelError> {
+    pub(crate) fn file_of(path: &Path) -> Result<PathBuf, ModelError> {
         if path.is_dir() {
             let file = path.join("model.safetensors");
             match (file.is_file(), path.join("config.toml").is_file()) {
@@ -136,13 +192,13 @@ impl Model {
         }
     }
 
-    fn header(checkpoint: &Checkpoint) -> Result<(NetSpec, ModelInfo), ModelError> {
+    fn header(checkpoint: &Checkpoint) -> Result<(NetSpec, ModelInfo, Option<Quantization>), ModelError> {
         let path = || checkpoint.path().to_path_buf();
         let text = checkpoint.metadata().get(KEY).ok_or_else(|| ModelError::NotAModel(path()))?;
         let damaged = |reason: String| ModelError::Header { path: path(), reason };
         let value: serde_json::Value = serde_json::from_str(text).map_err(|e| damaged(e.to_string()))?;
         match value["version"].as_u64() {
-            Some(v) if v == u64::from(VERSION) => {}
+            Some(v) if v == u64::from(VERSION) || v == u64::from(QUANTIZED_VERSION) => {}
             Some(found) => return Err(ModelError::Version { path: path(), found }),
             None => return Err(damaged("it has no version".into())),
         }
@@ -155,7 +211,11 @@ impl Model {
         if !(1..=1 << 14).contains(&preprocessing.size) {
             return Err(damaged(format!("an input of {} pixels makes no sense", preprocessing.size)));
         }
-        Ok((spec, ModelInfo { classes, preprocessing, combine: h.combine, provenance: h.provenance }))
+        if h.quantization.is_some() != (h.version == QUANTIZED_VERSION) {
+            return Err(damaged("it does not say how the model was quantised".into()));
+        }
+        let info = ModelInfo { classes, preprocessing, combine: h.combine, provenance: h.provenance };
+        Ok((spec, info, h.quantization))
     }
 }
 
