@@ -124,7 +124,7 @@ fn check(case: &Case, isa: Int8Isa) {
     let padded = blocks(cout) * BLOCK;
     let scale: Vec<f32> = values(groups * padded, 3, 100).map(|v| (v + 1) as f32 / 7000.0).collect();
     let offset: Vec<f32> = values(groups * padded, 4, 100).map(|v| v as f32 - 30.0).collect();
-    let residual_scales: Vec<f32> = (0..groups).map(|g| 0.3 + g as f32 / 8.0).collect();
+    let residual_scales: Vec<f32> = values(groups * padded, 6, 9).map(|v| 0.3 + v as f32 / 8.0).collect();
     let mut residual = Int8Activation::default();
     residual.reshape(groups, cout, (oh, ow), n);
     fill(&mut residual, 5, u8::MAX);
@@ -154,7 +154,7 @@ fn check(case: &Case, isa: Int8Isa) {
                         let from = if p.shared { 0 } else { g };
                         sum += product(p, &x[i], from, &weights[g][i], o, image, (pixel / ow, pixel % ow));
                     }
-                    let r = f32::from(residual.get(g, image, o, pixel)) * residual_scales[g];
+                    let r = f32::from(residual.get(g, image, o, pixel)) * residual_scales[g * padded + o];
                     let r = if case.residual { r } else { 0.0 };
                     let expected = finish(sum, scale[g * padded + o], offset[g * padded + o], r, max);
                     let at = (g, o, image, pixel);
@@ -325,7 +325,7 @@ fn pooling_equals_plain_loops() {
             let mut y = Int8Activation::default();
             int8_max_pool(&x, &mut y, &compute);
             let mut mean = vec![0.0; groups * n * channels];
-            let scales: Vec<f32> = (0..groups).map(|g| 0.5 + g as f32).collect();
+            let scales: Vec<f32> = (0..groups * channels).map(|c| 0.5 + c as f32).collect();
             int8_avg_pool(&x, &scales, &mut mean, &compute);
             let (oh, ow) = y.size();
             for (g, image, c) in
@@ -338,7 +338,7 @@ fn pooling_equals_plain_loops() {
                     assert_eq!(y.get(g, image, c, oy * ow + ox), expected, "{isa}");
                 }
                 let sum: u32 = (0..h * w).map(|p| u32::from(x.get(g, image, c, p))).sum();
-                let expected = sum as f32 * (scales[g] / (h * w) as f32);
+                let expected = sum as f32 * (scales[g * channels + c] / (h * w) as f32);
                 assert_eq!(mean[(g * n + image) * channels + c], expected, "{isa}");
             }
         }

@@ -71,7 +71,7 @@ impl Int8Conv {
         assert_eq!(weights.len(), self.parts.len(), "weights for every part");
         let limit = i32::from(i16::MAX) / i32::from(if self.is_full() { u8::MAX } else { ACTIVATION_MAX });
         // Pixels, having 8 bits, leave room for a single pair of products.
-        let segment = if self.is_full() { STEP } else { STEP * STEPS };
+        let segment = if self.is_full() { STEP } else { STEP * std::env::var("Q_SEG").map_or(STEPS, |v| v.parse().unwrap()) };
         let mut largest = 0;
         for (conv, weights) in self.parts.iter().zip(weights) {
             let area = conv.kernel * conv.kernel;
@@ -87,6 +87,7 @@ impl Int8Conv {
             }
             largest = sums.iter().fold(largest, |most, (high, low)| most.max(*high).max(*low));
         }
+        if std::env::var("Q_NOLIMIT").is_ok() { return 0.0; }
         largest as f32 / limit as f32
     }
 
@@ -144,8 +145,8 @@ pub struct Int8Job<'a> {
     pub scale: &'a [f32],
     /// As `scale`.
     pub offset: &'a [f32],
-    /// Planes of the output's shape, of all groups or of one that all share, and what each group multiplies them
-    /// with.
+    /// Planes of the output's shape, of all groups or of one that all share, and what to multiply them with, as
+    /// `scale`.
     pub residual: Option<(&'a [u8], &'a [f32])>,
     /// Largest output.
     pub max: u8,

@@ -55,8 +55,8 @@ pub(super) struct Tile<'a> {
     pub offset: *const f32,
     /// Plane of the output's shape, or null.
     pub residual: *const u8,
-    /// Times the residual.
-    pub residual_scale: f32,
+    /// 16 values, times the residual.
+    pub residual_scale: *const f32,
     /// Largest output.
     pub max: f32,
     /// Output plane.
@@ -205,8 +205,9 @@ unsafe fn finish(t: &Tile<'_>, at: usize, sums: &[i32; BLOCK]) {
         let mut v: [f32; BLOCK] = std::array::from_fn(|c| sums[c] as f32 * scale[c] + offset[c]);
         if !t.residual.is_null() {
             let residual = &*t.residual.add(at).cast::<[u8; BLOCK]>();
+            let scale = &*t.residual_scale.cast::<[f32; BLOCK]>();
             for c in 0..BLOCK {
-                v[c] += f32::from(residual[c]) * t.residual_scale;
+                v[c] += f32::from(residual[c]) * scale[c];
             }
         }
         let bytes = v.map(|v| {

@@ -41,7 +41,8 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
     assert!(job.y.len() >= groups * group_len, "output too small");
     let mut residual_group = 0;
     if let Some((residual, scales)) = job.residual {
-        assert!(residual.len() >= group_len && scales.len() == groups, "residual too small");
+        assert!(residual.len() >= group_len, "residual too small");
+        assert_eq!(scales.len(), groups * panels * BLOCK, "residual scales of another shape");
         residual_group = if residual.len() >= groups * group_len { group_len } else { 0 };
     }
 
@@ -95,7 +96,9 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                             residual: job.residual.map_or(std::ptr::null(), |(r, _)| {
                                 r.as_ptr().add(group * residual_group + plane)
                             }),
-                            residual_scale: job.residual.map_or(0.0, |(_, scales)| scales[group]),
+                            residual_scale: job
+                                .residual
+                                .map_or(std::ptr::null(), |(_, s)| s.as_ptr().add(column * BLOCK)),
                             max: f32::from(job.max),
                             y: y.0.add(group * group_len + plane),
                             y_rows: y_rows[t],

@@ -2,7 +2,7 @@
 
 use super::QuantizedState;
 use super::fold::{Folded, FoldedBlock, FoldedSequence};
-use super::histogram::Histogram;
+use super::histogram::Watched;
 use super::quantize::quantize;
 use crate::folded::max_pool_all;
 use crate::input::PaddedImages;
@@ -22,20 +22,20 @@ const MAX_BATCH: usize = 32;
 pub struct Calibrator {
     spec: NetSpec,
     state: NetState,
-    stem: Watched,
-    branches: Vec<Watched>,
+    stem: Observed,
+    branches: Vec<Observed>,
     plans: Plans,
     images: PaddedImages,
     seen: usize,
 }
 
 /// A sequence and the distributions of its activations.
-pub(super) struct Watched {
+pub(super) struct Observed {
     pub layers: FoldedSequence,
     packed: Vec<(Buffer, Buffer)>,
     compute: Compute,
     /// Behind `conv1`, then behind each block's three activations.
-    pub seen: Vec<Histogram>,
+    pub seen: Vec<Watched>,
 }
 
 impl Calibrator {
@@ -46,7 +46,7 @@ impl Calibrator {
     pub fn new(spec: &NetSpec, state: &NetState, pool: Arc<Pool>) -> Result<Self, StateError> {
         state.check(spec)?;
         let compute = Compute::new(pool);
-        let watch = |spec, state| Watched::new(FoldedSequence::new(spec, state), &compute);
+        let watch = |spec, state| Observed::new(FoldedSequence::new(spec, state), &compute);
         Ok(Self {
             stem: watch(&spec.stem, &state.stem),
             branches: state.branches.iter().map(|b| watch(&spec.branch, b)).collect(),
@@ -82,23 +82,24 @@ impl Calibrator {
         assert!(self.seen > 0, "observe images first");
         let stem = (!self.spec.stem.is_empty())
             .then(|| quantize(&self.stem, &self.spec.stem, normalize, None, false));
-        let step = stem.as_ref().map(|(_, step)| *step);
+        let input = stem.as_ref().map(|(_, output)| output);
         let branches = self.branches.iter().zip(&self.state.branches).map(|(branch, state)| {
-            let (mut sequence, _) = quantize(branch, &self.spec.branch, normalize, step, true);
+            let (mut sequence, _) = quantize(branch, &self.spec.branch, normalize, input, true);
             for name in ["fc.weight", "fc.bias"] {
                 sequence.values.insert(name.into(), state[name].clone());
             }
             sequence
         });
+        let branches = branches.collect();
         QuantizedState {
             normalize,
-            branches: branches.collect(),
+            branches,
             stem: stem.map(|(sequence, _)| sequence).unwrap_or_default(),
         }
     }
 }
 
-impl Watched {
+impl Observed {
     fn new(layers: FoldedSequence, compute: &Compute) -> Self {
         let pack = |l: &Folded| {
             let mut weight = Buffer::zeros(l.conv.packed_len());
@@ -115,8 +116,9 @@ impl Watched {
                 .collect()
         };
         let packed = layers.conv1.iter().map(pack).chain(layers.blocks.iter().flat_map(convs)).collect();
-        let points = usize::from(layers.conv1.is_some()) + 3 * layers.blocks.len();
-        Self { layers, packed, compute: compute.clone(), seen: vec![Histogram::new(); points] }
+        let blocks = layers.blocks.iter().flat_map(|b| [&b.conv1, &b.conv2, &b.conv3]);
+        let seen = layers.conv1.iter().chain(blocks).map(|l| Watched::new(l.conv.cout())).collect();
+        Self { layers, packed, compute: compute.clone(), seen }
     }
 
     /// Runs the sequence on images or on features, and counts what comes out of every layer.
@@ -126,7 +128,7 @@ impl Watched {
         let mut layer = |l: &Folded, x: Source<'_>, residual: Option<&Activation>, relu: bool| {
             convolve(l, packed.next().expect("packed in this order"), x, residual, relu, plans)
         };
-        let mut count = |a: &Activation| seen.next().expect("one per activation").add(a.data());
+        let mut count = |a: &Activation| seen.next().expect("one per activation").add(a, compute.pool());
         let mut x = match (&layers.conv1, input) {
             (Some(conv1), Ok(i)) => {
                 let y = layer(conv1, Source { data: i.data(), size: i.size, n: i.n }, None, true);

@@ -15,10 +15,11 @@ pub(super) struct Layer {
     weight: Buffer,
     scale: Vec<f32>,
     offset: Vec<f32>,
-    /// Step of the skipped input over the output's, per branch.
+    /// Step of the skipped input over the output's.
     residual: Vec<f32>,
-    /// What one unit of the output stands for, per branch.
+    /// What one unit of the output stands for, per branch and channel.
     steps: Vec<f32>,
+    branches: usize,
     max: u8,
 }
 
@@ -49,7 +50,8 @@ pub(super) struct Arena {
 }
 
 impl Layers {
-    /// Packs checked states; `steps` are those of the input if the sequence reads no images, one per branch.
+    /// Packs checked states; `steps` are those of the input if the sequence reads no images, per branch
+    /// and channel.
     ///
     /// # Errors
     /// [`StateError`] if weights are too large for 16-bit sums.
@@ -92,7 +94,7 @@ impl Layers {
         }
     }
 
-    /// What one unit of the output stands for, per branch.
+    /// What one unit of the output stands for, per branch and channel.
     pub fn steps(&self) -> &[f32] {
         self.blocks.last().map(|b| &b.conv3).or(self.conv1.as_ref()).map_or(&[], |l| &l.steps)
     }
@@ -162,8 +164,9 @@ impl Layer {
             weight: Buffer::zeros((states.len() * len).div_ceil(size_of::<f32>())),
             scale: vec![0.0; states.len() * padded],
             offset: vec![0.0; states.len() * padded],
-            residual: Vec::new(),
+            residual: vec![0.0; states.len() * padded],
             steps: Vec::new(),
+            branches: states.len(),
             conv,
             max,
         };
@@ -175,15 +178,18 @@ impl Layer {
                 problems.push(format!("{}.weight is too large in channel {channel}", names[0]));
             }
             let value = |what: &str| &state.values[&format!("{}.{what}", names[0])].data;
-            let step = value("step")[0];
-            let channels = i * padded..i * padded + layer.conv.cout();
-            for (to, from) in [(&mut layer.scale, value("scale")), (&mut layer.offset, value("bias"))] {
-                to[channels.clone()].iter_mut().zip(from).for_each(|(to, v)| *to = v / step);
-            }
-            layer.steps.push(step);
+            let steps = value("step");
+            let channels = layer.conv.cout();
+            let mut divide = |to: &mut [f32], from: &[f32]| {
+                let to = &mut to[i * padded..][..channels];
+                to.iter_mut().zip(from.iter().zip(steps)).for_each(|(to, (v, step))| *to = v / step);
+            };
+            divide(&mut layer.scale, value("scale"));
+            divide(&mut layer.offset, value("bias"));
             if !skipped.is_empty() {
-                layer.residual.push(skipped[i] / step);
+                divide(&mut layer.residual, &skipped[i * channels..(i + 1) * channels]);
             }
+            layer.steps.extend(steps);
         }
         layer
     }
@@ -198,7 +204,7 @@ impl Layer {
     ) {
         let job = Int8Job {
             x,
-            w: &self.weight.as_bytes()[..self.steps.len() * self.conv.packed_len()],
+            w: &self.weight.as_bytes()[..self.branches * self.conv.packed_len()],
             scale: &self.scale,
             offset: &self.offset,
             residual: skipped.map(|s| (s, self.residual.as_slice())),

@@ -1,7 +1,7 @@
 //! Inference with 8-bit weights and activations.
 //!
 //! Weights are symmetric with one scale per output channel, activations (all behind a ReLU, so never negative)
-//! have one step per tensor and branch. The last convolution of a bottleneck and the one on its skip path are
+//! have one step per channel, which costs nothing: the weights behind it take it in. The last convolution of a bottleneck and the one on its skip path are
 //! quantised together, so that their sum is one integer sum. The first convolution reads the pixels as they are;
 //! the classifier computes in f32 on pooled features.
 //!

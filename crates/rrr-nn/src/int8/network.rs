@@ -61,7 +61,7 @@ impl QuantizedNetwork {
             true => None,
             false => Some(Layers::new(&spec.stem, std::slice::from_ref(&state.stem), None, false)?),
         };
-        let steps = stem.as_ref().map(|s| vec![s.steps()[0]; spec.branches]);
+        let steps = stem.as_ref().map(|s| s.steps().repeat(spec.branches));
         Ok(Self {
             branches: Layers::new(&spec.branch, &state.branches, steps, true)?,
             classifiers: Classifiers::new(state),

@@ -36,8 +36,8 @@ pub struct QuantizedState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuantizedParam {
     /// timm / torchvision state-dict name for weights, and for the rest that of the convolution and one of
-    /// `scale` (what one unit of the integer sum stands for, per output channel), `bias` and `step` (what one
-    /// unit of the output stands for).
+    /// `scale` (what one unit of the integer sum stands for), `bias` and `step` (what one unit of the output
+    /// stands for), each per output channel.
     pub name: String,
     /// PyTorch's shape.
     pub shape: Vec<usize>,
@@ -60,7 +60,7 @@ impl SequenceSpec {
             }
             push(format!("{name}.scale"), vec![shape[0]], false);
             push(format!("{name}.bias"), vec![shape[0]], false);
-            push(format!("{name}.step"), vec![1], false);
+            push(format!("{name}.step"), vec![shape[0]], false);
         };
         if let Some(c) = self.conv1 {
             conv("conv1", [c, 3, 7, 7], None);
