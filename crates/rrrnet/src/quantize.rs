@@ -176,24 +176,6 @@ pub fn quantize(
         });
     }
     let quantized = quantized(made.clone());
-    if std::env::var("Q_DEBUG").is_ok() {
-        let mut a = Predictor::new(&model, Arc::clone(&pool))?;
-        let mut b = Predictor::new(&quantized, Arc::clone(&pool))?;
-        let st = &test.as_ref().unwrap().0;
-        let sz = st.size() * st.size() * 3;
-        let (mut e, mut t, mut agree) = (0f64, 0f64, 0);
-        let mut px = vec![0; sz * st.len()];
-        for i in 0..st.len() { st.copy_to(i, &mut px[i * sz..(i + 1) * sz])?; }
-        let (x, y) = (a.logits(&px, st.len()), b.logits(&px, st.len()));
-        for br in 0..x.branches { for i in 0..x.n {
-            let (p, q) = (x.row(br, i), y.row(br, i));
-            let m = p.iter().sum::<f32>() / p.len() as f32;
-            for (p, q) in p.iter().zip(q) { e += ((p - q) as f64).powi(2); t += ((p - m) as f64).powi(2); }
-            let am = |v: &[f32]| v.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
-            agree += usize::from(am(p) == am(q));
-        } }
-        eprintln!("DEBUG logits error {:.4} branch agreement {:.4}", (e / t).sqrt(), agree as f64 / (x.branches * x.n) as f64);
-    }
     let latency_ms =
         Change { before: latency(&model, &seen, &pool)?, after: latency(&quantized, &seen, &pool)? };
     quantized.save(&out)?;

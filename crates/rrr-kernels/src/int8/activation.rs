@@ -23,10 +23,9 @@ impl Int8Activation {
             self.data = Buffer::zeros(bytes.div_ceil(size_of::<f32>()));
             return;
         }
-        let plane = self.plane_len();
+        let (plane, zero) = (self.plane_len(), self.rows() * BLOCK);
         for plane in self.data_mut().chunks_exact_mut(plane) {
-            let zero = plane.len() - BLOCK;
-            plane[zero..].fill(0);
+            plane[zero..zero + BLOCK].fill(0);
         }
     }
 
@@ -50,9 +49,14 @@ impl Int8Activation {
         self.n
     }
 
+    /// Pixels x images.
+    pub fn rows(&self) -> usize {
+        self.height * self.width * self.n
+    }
+
     /// Bytes in a plane, its zero row included.
     pub fn plane_len(&self) -> usize {
-        (self.height * self.width * self.n + 1) * BLOCK
+        super::plane_len(self.rows())
     }
 
     /// Bytes in a group.

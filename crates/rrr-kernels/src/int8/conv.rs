@@ -2,7 +2,7 @@
 
 use super::micro::Micro;
 use super::plan::{Part, RowsPlan};
-use super::{ACTIVATION_MAX, Int8Compute, STEP, STEPS, run};
+use super::{ACTIVATION_MAX, Int8Compute, SEGMENT_BLOCKS, STEP, run};
 use crate::conv::Conv;
 use crate::{BLOCK, blocks};
 
@@ -47,8 +47,8 @@ impl Int8Conv {
         self.parts[0].cout
     }
 
-    /// Whether the activations use all 8 bits: pixels do.
-    pub(super) fn is_full(&self) -> bool {
+    /// Whether segments are single steps.
+    pub(super) fn is_short(&self) -> bool {
         self.parts[0].rgb
     }
 
@@ -69,9 +69,8 @@ impl Int8Conv {
     /// If a length is wrong.
     pub fn share_of_16_bits(&self, weights: &[&[i8]]) -> f32 {
         assert_eq!(weights.len(), self.parts.len(), "weights for every part");
-        let limit = i32::from(i16::MAX) / i32::from(if self.is_full() { u8::MAX } else { ACTIVATION_MAX });
-        // Pixels, having 8 bits, leave room for a single pair of products.
-        let segment = if self.is_full() { STEP } else { STEP * std::env::var("Q_SEG").map_or(STEPS, |v| v.parse().unwrap()) };
+        let limit = i32::from(i16::MAX) / i32::from(ACTIVATION_MAX);
+        let segment = if self.is_short() { STEP } else { BLOCK * SEGMENT_BLOCKS };
         let mut largest = 0;
         for (conv, weights) in self.parts.iter().zip(weights) {
             let area = conv.kernel * conv.kernel;
@@ -87,7 +86,6 @@ impl Int8Conv {
             }
             largest = sums.iter().fold(largest, |most, (high, low)| most.max(*high).max(*low));
         }
-        if std::env::var("Q_NOLIMIT").is_ok() { return 0.0; }
         largest as f32 / limit as f32
     }
 
@@ -159,7 +157,7 @@ pub struct Int8Plan {
     pub(super) plan: RowsPlan,
     pub(super) groups: usize,
     pub(super) panels: usize,
-    pub(super) full: bool,
+    pub(super) short: bool,
     /// Bytes of an output plane.
     pub(super) y_plane: usize,
     pub(super) micro: Micro,
@@ -190,8 +188,8 @@ impl Int8Plan {
             plan: RowsPlan::new(parts, out, micro.max_rows()),
             groups,
             panels: blocks(conv.cout()),
-            full: conv.is_full(),
-            y_plane: (out.0 * out.1 * n + 1) * BLOCK,
+            short: conv.is_short(),
+            y_plane: super::plane_len(out.0 * out.1 * n),
             micro,
             out,
         }
@@ -202,8 +200,7 @@ impl Int8Plan {
         self.out
     }
 
-    /// Computes a job on `compute`'s threads. Inputs other than pixels must not exceed
-    /// [`ACTIVATION_MAX`](super::ACTIVATION_MAX).
+    /// Computes a job on `compute`'s threads. Inputs must not exceed [`ACTIVATION_MAX`](super::ACTIVATION_MAX).
     ///
     /// # Panics
     /// If a slice of the job has the wrong length.

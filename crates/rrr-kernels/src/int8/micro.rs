@@ -8,14 +8,14 @@ use super::simd::arm::{Neon, NeonDot};
 #[cfg(target_arch = "x86_64")]
 use super::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::simd::{Dot, Portable};
-use super::{Int8Isa, STEP, STEPS};
+use super::{Int8Isa, SEGMENT_BLOCKS, STEP, STEPS};
 use crate::BLOCK;
 
 /// Most rows that any kernel takes.
 pub(super) const MAX_ROWS: usize = 12;
 
-/// Weights of a segment: 16 input channels x 16 output channels.
-const SEGMENT: usize = BLOCK * BLOCK;
+/// Weights of 16 input channels x 16 output channels.
+const WEIGHTS: usize = BLOCK * BLOCK;
 
 /// Adding it to a float in 0..=255 rounds to the nearest integer, ties to even, in the low bits.
 const ROUND: f32 = 8_388_608.0;
@@ -71,10 +71,10 @@ type RowsFn = unsafe fn(&Tile<'_>);
 #[derive(Clone, Copy)]
 pub(super) struct Micro {
     isa: Int8Isa,
-    /// Per number of rows; activations of 7 bits.
-    half: &'static [RowsFn],
-    /// Per number of rows; activations of 8 bits.
-    full: &'static [RowsFn],
+    /// Per number of rows; segments of 32 input channels.
+    long: &'static [RowsFn],
+    /// Per number of rows; segments of one step.
+    short: &'static [RowsFn],
 }
 
 impl Micro {
@@ -83,22 +83,22 @@ impl Micro {
         if !isa.is_available() {
             return None;
         }
-        let (half, full): (&'static [RowsFn], &'static [RowsFn]) = match isa {
+        let (long, short): (&'static [RowsFn], &'static [RowsFn]) = match isa {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512Vnni => (&avx512vnni::HALF, &avx512vnni::FULL),
+            Int8Isa::Avx512Vnni => (&avx512vnni::LONG, &avx512vnni::SHORT),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512 => (&avx512::HALF, &avx512::FULL),
+            Int8Isa::Avx512 => (&avx512::LONG, &avx512::SHORT),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::AvxVnni => (&avxvnni::HALF, &avxvnni::FULL),
+            Int8Isa::AvxVnni => (&avxvnni::LONG, &avxvnni::SHORT),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx2 => (&avx2::HALF, &avx2::FULL),
+            Int8Isa::Avx2 => (&avx2::LONG, &avx2::SHORT),
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::NeonDot => (&neondot::HALF, &neondot::FULL),
+            Int8Isa::NeonDot => (&neondot::LONG, &neondot::SHORT),
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::Neon => (&neon::HALF, &neon::FULL),
-            _ => (&portable::HALF, &portable::FULL),
+            Int8Isa::Neon => (&neon::LONG, &neon::SHORT),
+            _ => (&portable::LONG, &portable::SHORT),
         };
-        Some(Self { isa, half, full })
+        Some(Self { isa, long, short })
     }
 
     /// The instruction set.
@@ -108,16 +108,16 @@ impl Micro {
 
     /// Most rows in a [`Tile`].
     pub fn max_rows(&self) -> usize {
-        self.half.len()
+        self.long.len()
     }
 
-    /// Computes a tile of `rows` rows; `full`: the activations may use all 8 bits, else 7.
+    /// Computes a tile of `rows` rows; `short`: the weights fit segments of one step only.
     ///
     /// # Safety
     /// All pointers and offsets of the tile must be valid, and no other thread may access the output rows.
     #[inline]
-    pub unsafe fn rows(&self, full: bool, rows: usize, tile: &Tile<'_>) {
-        let kernels = if full { self.full } else { self.half };
+    pub unsafe fn rows(&self, short: bool, rows: usize, tile: &Tile<'_>) {
+        let kernels = if short { self.short } else { self.long };
         // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
         unsafe { kernels[rows - 1](tile) }
     }
@@ -125,29 +125,38 @@ impl Micro {
 
 /// The body of every kernel: `R` rows, `N` vectors of `D` across the 16 channels.
 #[inline(always)]
-unsafe fn body<D: Dot, const R: usize, const N: usize, const FULL: bool>(t: &Tile<'_>) {
+unsafe fn body<D: Dot, const R: usize, const N: usize, const SHORT: bool>(t: &Tile<'_>) {
     // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
     unsafe {
         let mut sums = [[D::zero(); N]; R];
-        let mut corrections = [D::no_correction(); N];
         for item in t.items {
             let mut w = t.w.add(item.w);
             let mut a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r] as usize));
-            for _ in 0..item.blocks {
-                segment::<D, R, N, FULL>(&mut sums, &mut corrections, &a, w, STEPS);
-                w = w.add(SEGMENT);
-                for p in &mut a {
-                    *p = p.wrapping_add(item.x_block);
+            for _ in 0..item.blocks / SEGMENT_BLOCKS {
+                let mut partial = sums.map(|row| row.map(|sum| D::open(sum)));
+                for _ in 0..SEGMENT_BLOCKS {
+                    steps::<D, R, N, SHORT>(&mut sums, &mut partial, &a, w, STEPS);
+                    w = w.add(WEIGHTS);
+                    a = a.map(|p| p.wrapping_add(item.x_block));
                 }
+                close::<D, R, N, SHORT>(&mut sums, &partial);
             }
-            if item.tail > 0 {
-                segment::<D, R, N, FULL>(&mut sums, &mut corrections, &a, w, item.tail);
+            let rest = item.blocks % SEGMENT_BLOCKS;
+            if rest > 0 || item.tail > 0 {
+                let mut partial = sums.map(|row| row.map(|sum| D::open(sum)));
+                if rest > 0 {
+                    steps::<D, R, N, SHORT>(&mut sums, &mut partial, &a, w, STEPS);
+                    w = w.add(WEIGHTS);
+                    a = a.map(|p| p.wrapping_add(item.x_block));
+                }
+                steps::<D, R, N, SHORT>(&mut sums, &mut partial, &a, w, item.tail);
+                close::<D, R, N, SHORT>(&mut sums, &partial);
             }
         }
         for r in 0..R {
             let mut row = [0i32; BLOCK];
             for n in 0..N {
-                D::store(sums[r][n], corrections[n], row.as_mut_ptr().add(n * D::LANES));
+                D::store(sums[r][n], row.as_mut_ptr().add(n * D::LANES));
             }
             finish(t, t.y_rows[r] as usize, &row);
         }
@@ -156,42 +165,45 @@ unsafe fn body<D: Dot, const R: usize, const N: usize, const FULL: bool>(t: &Til
 
 /// Adds the products of at most 16 input channels, 4 at a step.
 #[inline(always)]
-unsafe fn segment<D: Dot, const R: usize, const N: usize, const FULL: bool>(
+unsafe fn steps<D: Dot, const R: usize, const N: usize, const SHORT: bool>(
     sums: &mut [[D::Sum; N]; R],
-    corrections: &mut [D::Correction; N],
+    partial: &mut [[D::Partial; N]; R],
     a: &[*const u8; R],
     w: *const i8,
     steps: usize,
 ) {
     // SAFETY: see `body`.
     unsafe {
-        let mut partial: [[D::Partial; N]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|n| D::open(sums[r][n])));
         for s in 0..steps {
             let w: [D::Weights; N] =
                 std::array::from_fn(|n| D::weights(w.add((s * BLOCK + n * D::LANES) * STEP)));
             for r in 0..R {
-                let x = D::activations::<FULL>(a[r].add(s * STEP));
+                let x = D::activations(a[r].add(s * STEP));
                 for n in 0..N {
-                    partial[r][n] = D::step(partial[r][n], x, w[n]);
-                    if FULL {
-                        sums[r][n] = D::close(sums[r][n], partial[r][n]);
-                        partial[r][n] = D::open(sums[r][n]);
+                    if SHORT {
+                        sums[r][n] = D::close(sums[r][n], D::step(D::open(sums[r][n]), x, w[n]));
+                    } else {
+                        partial[r][n] = D::step(partial[r][n], x, w[n]);
                     }
                 }
             }
-            if FULL {
-                for n in 0..N {
-                    corrections[n] = D::correct(corrections[n], w[n]);
-                }
-            }
         }
-        if !FULL {
-            for r in 0..R {
-                for n in 0..N {
-                    sums[r][n] = D::close(sums[r][n], partial[r][n]);
-                }
-            }
+    }
+}
+
+/// Ends a segment; short ones have ended with each step.
+#[inline(always)]
+unsafe fn close<D: Dot, const R: usize, const N: usize, const SHORT: bool>(
+    sums: &mut [[D::Sum; N]; R],
+    partial: &[[D::Partial; N]; R],
+) {
+    if SHORT {
+        return;
+    }
+    for r in 0..R {
+        for n in 0..N {
+            // SAFETY: see `body`.
+            sums[r][n] = unsafe { D::close(sums[r][n], partial[r][n]) };
         }
     }
 }
@@ -226,13 +238,13 @@ macro_rules! kernels {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn rows<const R: usize, const FULL: bool>(t: &Tile<'_>) {
+            unsafe fn rows<const R: usize, const SHORT: bool>(t: &Tile<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { body::<$dot, R, $n, FULL>(t) }
+                unsafe { body::<$dot, R, $n, SHORT>(t) }
             }
 
-            pub(super) static HALF: [RowsFn; [$($r),+].len()] = [$(rows::<$r, false>),+];
-            pub(super) static FULL: [RowsFn; [$($r),+].len()] = [$(rows::<$r, true>),+];
+            pub(super) static LONG: [RowsFn; [$($r),+].len()] = [$(rows::<$r, false>),+];
+            pub(super) static SHORT: [RowsFn; [$($r),+].len()] = [$(rows::<$r, true>),+];
         }
     };
 }

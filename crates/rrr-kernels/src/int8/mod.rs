@@ -8,9 +8,10 @@
 //! # Exact on every CPU
 //! All instruction sets sum the same integers, and finish them with the same correctly rounded operations, so
 //! that the bytes that come out do not depend on the CPU. AVX2 has no dot product of bytes; it adds products in
-//! 16 bits, which must not overflow. So activations stay below [`ACTIVATION_MAX`] (7 bits; pixels have 8), and
-//! weights keep within [`Int8Conv::share_of_16_bits`]: a lane of a segment of 16 input channels holds the sum of
-//! 8 products.
+//! 16 bits, which must not overflow. So activations stay within [`ACTIVATION_MAX`], 7 bits, and weights within
+//! [`Int8Conv::share_of_16_bits`]: a lane of a segment of 32 input channels holds the sum of 16 products. Trained
+//! weights nearly do that by themselves. Those of the convolution of pixels, which are much alike, do not: its
+//! segments are single steps, whose two products always fit.
 
 mod activation;
 mod conv;
@@ -30,14 +31,31 @@ use crate::{BLOCK, Pool};
 use micro::Micro;
 use std::sync::Arc;
 
-/// Largest activation that a convolution may read, pixels aside.
+/// Largest activation that a convolution may read.
 pub const ACTIVATION_MAX: u8 = 127;
 
 /// Input channels of a step: the products that a dot product sums.
 const STEP: usize = 4;
 
-/// Steps of a segment, whose sums may stay in 16 bits.
+/// Steps of a block of channels.
 const STEPS: usize = BLOCK / STEP;
+
+/// Blocks of a segment, whose sums may stay in 16 bits.
+const SEGMENT_BLOCKS: usize = 2;
+
+/// Bytes of a plane of `rows` rows and a row of zeros.
+///
+/// Large planes lie an odd number of cache lines apart that sends neighbouring blocks of a few rows to different
+/// sets of the first-level cache; a power of two would send all blocks to the same.
+fn plane_len(rows: usize) -> usize {
+    const LINE: usize = 64;
+    let bytes = (rows + 1) * BLOCK;
+    if bytes < 32 * LINE {
+        return bytes;
+    }
+    let lines = bytes.div_ceil(LINE);
+    (lines + (16 + 7 - lines % 16) % 16) * LINE
+}
 
 /// The kernels and threads to compute with.
 #[derive(Clone)]

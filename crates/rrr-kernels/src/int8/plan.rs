@@ -39,9 +39,9 @@ impl Part {
             let len = n * image + BLOCK;
             return Self { conv, size, n, image_stride: image, block: BLOCK, blocks, tail, len, zero_row: 0 };
         }
-        let plane = (height * width * n + 1) * BLOCK;
+        let plane = super::plane_len(height * width * n);
         let len = crate::blocks(conv.cin) * plane;
-        let zero_row = plane - BLOCK;
+        let zero_row = height * width * n * BLOCK;
         Self { conv, size, n, image_stride: BLOCK, block: plane, blocks, tail, len, zero_row }
     }
 

@@ -103,7 +103,7 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                             y: y.0.add(group * group_len + plane),
                             y_rows: y_rows[t],
                         };
-                        p.micro.rows(p.full, tile.rows as usize, &tile_job);
+                        p.micro.rows(p.short, tile.rows as usize, &tile_job);
                     }
                 }
             }

@@ -13,8 +13,6 @@ pub(super) trait Dot: Copy {
     type Activations: Copy;
     /// Four weights for each channel.
     type Weights: Copy;
-    /// What makes up for activations that the instruction takes as signed.
-    type Correction: Copy;
     /// Channels of a vector; divides 16.
     const LANES: usize;
 
@@ -27,7 +25,7 @@ pub(super) trait Dot: Copy {
     ///
     /// # Safety
     /// `p` must be valid for reading 4 bytes.
-    unsafe fn activations<const FULL: bool>(p: *const u8) -> Self::Activations;
+    unsafe fn activations(p: *const u8) -> Self::Activations;
     /// `4 * LANES` weights from `p`, `[channel][4]`.
     ///
     /// # Safety
@@ -48,24 +46,14 @@ pub(super) trait Dot: Copy {
     /// # Safety
     /// See [`Dot::zero`].
     unsafe fn close(sum: Self::Sum, partial: Self::Partial) -> Self::Sum;
-    /// No correction.
-    ///
-    /// # Safety
-    /// See [`Dot::zero`].
-    unsafe fn no_correction() -> Self::Correction;
-    /// Adds what is missing when these weights meet activations of 8 bits.
-    ///
-    /// # Safety
-    /// See [`Dot::zero`].
-    unsafe fn correct(correction: Self::Correction, w: Self::Weights) -> Self::Correction;
     /// Stores the sums of `LANES` channels to `p`.
     ///
     /// # Safety
     /// `p` must be valid for writing them.
-    unsafe fn store(sum: Self::Sum, correction: Self::Correction, p: *mut i32);
+    unsafe fn store(sum: Self::Sum, p: *mut i32);
 }
 
-/// Implements [`Dot`] where activations are unsigned and so need no correction.
+/// Implements [`Dot`] for x86.
 #[cfg(target_arch = "x86_64")]
 macro_rules! impl_x86 {
     ($name:ident, $v:ty, $lanes:literal, zero: $zero:expr, splat: $splat:ident, load: $load:ident,
@@ -79,7 +67,6 @@ macro_rules! impl_x86 {
             type Partial = $v;
             type Activations = $v;
             type Weights = $v;
-            type Correction = ();
             const LANES: usize = $lanes;
             #[inline(always)]
             unsafe fn zero() -> $v {
@@ -87,7 +74,7 @@ macro_rules! impl_x86 {
                 unsafe { $zero }
             }
             #[inline(always)]
-            unsafe fn activations<const FULL: bool>(p: *const u8) -> $v {
+            unsafe fn activations(p: *const u8) -> $v {
                 // SAFETY: pointer and features by the caller.
                 unsafe { $splat(p.cast::<i32>().read_unaligned()) }
             }
@@ -112,11 +99,7 @@ macro_rules! impl_x86 {
                 unsafe { $close }
             }
             #[inline(always)]
-            unsafe fn no_correction() {}
-            #[inline(always)]
-            unsafe fn correct(_: (), _: $v) {}
-            #[inline(always)]
-            unsafe fn store(sum: $v, _: (), p: *mut i32) {
+            unsafe fn store(sum: $v, p: *mut i32) {
                 // SAFETY: pointer and features by the caller.
                 unsafe { $store(p.cast(), sum) }
             }
@@ -176,8 +159,7 @@ pub(super) mod arm {
     use std::arch::aarch64::*;
     use std::arch::asm;
 
-    /// The dot product of ARMv8.2. It takes both factors as signed: activations of 8 bits lose 128 first, and
-    /// the sums get 128 times the weights back.
+    /// The dot product of ARMv8.2. It takes both factors as signed, which activations of 7 bits may be.
     #[derive(Clone, Copy)]
     pub(in crate::int8) struct NeonDot;
 
@@ -197,7 +179,6 @@ pub(super) mod arm {
         type Partial = int32x4_t;
         type Activations = int8x16_t;
         type Weights = int8x16_t;
-        type Correction = int32x4_t;
         const LANES: usize = 4;
         #[inline(always)]
         unsafe fn zero() -> int32x4_t {
@@ -205,12 +186,9 @@ pub(super) mod arm {
             unsafe { vdupq_n_s32(0) }
         }
         #[inline(always)]
-        unsafe fn activations<const FULL: bool>(p: *const u8) -> int8x16_t {
+        unsafe fn activations(p: *const u8) -> int8x16_t {
             // SAFETY: pointer and features by the caller.
-            unsafe {
-                let a = vreinterpretq_s8_u32(vdupq_n_u32(p.cast::<u32>().read_unaligned()));
-                if FULL { veorq_s8(a, vdupq_n_s8(-128)) } else { a }
-            }
+            unsafe { vreinterpretq_s8_u32(vdupq_n_u32(p.cast::<u32>().read_unaligned())) }
         }
         #[inline(always)]
         unsafe fn weights(p: *const i8) -> int8x16_t {
@@ -231,23 +209,13 @@ pub(super) mod arm {
             partial
         }
         #[inline(always)]
-        unsafe fn no_correction() -> int32x4_t {
-            // SAFETY: features by the caller.
-            unsafe { vdupq_n_s32(0) }
-        }
-        #[inline(always)]
-        unsafe fn correct(correction: int32x4_t, w: int8x16_t) -> int32x4_t {
-            // SAFETY: features by the caller.
-            unsafe { sdot(correction, vdupq_n_s8(-128), w) }
-        }
-        #[inline(always)]
-        unsafe fn store(sum: int32x4_t, correction: int32x4_t, p: *mut i32) {
+        unsafe fn store(sum: int32x4_t, p: *mut i32) {
             // SAFETY: pointer and features by the caller.
-            unsafe { vst1q_s32(p, vsubq_s32(sum, correction)) }
+            unsafe { vst1q_s32(p, sum) }
         }
     }
 
-    /// Baseline NEON: products in 16 bits, where even 255 * 127 fits, added in pairs to 32 bits.
+    /// Baseline NEON: products in 16 bits, added in pairs to 32 bits.
     #[derive(Clone, Copy)]
     pub(in crate::int8) struct Neon;
 
@@ -257,7 +225,6 @@ pub(super) mod arm {
         type Partial = [int32x4_t; 2];
         type Activations = int16x8_t;
         type Weights = [int16x8_t; 2];
-        type Correction = ();
         const LANES: usize = 4;
         #[inline(always)]
         unsafe fn zero() -> [int32x4_t; 2] {
@@ -265,7 +232,7 @@ pub(super) mod arm {
             unsafe { [vdupq_n_s32(0); 2] }
         }
         #[inline(always)]
-        unsafe fn activations<const FULL: bool>(p: *const u8) -> int16x8_t {
+        unsafe fn activations(p: *const u8) -> int16x8_t {
             // SAFETY: pointer and features by the caller.
             unsafe {
                 let a = vreinterpret_u8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
@@ -294,11 +261,7 @@ pub(super) mod arm {
             partial
         }
         #[inline(always)]
-        unsafe fn no_correction() {}
-        #[inline(always)]
-        unsafe fn correct(_: (), _: [int16x8_t; 2]) {}
-        #[inline(always)]
-        unsafe fn store(sum: [int32x4_t; 2], _: (), p: *mut i32) {
+        unsafe fn store(sum: [int32x4_t; 2], p: *mut i32) {
             // SAFETY: pointer and features by the caller.
             unsafe { vst1q_s32(p, vpaddq_s32(sum[0], sum[1])) }
         }
@@ -314,14 +277,13 @@ impl Dot for Portable {
     type Partial = [i32; 4];
     type Activations = [i16; 4];
     type Weights = [i8; 16];
-    type Correction = ();
     const LANES: usize = 4;
     #[inline(always)]
     unsafe fn zero() -> [i32; 4] {
         [0; 4]
     }
     #[inline(always)]
-    unsafe fn activations<const FULL: bool>(p: *const u8) -> [i16; 4] {
+    unsafe fn activations(p: *const u8) -> [i16; 4] {
         // SAFETY: pointer by the caller.
         unsafe { p.cast::<[u8; 4]>().read() }.map(i16::from)
     }
@@ -346,11 +308,7 @@ impl Dot for Portable {
         partial
     }
     #[inline(always)]
-    unsafe fn no_correction() {}
-    #[inline(always)]
-    unsafe fn correct(_: (), _: [i8; 16]) {}
-    #[inline(always)]
-    unsafe fn store(sum: [i32; 4], _: (), p: *mut i32) {
+    unsafe fn store(sum: [i32; 4], p: *mut i32) {
         // SAFETY: pointer by the caller.
         unsafe { p.cast::<[i32; 4]>().write(sum) }
     }

@@ -2,8 +2,8 @@
 
 use super::QuantizedState;
 use super::fold::{Folded, FoldedBlock, FoldedSequence};
-use super::histogram::Watched;
 use super::quantize::quantize;
+use super::ranges::Ranges;
 use crate::folded::max_pool_all;
 use crate::input::PaddedImages;
 use crate::plans::Plans;
@@ -29,13 +29,13 @@ pub struct Calibrator {
     seen: usize,
 }
 
-/// A sequence and the distributions of its activations.
+/// A sequence and the ranges of its activations.
 pub(super) struct Observed {
     pub layers: FoldedSequence,
     packed: Vec<(Buffer, Buffer)>,
     compute: Compute,
     /// Behind `conv1`, then behind each block's three activations.
-    pub seen: Vec<Watched>,
+    pub seen: Vec<Ranges>,
 }
 
 impl Calibrator {
@@ -91,11 +91,7 @@ impl Calibrator {
             sequence
         });
         let branches = branches.collect();
-        QuantizedState {
-            normalize,
-            branches,
-            stem: stem.map(|(sequence, _)| sequence).unwrap_or_default(),
-        }
+        QuantizedState { normalize, branches, stem: stem.map(|(sequence, _)| sequence).unwrap_or_default() }
     }
 }
 
@@ -117,7 +113,7 @@ impl Observed {
         };
         let packed = layers.conv1.iter().map(pack).chain(layers.blocks.iter().flat_map(convs)).collect();
         let blocks = layers.blocks.iter().flat_map(|b| [&b.conv1, &b.conv2, &b.conv3]);
-        let seen = layers.conv1.iter().chain(blocks).map(|l| Watched::new(l.conv.cout())).collect();
+        let seen = layers.conv1.iter().chain(blocks).map(|l| Ranges::new(l.conv.cout())).collect();
         Self { layers, packed, compute: compute.clone(), seen }
     }
 

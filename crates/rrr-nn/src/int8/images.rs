@@ -6,7 +6,13 @@ use rrr_kernels::{BLOCK, Buffer, Pool};
 /// Zero padding of the 7x7 convolution.
 const PAD: usize = 3;
 
-/// Pixels with a border that stands for zero, `[n][height + 6][width + 6][3]` and a few bytes more.
+/// The mean of a channel in halved pixels `p / 2`, which stand for `p` on average when they are taken as
+/// `2 * (p / 2) + 0.5`.
+pub(super) fn halved_mean(mean: f32) -> f32 {
+    (255.0 * mean - 0.5) / 2.0
+}
+
+/// Halved pixels (7 bits are what convolutions take) with a border that stands for zero, `[n][height + 6][width + 6][3]` and a few bytes more.
 #[derive(Default)]
 pub(super) struct PaddedPixels {
     data: Buffer,
@@ -26,7 +32,7 @@ impl PaddedPixels {
         let bytes = n * len + BLOCK;
         if self.size != (height, width) || self.data.as_bytes().len() < bytes {
             self.data = Buffer::zeros(bytes.div_ceil(size_of::<f32>()));
-            let black = normalize.mean.map(|mean| to_pixel(255.0 * mean));
+            let black = normalize.mean.map(|mean| to_pixel(halved_mean(mean)));
             let (pixels, _) = self.data.as_bytes_mut()[..n * len].as_chunks_mut::<3>();
             pixels.fill(black);
         }
@@ -42,12 +48,13 @@ impl PaddedPixels {
                 let from = (image * height + y) * row;
                 match images.pixels {
                     Pixels::U8 { data, normalize: n } if n == *normalize => {
-                        to.copy_from_slice(&data[from..from + row]);
+                        to.iter_mut().zip(&data[from..from + row]).for_each(|(to, p)| *to = p / 2);
                     }
                     Pixels::U8 { data, normalize: n } => {
                         for (i, (to, p)) in to.iter_mut().zip(&data[from..from + row]).enumerate() {
                             let value = (f32::from(*p) / 255.0 - n.mean[i % 3]) / n.std[i % 3];
-                            *to = to_pixel(255.0 * (value * normalize.std[i % 3] + normalize.mean[i % 3]));
+                            let pixel = 255.0 * (value * normalize.std[i % 3] + normalize.mean[i % 3]);
+                            *to = to_pixel(pixel) / 2;
                         }
                     }
                     Pixels::F32(data) => {
@@ -56,7 +63,7 @@ impl PaddedPixels {
                         let (to, _) = to.as_chunks_mut::<3>();
                         let (from, _) = data[from..from + row].as_chunks::<3>();
                         for (to, from) in to.iter_mut().zip(from) {
-                            *to = std::array::from_fn(|c| to_pixel(from[c] * scale[c] + shift[c]));
+                            *to = std::array::from_fn(|c| to_pixel(from[c] * scale[c] + shift[c]) / 2);
                         }
                     }
                 }

@@ -180,7 +180,7 @@ impl Layer {
             let value = |what: &str| &state.values[&format!("{}.{what}", names[0])].data;
             let steps = value("step");
             let channels = layer.conv.cout();
-            let mut divide = |to: &mut [f32], from: &[f32]| {
+            let divide = |to: &mut [f32], from: &[f32]| {
                 let to = &mut to[i * padded..][..channels];
                 to.iter_mut().zip(from.iter().zip(steps)).for_each(|(to, (v, step))| *to = v / step);
             };

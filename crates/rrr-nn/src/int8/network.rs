@@ -82,8 +82,8 @@ impl QuantizedNetwork {
         &self.spec
     }
 
-    /// Logits of every branch for a batch of any size. Pixels are taken as they are; values, and pixels of
-    /// another normalisation than the calibration's, are rounded to pixels.
+    /// Logits of every branch for a batch of any size. Of pixels the upper 7 bits count; values, and
+    /// pixels of another normalisation than the calibration's, are rounded to pixels first.
     ///
     /// # Panics
     /// If the number of pixels is not what the sizes of `images` say.

@@ -2,6 +2,7 @@
 
 use super::calibrate::Observed;
 use super::fold::Folded;
+use super::images::halved_mean;
 use super::{Int8Tensor, QuantizedSequence};
 use crate::{Normalize, SequenceSpec, Tensor};
 use rrr_kernels::int8::{ACTIVATION_MAX, Int8Conv};
@@ -141,7 +142,6 @@ fn bias(layers: &[&Folded], from: &[&Channels], q: &Quantized) -> Vec<f32> {
         let area = kernel * kernel;
         for (o, bias) in bias.iter_mut().enumerate() {
             *bias += f64::from(l.bias[o]);
-            if std::env::var("Q_BIAS").is_ok_and(|v| v == "0") { continue; }
             for i in 0..cin {
                 let at = (o * cin + i) * area..(o * cin + i + 1) * area;
                 let exact: f64 = l.weight[at.clone()].iter().map(|w| f64::from(*w)).sum();
@@ -157,8 +157,9 @@ fn bias(layers: &[&Folded], from: &[&Channels], q: &Quantized) -> Vec<f32> {
 /// Quantises the convolution of pixels, which takes in their normalisation; also its bias.
 fn quantize_pixels(conv1: &Folded, normalize: Normalize) -> (Quantized, Vec<f32>) {
     let area = conv1.weight.len() / conv1.bias.len() / 3;
-    let per_pixel = |i: usize| 255.0 * normalize.std[i / area % 3];
-    let weight: Vec<f32> = conv1.weight.iter().enumerate().map(|(i, w)| w / per_pixel(i)).collect();
+    // What one unit of a halved pixel stands for.
+    let step = |i: usize| 2.0 / (255.0 * normalize.std[i / area % 3]);
+    let weight: Vec<f32> = conv1.weight.iter().enumerate().map(|(i, w)| w * step(i)).collect();
     let q = round(&Int8Conv::new(conv1.conv), &[weight]);
     let bias = conv1.bias.iter().zip(q.weights[0].chunks_exact(3 * area)).zip(&q.scale).map(
         |((bias, weights), scale)| {
@@ -166,7 +167,7 @@ fn quantize_pixels(conv1: &Folded, normalize: Normalize) -> (Quantized, Vec<f32>
             let mean: f64 = (0..3)
                 .map(|c| {
                     let sum: i32 = weights[c * area..(c + 1) * area].iter().map(|w| i32::from(*w)).sum();
-                    f64::from(sum) * f64::from(255.0 * normalize.mean[c])
+                    f64::from(sum) * f64::from(halved_mean(normalize.mean[c]))
                 })
                 .sum();
             (f64::from(*bias) - mean * f64::from(*scale)) as f32
