@@ -71,7 +71,7 @@ type RowsFn = unsafe fn(&Tile<'_>);
 #[derive(Clone, Copy)]
 pub(super) struct Micro {
     isa: Int8Isa,
-    /// Per number of rows; segments of 32 input channels.
+    /// Per number of rows; segments of 16 input channels.
     long: &'static [RowsFn],
     /// Per number of rows; segments of one step.
     short: &'static [RowsFn],
@@ -133,21 +133,27 @@ unsafe fn body<D: Dot, const R: usize, const N: usize, const SHORT: bool>(t: &Ti
             let mut w = t.w.add(item.w);
             let mut a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r] as usize));
             for _ in 0..item.blocks / SEGMENT_BLOCKS {
-                let mut partial = sums.map(|row| row.map(|sum| D::open(sum)));
+                let mut partial: [[D::Partial; N]; R] =
+                    std::array::from_fn(|r| std::array::from_fn(|n| D::open(sums[r][n])));
                 for _ in 0..SEGMENT_BLOCKS {
                     steps::<D, R, N, SHORT>(&mut sums, &mut partial, &a, w, STEPS);
                     w = w.add(WEIGHTS);
-                    a = a.map(|p| p.wrapping_add(item.x_block));
+                    for p in &mut a {
+                        *p = p.wrapping_add(item.x_block);
+                    }
                 }
                 close::<D, R, N, SHORT>(&mut sums, &partial);
             }
             let rest = item.blocks % SEGMENT_BLOCKS;
             if rest > 0 || item.tail > 0 {
-                let mut partial = sums.map(|row| row.map(|sum| D::open(sum)));
+                let mut partial: [[D::Partial; N]; R] =
+                    std::array::from_fn(|r| std::array::from_fn(|n| D::open(sums[r][n])));
                 if rest > 0 {
                     steps::<D, R, N, SHORT>(&mut sums, &mut partial, &a, w, STEPS);
                     w = w.add(WEIGHTS);
-                    a = a.map(|p| p.wrapping_add(item.x_block));
+                    for p in &mut a {
+                        *p = p.wrapping_add(item.x_block);
+                    }
                 }
                 steps::<D, R, N, SHORT>(&mut sums, &mut partial, &a, w, item.tail);
                 close::<D, R, N, SHORT>(&mut sums, &partial);

@@ -9,7 +9,7 @@
 //! All instruction sets sum the same integers, and finish them with the same correctly rounded operations, so
 //! that the bytes that come out do not depend on the CPU. AVX2 has no dot product of bytes; it adds products in
 //! 16 bits, which must not overflow. So activations stay within [`ACTIVATION_MAX`], 7 bits, and weights within
-//! [`Int8Conv::share_of_16_bits`]: a lane of a segment of 32 input channels holds the sum of 16 products. Trained
+//! [`Int8Conv::share_of_16_bits`]: a lane of a segment of 16 input channels holds the sum of 8 products. Trained
 //! weights nearly do that by themselves. Those of the convolution of pixels, which are much alike, do not: its
 //! segments are single steps, whose two products always fit.
 
@@ -41,7 +41,7 @@ const STEP: usize = 4;
 const STEPS: usize = BLOCK / STEP;
 
 /// Blocks of a segment, whose sums may stay in 16 bits.
-const SEGMENT_BLOCKS: usize = 2;
+const SEGMENT_BLOCKS: usize = 1;
 
 /// Bytes of a plane of `rows` rows and a row of zeros.
 ///
