@@ -20,6 +20,17 @@ pub struct TensorRef<'a> {
     pub data: &'a [f32],
 }
 
+/// A tensor to be written: signed bytes, row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8Ref<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// Extents, outermost first; empty for a scalar.
+    pub shape: &'a [usize],
+    /// As many values as the shape says.
+    pub data: &'a [i8],
+}
+
 /// Writes `bytes` to `path` so that at every moment the old file or the whole new one is there: into a temporary file
 /// in the same folder, synced, then renamed.
 ///
@@ -41,34 +52,91 @@ pub fn write_safetensors(
     tensors: &[TensorRef<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
+    write_safetensors_with_int8(path, tensors, &[], metadata)
+}
+
+/// [`write_safetensors`] with tensors of bytes among them.
+///
+/// # Errors
+/// As [`write_safetensors`].
+pub fn write_safetensors_with_int8(
+    path: impl AsRef<Path>,
+    tensors: &[TensorRef<'_>],
+    int8: &[Int8Ref<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), Error> {
     let path = path.as_ref();
     let bad = |what: String| Error::BadTensor { path: path.into(), what };
+    let floats = tensors.iter().map(|t| Entry { name: t.name, shape: t.shape, data: Data::F32(t.data) });
+    let bytes = int8.iter().map(|t| Entry { name: t.name, shape: t.shape, data: Data::I8(t.data) });
     let mut sorted = BTreeMap::new();
-    for tensor in tensors {
+    for tensor in floats.chain(bytes) {
         let numel = tensor.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        if numel != Some(tensor.data.len()) {
-            let (shape, held) = (shape_text(tensor.shape), tensor.data.len());
+        let held = tensor.data.len();
+        if numel != Some(held) {
+            let shape = shape_text(tensor.shape);
             return Err(bad(format!("tensor {} of shape {shape} comes with {held} values", tensor.name)));
         }
         if tensor.name == METADATA {
             return Err(bad(format!("{METADATA} is no name for a tensor")));
         }
-        if sorted.insert(tensor.name, tensor).is_some() {
-            return Err(bad(format!("tensor {} comes twice", tensor.name)));
+        let name = tensor.name;
+        if sorted.insert(name, tensor).is_some() {
+            return Err(bad(format!("tensor {name} comes twice")));
         }
     }
-    let header = header(sorted.values().copied(), metadata);
+    let header = header(sorted.values(), metadata);
     atomically(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        let mut bytes = Vec::with_capacity(4 * CHUNK);
-        for chunk in sorted.values().flat_map(|tensor| tensor.data.chunks(CHUNK)) {
-            bytes.clear();
-            bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
-            file.write_all(&bytes)?;
-        }
-        Ok(())
+        sorted.values().try_for_each(|tensor| tensor.data.write(file))
     })
+}
+
+/// A tensor of either type.
+struct Entry<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    data: Data<'a>,
+}
+
+enum Data<'a> {
+    F32(&'a [f32]),
+    I8(&'a [i8]),
+}
+
+impl Data<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::I8(values) => values.len(),
+        }
+    }
+
+    /// The format's name of the type, and its size in bytes.
+    fn dtype(&self) -> (&'static str, usize) {
+        match self {
+            Self::F32(_) => ("F32", 4),
+            Self::I8(_) => ("I8", 1),
+        }
+    }
+
+    fn write(&self, file: &mut impl Write) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(4 * CHUNK.min(self.len()));
+        let mut put = |chunk: &mut dyn Iterator<Item = u8>| {
+            bytes.clear();
+            bytes.extend(chunk);
+            file.write_all(&bytes)
+        };
+        match self {
+            Self::F32(values) => values
+                .chunks(CHUNK)
+                .try_for_each(|chunk| put(&mut chunk.iter().flat_map(|x| x.to_le_bytes()))),
+            Self::I8(values) => {
+                values.chunks(CHUNK).try_for_each(|chunk| put(&mut chunk.iter().map(|x| x.cast_unsigned())))
+            }
+        }
+    }
 }
 
 const METADATA: &str = "__metadata__";
@@ -76,10 +144,7 @@ const METADATA: &str = "__metadata__";
 const CHUNK: usize = 1 << 14;
 
 /// The JSON header, padded with spaces so that the data begin at a multiple of eight bytes.
-fn header<'a>(
-    tensors: impl Iterator<Item = &'a TensorRef<'a>>,
-    metadata: &BTreeMap<String, String>,
-) -> Vec<u8> {
+fn header<'a>(tensors: impl Iterator<Item = &'a Entry<'a>>, metadata: &BTreeMap<String, String>) -> Vec<u8> {
     // `serde_json::Map` keeps its keys sorted.
     let mut entries = Map::new();
     if !metadata.is_empty() {
@@ -87,10 +152,11 @@ fn header<'a>(
     }
     let mut start = 0usize;
     for tensor in tensors {
-        let end = start + 4 * tensor.data.len();
+        let (dtype, size) = tensor.data.dtype();
+        let end = start + size * tensor.data.len();
         entries.insert(
             tensor.name.into(),
-            json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] }),
+            json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] }),
         );
         start = end;
     }

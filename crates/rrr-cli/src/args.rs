@@ -74,6 +74,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Measure how fast a model runs on this machine, and what it needs
     Bench(BenchArgs),
+    /// Make a model of 8-bit integers: smaller and faster, nearly as accurate
+    Quantize(QuantizeArgs),
     /// Say what a run, a model or a checkpoint contains
     Inspect(InspectArgs),
     /// Compare methods over many datasets and seeds
@@ -222,7 +224,7 @@ pub struct EvalArgs {
     /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
     pub batch_size: usize,
-    /// Number format of matrix products; `auto` is bf16 where the CPU has AMX, else f32
+    /// Number format of matrix products; `auto` is f32, until bf16 on AMX has been proven on real CPUs
     #[arg(long, value_parser = precision(), default_value = "auto")]
     pub precision: Precision,
     /// How to print it
@@ -246,7 +248,7 @@ pub struct PredictArgs {
     /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
     pub batch_size: usize,
-    /// Number format of matrix products; `auto` is bf16 where the CPU has AMX, else f32
+    /// Number format of matrix products; `auto` is f32, until bf16 on AMX has been proven on real CPUs
     #[arg(long, value_parser = precision(), default_value = "auto")]
     pub precision: Precision,
     /// How to print it
@@ -277,6 +279,25 @@ pub struct BenchArgs {
     #[arg(long)]
     pub layers: bool,
     /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// Folder of a run, or a model file
+    pub run: PathBuf,
+    /// Images to learn the ranges of the activations from, with or without labels: a dataset or a folder; a run's own
+    /// dataset by default. Test images are never used
+    #[arg(long, value_name = "DATA")]
+    pub calibrate: Option<PathBuf>,
+    /// The quantised model's file; by default NAME-int8.safetensors beside the model
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Most calibration images
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = positive)]
+    pub images: usize,
+    /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }

@@ -49,6 +49,7 @@ fn run(cli: Cli, term: &Term) -> anyhow::Result<Done> {
         Command::Eval(a) => commands::eval::run(&a, globals, term),
         Command::Predict(a) => commands::predict::run(&a, globals, term),
         Command::Bench(a) => commands::bench::run(&a, globals, term),
+        Command::Quantize(a) => commands::quantize::run(&a, globals, term),
         Command::Inspect(a) => commands::inspect::run(&a),
         Command::Suite(a) => commands::suite::run(a, globals, term),
         Command::Completions(a) => commands::completions::run(&a),

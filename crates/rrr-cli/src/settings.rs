@@ -124,7 +124,7 @@ pub struct SettingsArgs {
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "SEED", help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Number format of matrix products; `auto` is bf16 where the CPU has AMX, else f32 [default: auto]
+    /// Number format of matrix products; `auto` is f32, until bf16 on AMX has been proven on real CPUs [default: auto]
     #[arg(long, value_parser = precision(), help_heading = "Training")]
     pub precision: Option<Precision>,
     /// Epochs between checkpoints; 0 for only when interrupted and at the end [default: 5]

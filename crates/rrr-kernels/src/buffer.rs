@@ -43,6 +43,18 @@ impl<T: Element> Aligned<T> {
         Self { base, ptr, len }
     }
 
+    /// The memory as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: elements are plain numbers, and `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().cast(), self.len * size_of::<T>()) }
+    }
+
+    /// The memory as bytes.
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_bytes`; every byte pattern is an element, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.len * size_of::<T>()) }
+    }
+
     /// The alignment is the allocator's usual one: asked for more, it would write the zeros itself, where fresh memory
     /// comes zeroed from the system and is touched first by whoever uses it.
     fn layout(len: usize) -> Layout {

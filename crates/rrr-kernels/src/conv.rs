@@ -58,6 +58,11 @@ impl Compute {
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
+
+    /// The threads, to share with others.
+    pub fn shared_pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.pool)
+    }
 }
 
 /// A square convolution without bias, padded by half its kernel.
@@ -67,11 +72,11 @@ impl Compute {
 /// kernel row and `k` runs over its `kernel * 3` values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv {
-    cin: usize,
-    cout: usize,
-    kernel: usize,
-    stride: usize,
-    rgb: bool,
+    pub(crate) cin: usize,
+    pub(crate) cout: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) rgb: bool,
 }
 
 impl Conv {
@@ -96,12 +101,17 @@ impl Conv {
         self.cout
     }
 
+    /// Shape of the weights in PyTorch's order, `[cout, cin, kernel, kernel]`.
+    pub fn weight_shape(&self) -> [usize; 4] {
+        [self.cout, self.cin, self.kernel, self.kernel]
+    }
+
     /// Output size for an input size (height or width).
     pub fn output_size(&self, size: usize) -> usize {
         (size + 2 * (self.kernel / 2) - self.kernel) / self.stride + 1
     }
 
-    fn taps(&self) -> usize {
+    pub(crate) fn taps(&self) -> usize {
         if self.rgb { self.kernel } else { self.kernel * self.kernel }
     }
 

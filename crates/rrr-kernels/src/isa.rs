@@ -1,5 +1,6 @@
 //! Instruction sets: detection at run time and dispatch.
 
+use crate::int8::Int8Isa;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -58,7 +59,8 @@ impl Isa {
     }
 
     /// The instruction set in use: the fastest available, or the one named by the environment variable
-    /// `RRR_ISA` (`amx`, `avx512`, `avx2`, `neon` or `portable`).
+    /// `RRR_ISA` (`amx`, `avx512`, `avx2`, `neon` or `portable`; the other names of
+    /// [`Int8Isa`](crate::int8::Int8Isa) stand for what they extend).
     ///
     /// # Panics
     /// If `RRR_ISA` names an unknown instruction set or one that this CPU lacks.
@@ -72,6 +74,11 @@ impl Isa {
             }
             Err(_) => Self::available().next().unwrap_or(Isa::Portable),
         })
+    }
+
+    pub(crate) fn unknown(name: &str) -> String {
+        let known = Int8Isa::ALL.map(|isa| isa.to_string()).join(", ");
+        format!("unknown instruction set `{name}` (known: {}, {known})", Isa::Amx)
     }
 
     /// Runs `f` compiled for this instruction set: the compiler may use its instructions in everything that
@@ -125,8 +132,8 @@ impl FromStr for Isa {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|isa| isa.to_string() == s).ok_or_else(|| {
-            format!("unknown instruction set `{s}` (known: amx, avx512, avx2, neon, portable)")
-        })
+        let of_int8 = || Int8Isa::named(s).map(Int8Isa::base);
+        let named = Self::ALL.into_iter().find(|isa| isa.to_string() == s);
+        named.or_else(of_int8).ok_or_else(|| Self::unknown(s))
     }
 }

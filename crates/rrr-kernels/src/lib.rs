@@ -15,6 +15,7 @@ mod batch_norm;
 mod bf16;
 mod buffer;
 mod conv;
+pub mod int8;
 mod isa;
 mod micro;
 pub mod mmap;

@@ -1,17 +1,17 @@
 //! Times inference and training steps of the paper's network on random weights.
 //!
 //! ```text
-//! cargo run --release -p rrr-nn --example step_bench -- [--json] [--work forward,train] [--rounds 5]
+//! cargo run --release -p rrr-nn --example step_bench -- [--json] [--work forward,int8,train] [--rounds 5]
 //!     [--threads 2] [--precision f32|bf16] [--batch 32] [--size 128]
 //! ```
 //!
 //! The network is a ResNet-152 reduced to blocks 1,1,1,1 and split at `layer3.0` into 8 branches with 79 and 170
-//! planes (20 classes); work `full` is a step of a whole ResNet-152, everything trained. Milliseconds are medians
+//! planes (20 classes); work `int8` is its forward pass quantised, `full` is a step of a whole ResNet-152, everything trained. Milliseconds are medians
 //! of the rounds. `bench/peers` runs this side by side with PyTorch.
 
 use rrr_nn::{
-    BlockSpec, Compute, Images, NetSpec, NetState, Network, Pixels, Pool, Precision, SequenceSpec, State,
-    Tensor, Trainer, TrainerOptions,
+    BlockSpec, Calibrator, Compute, Images, NetSpec, NetState, Network, Normalize, Pixels, Pool, Precision,
+    QuantizedNetwork, SequenceSpec, State, Tensor, Trainer, TrainerOptions,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -182,6 +182,29 @@ impl Args {
         }
     }
 
+    /// The forward pass in 8 bits, calibrated on its own input.
+    fn int8(&self) {
+        let mut rng = Rng(1);
+        let spec = split_network();
+        let state = rng.net_state(&spec);
+        let mut calibrator =
+            Calibrator::new(&spec, &state, self.compute().shared_pool()).expect("made to fit");
+        let seen = self.pixels(&mut rng, 4);
+        calibrator.observe(&self.images(&seen, 4));
+        // Pixels of 0 to 255 stand for the values of `pixels`.
+        let state = calibrator.quantize(Normalize { mean: [0.5; 3], std: [0.25; 3] });
+        let mut network =
+            QuantizedNetwork::new(&spec, &state, self.compute().shared_pool()).expect("made to fit");
+        let mut batches = vec![self.batch, 1];
+        batches.dedup();
+        for batch in batches {
+            let pixels = self.pixels(&mut rng, batch);
+            self.report("int8", batch, if batch == 1 { 10 } else { 1 }, || {
+                std::hint::black_box(network.forward(&self.images(&pixels, batch)));
+            });
+        }
+    }
+
     fn train(&self, name: &str, spec: &NetSpec) {
         let mut rng = Rng(1);
         let state = rng.net_state(spec);
@@ -200,9 +223,10 @@ fn main() -> Result<(), String> {
     for work in &args.works {
         match work.as_str() {
             "forward" => args.forward(),
+            "int8" => args.int8(),
             "train" => args.train("train_step", &split_network()),
             "full" => args.train("full", &resnet152()),
-            _ => return Err(format!("unknown work {work}: use forward, train or full")),
+            _ => return Err(format!("unknown work {work}: use forward, int8, train or full")),
         }
     }
     Ok(())

@@ -7,6 +7,7 @@
 mod backward;
 mod folded;
 mod input;
+mod int8;
 mod layout;
 mod loss;
 mod network;
@@ -18,6 +19,7 @@ mod state;
 mod tape;
 mod trainer;
 
+pub use int8::{Calibrator, Int8Tensor, QuantizedNetwork, QuantizedParam, QuantizedSequence, QuantizedState};
 pub use network::Network;
 pub use profile::LayerTime;
 pub use rrr_kernels::{Compute, Isa, Pool, Precision};

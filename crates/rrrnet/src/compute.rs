@@ -7,7 +7,7 @@ use std::sync::Arc;
 named_enum! {
     /// The number format of matrix products; everything else is f32 in any case.
     pub enum Precision {
-        /// The fastest on this CPU: bf16 where it has AMX, else f32.
+        /// [`rrr_nn::Precision::auto`].
         Auto = "auto",
         /// 32-bit floating point.
         F32 = "f32",

@@ -2,12 +2,13 @@
 
 use crate::compute::Precision;
 use crate::config::{ConfigError, TrainConfig};
+use crate::engine::Engine;
 use crate::model::{Combine, Model, ModelError};
 use crate::predict::{Predictor, probabilities};
 use crate::run::{RunDir, RunError};
 use crate::train::Images as RunImages;
 use rrr_data::{DataError, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers};
-use rrr_nn::{Images, Network, Normalize, Pixels};
+use rrr_nn::{Images, Normalize, Pixels};
 use rrr_report::metrics::{self, Metrics, MetricsError, Predictions};
 use serde::Serialize;
 use std::path::Path;
@@ -90,7 +91,7 @@ pub fn evaluate(model: &Model, data: &Path, options: EvaluateOptions) -> Result<
 
 /// Runs `network` over all images of `store`, in order.
 pub(crate) fn predict_store(
-    network: &mut Network,
+    network: &mut Engine,
     store: &Arc<ImageStore>,
     normalize: Normalize,
     combine: Combine,
@@ -140,7 +141,8 @@ pub fn evaluate_run(run: &Path, options: EvaluateOptions) -> Result<Evaluation, 
     measure(&model, &store, "test", options, &workers)
 }
 
-fn measure(
+/// Measures `model` on all images of `store`.
+pub(crate) fn measure(
     model: &Model,
     store: &Arc<ImageStore>,
     split: &str,

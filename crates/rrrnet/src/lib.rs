@@ -3,11 +3,13 @@
 pub mod bench;
 pub mod compute;
 pub mod config;
+mod engine;
 pub mod evaluate;
 mod machine;
 pub mod model;
 mod named;
 pub mod predict;
+pub mod quantize;
 pub mod quickstart;
 
 pub mod run;

@@ -1,11 +1,12 @@
 //! Classifying images.
 
 use crate::compute::Precision;
+use crate::engine::Engine;
 use crate::evaluate::predict_store;
 use crate::model::{Combine, Model, ModelError, ModelFile, ModelInfo};
 use rrr_data::decode::{self, RgbImage};
 use rrr_data::{DataError, ImageStore, Limits};
-use rrr_nn::{Compute, Images, Logits, Network, Normalize, Pixels};
+use rrr_nn::{Compute, Images, Logits, Normalize, Pixels};
 use rrr_report::metrics::{Predictions, argmax, softmax, softmax_of_mean_logits, uncertainty};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ pub struct Timing {
 
 /// A model, ready to run.
 pub struct Predictor {
-    network: Network,
+    network: Engine,
     info: ModelInfo,
 }
 
@@ -63,7 +64,7 @@ impl Predictor {
     /// # Errors
     /// [`ModelError::State`] if they do not fit the architecture.
     pub fn new(model: &Model, compute: Compute) -> Result<Self, ModelError> {
-        let network = Network::new(&model.spec, &model.state, compute)?;
+        let network = Engine::new(model, compute)?;
         Ok(Self { network, info: model.info.clone() })
     }
 

@@ -1,7 +1,7 @@
 //! Network states in safetensors files.
 
-use rrr_checkpoint::{Checkpoint, Error, TensorRef, write_safetensors};
-use rrr_nn::{SequenceSpec, State, Tensor};
+use rrr_checkpoint::{Checkpoint, Dtype, Error, Int8Ref, TensorRef, write_safetensors_with_int8};
+use rrr_nn::{Int8Tensor, QuantizedSequence, SequenceSpec, State, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use std::path::Path;
 #[derive(Default)]
 pub(crate) struct Bundle<'a> {
     tensors: Vec<(String, &'a Tensor)>,
+    int8: Vec<(String, &'a Int8Tensor)>,
 }
 
 impl<'a> Bundle<'a> {
@@ -24,11 +25,19 @@ impl<'a> Bundle<'a> {
         }
     }
 
+    /// Adds the tensors of a quantised sequence under `prefix`.
+    pub(crate) fn add_quantized(&mut self, prefix: &str, sequence: &'a QuantizedSequence) {
+        self.add(prefix, &sequence.values);
+        self.int8.extend(sequence.weights.iter().map(|(name, t)| (format!("{prefix}{name}"), t)));
+    }
+
     /// Writes the file, atomically; `header` goes into its metadata under `key`.
     pub(crate) fn write(&self, path: &Path, key: &str, header: String) -> Result<(), Error> {
         let refs: Vec<TensorRef<'_>> =
             self.tensors.iter().map(|(name, t)| TensorRef { name, shape: &t.shape, data: &t.data }).collect();
-        write_safetensors(path, &refs, &BTreeMap::from([(key.to_string(), header)]))
+        let int8: Vec<Int8Ref<'_>> =
+            self.int8.iter().map(|(name, t)| Int8Ref { name, shape: &t.shape, data: &t.data }).collect();
+        write_safetensors_with_int8(path, &refs, &int8, &BTreeMap::from([(key.to_string(), header)]))
     }
 }
 
@@ -50,6 +59,27 @@ pub(crate) fn read_state(
         }
     }
     Ok(state)
+}
+
+/// [`read_state`] of a quantised sequence.
+pub(crate) fn read_quantized(
+    file: &Checkpoint,
+    prefix: &str,
+    spec: &SequenceSpec,
+) -> Result<QuantizedSequence, Error> {
+    let mut sequence = QuantizedSequence::default();
+    for p in spec.quantized_params() {
+        let name = format!("{prefix}{}", p.name);
+        let Some(info) = file.tensor(&name).filter(|t| (t.dtype == Dtype::I8) == p.is_int8) else { continue };
+        let (shape, data) = (info.shape.clone(), file.read_f32(&name)?);
+        if p.is_int8 {
+            let data = data.into_iter().map(|v| v as i8).collect();
+            sequence.weights.insert(p.name, Int8Tensor { shape, data });
+        } else {
+            sequence.values.insert(p.name, Tensor { shape, data });
+        }
+    }
+    Ok(sequence)
 }
 
 /// [`read_state`] of `count` branches, `{prefix}{branch}.{name}`.

@@ -76,6 +76,7 @@ fn model_summary(path: &Path) -> anyhow::Result<Value> {
         "preprocessing": model.info.preprocessing,
         "combine": model.info.combine,
         "provenance": model.info.provenance,
+        "quantization": model.quantization(),
     }))
 }
 

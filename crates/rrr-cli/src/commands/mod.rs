@@ -7,6 +7,7 @@ pub mod eval;
 pub mod inspect;
 pub mod plan;
 pub mod predict;
+pub mod quantize;
 pub mod quickstart;
 pub mod suite;
 pub mod train;

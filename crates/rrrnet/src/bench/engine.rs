@@ -1,9 +1,8 @@
 //! The networks that can be measured. A new precision is a value of [`Precision`] and a line of
 //! [`engine`](Precision::engine).
 
-use crate::model::{Model, ModelError};
 use crate::named::named_enum;
-use rrr_nn::{Compute, Images, LayerTime, Logits, Network, Pool};
+use rrr_nn::{Compute, Images, LayerTime, Logits, NetSpec, NetState, Network, Pool, StateError};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -45,11 +44,16 @@ impl Precision {
         }
     }
 
-    /// `model` in this precision on `pool`'s threads.
-    pub(super) fn engine(self, model: &Model, pool: &Arc<Pool>) -> Result<Box<dyn Engine>, ModelError> {
+    /// A network in this precision on `pool`'s threads.
+    pub(super) fn engine(
+        self,
+        spec: &NetSpec,
+        state: &NetState,
+        pool: &Arc<Pool>,
+    ) -> Result<Box<dyn Engine>, StateError> {
         let network = |precision| {
             let compute = Compute::new(Arc::clone(pool)).with_precision(precision);
-            Network::new(&model.spec, &model.state, compute)
+            Network::new(spec, state, compute)
         };
         Ok(match self {
             Self::F32 => Box::new(network(rrr_nn::Precision::F32)?),

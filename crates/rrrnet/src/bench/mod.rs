@@ -65,7 +65,7 @@ impl Until {
 /// Measures the model of a run or of a file; `begin` hears of each case before it is measured.
 ///
 /// # Errors
-/// [`ModelError`]: there is no usable model.
+/// [`ModelError`]: there is no usable model, or it is quantised.
 pub fn bench(
     path: &Path,
     options: &BenchOptions,
@@ -79,6 +79,7 @@ pub fn bench(
     let mut first = file.network(Compute::new(Arc::clone(&pool)))?;
     let load = loading.elapsed();
     let model = file.read()?;
+    let state = model.trained_state(path)?;
     let size = options.size.unwrap_or(model.info.preprocessing.size);
     let normalize = model.info.preprocessing.normalize();
     let pixels = made_up(options.batches.iter().copied().max().unwrap_or(1).max(1), size);
@@ -95,7 +96,7 @@ pub fn bench(
         for &batch in &options.batches {
             begin(precision, batch);
             machine::forget_peak_resident();
-            let mut engine = precision.engine(&model, &pool)?;
+            let mut engine = precision.engine(&model.spec, state, &pool)?;
             cases.push(case(precision, engine.as_mut(), &images(batch), cost.macs, options));
         }
     }

@@ -58,6 +58,34 @@ pub struct Provenance {
     pub backbone_source: Option<String>,
 }
 
+/// How a model was quantised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantization {
+    /// Version of rrrnet that did it.
+    pub rrrnet: String,
+    /// Where the calibration images came from.
+    pub calibration: String,
+    /// Number of calibration images.
+    pub images: usize,
+    /// What it did to the accuracy, if that was measured.
+    pub accuracy: Option<AccuracyChange>,
+}
+
+/// Accuracy before and after quantisation, on the same images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccuracyChange {
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Name of the measured part, such as `test`.
+    pub split: String,
+    /// Number of images; none of them was a calibration image.
+    pub images: usize,
+    /// Share of them that the f32 model classifies correctly.
+    pub before: f64,
+    /// The same for the quantised model.
+    pub after: f64,
+}
+
 /// Everything about a model but its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
@@ -81,4 +109,7 @@ pub(super) struct Header {
     pub(super) preprocessing: Preprocessing,
     pub(super) combine: Combine,
     pub(super) provenance: Provenance,
+    /// Present in quantised models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) quantization: Option<Quantization>,
 }

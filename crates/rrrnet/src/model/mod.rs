@@ -2,22 +2,29 @@
 //!
 //! The file is safetensors: tensors `stem.NAME` and `branches.I.NAME` with timm's names, and a JSON header under the
 //! metadata key `rrrnet.model` with architecture, classes, preprocessing and provenance. Nothing else is needed to
-//! use it.
+//! use it. A quantised model (format 2) has weights of type I8 beside scales, biases and steps, and says how it was
+//! quantised.
 
 mod info;
 mod spec;
 
-pub use info::{Combine, ModelInfo, Preprocessing, Provenance};
+pub use info::{AccuracyChange, Combine, ModelInfo, Preprocessing, Provenance, Quantization};
 pub(crate) use spec::SpecFile;
 
-use crate::tensors::{Bundle, read_state};
+use crate::engine::Engine;
+use crate::tensors::{Bundle, read_quantized, read_state};
 use info::Header;
 use rrr_checkpoint::Checkpoint;
-use rrr_nn::{Compute, NetSpec, NetState, Network, Part, State, StateError};
+use rrr_nn::{
+    Compute, NetSpec, NetState, Network, Part, QuantizedSequence, QuantizedState, SequenceSpec, State,
+    StateError,
+};
 use std::path::{Path, PathBuf};
 
 const KEY: &str = "rrrnet.model";
 const VERSION: u32 = 1;
+/// Format of quantised models.
+const QUANTIZED_VERSION: u32 = 2;
 
 /// A trained network with all that it takes to use it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +32,23 @@ pub struct Model {
     /// The architecture.
     pub spec: NetSpec,
     /// The weights.
-    pub state: NetState,
+    pub state: Weights,
     /// Everything else.
     pub info: ModelInfo,
+}
+
+/// The weights of a [`Model`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Weights {
+    /// As they were trained.
+    F32(NetState),
+    /// Quantised to 8 bits.
+    Int8 {
+        /// The weights.
+        state: QuantizedState,
+        /// How they were made.
+        made: Quantization,
+    },
 }
 
 /// Why there is no usable model.
@@ -50,7 +71,7 @@ pub enum ModelError {
     #[error("{} is neither a run nor a model file", .0.display())]
     NotFound(PathBuf),
     /// Written by another version of rrrnet.
-    #[error("{} is an rrrnet model of format {found}; this version reads format {VERSION}\nhint: update rrrnet", path.display())]
+    #[error("{} is an rrrnet model of format {found}; this version reads formats {VERSION} and {QUANTIZED_VERSION}\nhint: update rrrnet", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -65,6 +86,11 @@ pub enum ModelError {
         /// What is wrong.
         reason: String,
     },
+    /// Weights of 8 bits, where others are needed.
+    #[error(
+        "{} is a quantised model: this needs the model that it was made from\nhint: `rrr quantize` measures both", .0.display()
+    )]
+    Quantized(PathBuf),
     /// The weights do not fit the architecture.
     #[error(transparent)]
     State(#[from] StateError),
@@ -84,18 +110,31 @@ impl Model {
     /// # Errors
     /// [`ModelError::File`] if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+        let mut bundle = Bundle::default();
+        let (version, quantization) = match &self.state {
+            Weights::F32(state) => {
+                bundle.add("stem.", &state.stem);
+                bundle.add_all("branches.", &state.branches);
+                (VERSION, None)
+            }
+            Weights::Int8 { state, made } => {
+                bundle.add_quantized("stem.", &state.stem);
+                for (i, branch) in state.branches.iter().enumerate() {
+                    bundle.add_quantized(&format!("branches.{i}."), branch);
+                }
+                (QUANTIZED_VERSION, Some(made.clone()))
+            }
+        };
         let header = Header {
-            version: VERSION,
+            version,
             architecture: (&self.spec).into(),
             classes: self.info.classes.clone(),
             preprocessing: self.info.preprocessing.clone(),
             combine: self.info.combine,
             provenance: self.info.provenance.clone(),
+            quantization,
         };
         let header = serde_json::to_string(&header).expect("a header is plain values");
-        let mut bundle = Bundle::default();
-        bundle.add("stem.", &self.state.stem);
-        bundle.add_all("branches.", &self.state.branches);
         Ok(bundle.write(path, KEY, header)?)
     }
 
@@ -112,8 +151,27 @@ impl Model {
         checkpoint.metadata().contains_key(KEY)
     }
 
+    /// The weights as they were trained; `path` is where the model comes from, for the error.
+    ///
+    /// # Errors
+    /// [`ModelError::Quantized`] if they are quantised.
+    pub fn trained_state(&self, path: &Path) -> Result<&NetState, ModelError> {
+        match &self.state {
+            Weights::F32(state) => Ok(state),
+            Weights::Int8 { .. } => Err(ModelError::Quantized(path.to_path_buf())),
+        }
+    }
+
+    /// How the model was quantised, if it was.
+    pub fn quantization(&self) -> Option<&Quantization> {
+        match &self.state {
+            Weights::F32(_) => None,
+            Weights::Int8 { made, .. } => Some(made),
+        }
+    }
+
     /// The model file that `path` stands for.
-    fn file_of(path: &Path) -> Result<PathBuf, ModelError> {
+    pub(crate) fn file_of(path: &Path) -> Result<PathBuf, ModelError> {
         if path.is_dir() {
             let file = path.join("model.safetensors");
             match (file.is_file(), path.join("config.toml").is_file()) {
@@ -128,13 +186,13 @@ impl Model {
         }
     }
 
-    fn header(checkpoint: &Checkpoint) -> Result<(NetSpec, ModelInfo), ModelError> {
+    fn header(checkpoint: &Checkpoint) -> Result<(NetSpec, ModelInfo, Option<Quantization>), ModelError> {
         let path = || checkpoint.path().to_path_buf();
         let text = checkpoint.metadata().get(KEY).ok_or_else(|| ModelError::NotAModel(path()))?;
         let damaged = |reason: String| ModelError::Header { path: path(), reason };
         let value: serde_json::Value = serde_json::from_str(text).map_err(|e| damaged(e.to_string()))?;
         match value["version"].as_u64() {
-            Some(v) if v == u64::from(VERSION) => {}
+            Some(v) if v == u64::from(VERSION) || v == u64::from(QUANTIZED_VERSION) => {}
             Some(found) => return Err(ModelError::Version { path: path(), found }),
             None => return Err(damaged("it has no version".into())),
         }
@@ -147,7 +205,11 @@ impl Model {
         if !(1..=1 << 14).contains(&preprocessing.size) {
             return Err(damaged(format!("an input of {} pixels makes no sense", preprocessing.size)));
         }
-        Ok((spec, ModelInfo { classes, preprocessing, combine: h.combine, provenance: h.provenance }))
+        if h.quantization.is_some() != (h.version == QUANTIZED_VERSION) {
+            return Err(damaged("it does not say how the model was quantised".into()));
+        }
+        let info = ModelInfo { classes, preprocessing, combine: h.combine, provenance: h.provenance };
+        Ok((spec, info, h.quantization))
     }
 }
 
@@ -156,6 +218,7 @@ pub(crate) struct ModelFile {
     checkpoint: Checkpoint,
     spec: NetSpec,
     pub(crate) info: ModelInfo,
+    quantization: Option<Quantization>,
 }
 
 impl ModelFile {
@@ -165,40 +228,68 @@ impl ModelFile {
     /// Those of [`Model::load`], but for the weights.
     pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(Model::file_of(path)?)?;
-        let (spec, info) = Model::header(&checkpoint)?;
-        Ok(Self { checkpoint, spec, info })
+        let (spec, info, quantization) = Model::header(&checkpoint)?;
+        Ok(Self { checkpoint, spec, info, quantization })
     }
 
     /// Reads everything.
     ///
     /// # Errors
     /// [`ModelError::Weights`] if the weights do not fit the architecture.
-    pub(crate) fn read(self) -> Result<Model, ModelError> {
-        let branches = (0..self.spec.branches).map(|i| self.state(Part::Branch(i)));
-        let state = NetState { stem: self.state(Part::Stem)?, branches: branches.collect::<Result<_, _>>()? };
+    pub(crate) fn read(&self) -> Result<Model, ModelError> {
+        let parts = (0..self.spec.branches).map(Part::Branch);
+        let (state, checked) = match &self.quantization {
+            None => {
+                let branches = parts.map(|part| self.state(part)).collect::<Result<_, _>>()?;
+                let state = NetState { stem: self.state(Part::Stem)?, branches };
+                let checked = state.check(&self.spec);
+                (Weights::F32(state), checked)
+            }
+            Some(made) => {
+                let branches = parts.map(|part| self.quantized(part)).collect::<Result<_, _>>()?;
+                let normalize = self.info.preprocessing.normalize();
+                let state = QuantizedState { normalize, stem: self.quantized(Part::Stem)?, branches };
+                let checked = state.check(&self.spec);
+                (Weights::Int8 { state, made: made.clone() }, checked)
+            }
+        };
         let path = self.checkpoint.path();
-        state.check(&self.spec).map_err(|source| ModelError::Weights { path: path.into(), source })?;
-        Ok(Model { spec: self.spec, state, info: self.info })
+        checked.map_err(|source| ModelError::Weights { path: path.into(), source })?;
+        Ok(Model { spec: self.spec.clone(), state, info: self.info.clone() })
     }
 
-    /// Reads, folds and packs the weights, part by part on the threads of `compute`.
+    /// Reads and packs the weights, in f32 part by part on the threads of `compute`.
     ///
     /// # Errors
     /// [`ModelError::Weights`] if they do not fit the architecture.
-    pub(crate) fn network(&self, compute: Compute) -> Result<Network, ModelError> {
+    pub(crate) fn network(&self, compute: Compute) -> Result<Engine, ModelError> {
+        if self.quantization.is_some() {
+            return Ok(Engine::new(&self.read()?, compute)?);
+        }
         let located = |e| match e {
             ModelError::State(source) => ModelError::Weights { path: self.checkpoint.path().into(), source },
             other => other,
         };
-        Network::read(&self.spec, compute, |part| self.state(part)).map_err(located)
+        let network = Network::read(&self.spec, compute, |part| self.state(part)).map_err(located)?;
+        Ok(Engine::F32(Box::new(network)))
+    }
+
+    /// Where a part's tensors are, and what they should be.
+    fn place(&self, part: Part) -> (String, &SequenceSpec) {
+        match part {
+            Part::Stem => ("stem.".to_string(), &self.spec.stem),
+            Part::Branch(i) => (format!("branches.{i}."), &self.spec.branch),
+        }
     }
 
     fn state(&self, part: Part) -> Result<State, ModelError> {
-        let (prefix, spec) = match part {
-            Part::Stem => ("stem.".to_string(), &self.spec.stem),
-            Part::Branch(i) => (format!("branches.{i}."), &self.spec.branch),
-        };
+        let (prefix, spec) = self.place(part);
         Ok(read_state(&self.checkpoint, &prefix, spec, false)?)
+    }
+
+    fn quantized(&self, part: Part) -> Result<QuantizedSequence, ModelError> {
+        let (prefix, spec) = self.place(part);
+        Ok(read_quantized(&self.checkpoint, &prefix, spec)?)
     }
 }
 

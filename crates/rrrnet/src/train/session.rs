@@ -4,13 +4,13 @@ use super::checkpoint::{Position, Saved, Sums};
 use super::data::{BRANCHES, Images as Data, TRAINING, WARMING, loader_options};
 use super::{Event, Schedule, Step, TrainError};
 use crate::config::{Method, TrainConfig};
+use crate::engine::Engine;
 use crate::evaluate::predict_store;
-use crate::model::{Model, ModelInfo};
+use crate::model::{Model, ModelInfo, Weights};
 use crate::run::{EpochRecord, RunDir};
 use rrr_data::{Batch, EpochIter, Loader, Workers};
 use rrr_nn::{
-    AdamW, Compute, Images, NetSpec, NetState, Network, Pixels, State, StepOutput, Trainable, Trainer,
-    TrainerOptions,
+    AdamW, Compute, Images, NetSpec, NetState, Pixels, State, StepOutput, Trainable, Trainer, TrainerOptions,
 };
 use rrr_report::metrics::Metrics;
 use std::sync::Arc;
@@ -207,7 +207,7 @@ impl Session<'_> {
     fn validate(&self) -> Result<Option<Metrics>, TrainError> {
         let Some(store) = &self.data.valid else { return Ok(None) };
         let model = self.model()?;
-        let mut network = Network::new(&model.spec, &model.state, self.compute.clone())?;
+        let mut network = Engine::new(&model, self.compute.clone())?;
         let normalize = model.info.preprocessing.normalize();
         let batch = self.config.batch_size;
         let predictions =
@@ -225,7 +225,7 @@ impl Session<'_> {
             let spec = NetSpec { branches: self.copies.len(), ..spec.clone() };
             (spec, NetState { stem, branches: self.copies.clone() })
         };
-        Ok(Model { spec, state, info: self.info.clone() })
+        Ok(Model { spec, state: Weights::F32(state), info: self.info.clone() })
     }
 
     fn save(&self, events: &mut dyn FnMut(&Event<'_>)) -> Result<(), TrainError> {

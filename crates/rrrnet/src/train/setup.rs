@@ -22,7 +22,7 @@ pub(super) fn prepare(config: &TrainConfig, data: &Images, backbone: &Backbone) 
     let dataset = data.train.dataset();
     let (spec, mut state) = network(config, backbone, dataset.classes.len())?;
     if let Some(path) = &config.init {
-        warm_start(&mut state, &Model::load(path)?);
+        warm_start(&mut state, Model::load(path)?.trained_state(path)?);
     }
     let info = ModelInfo {
         classes: dataset.classes.clone(),
@@ -52,9 +52,9 @@ pub(super) fn prepare(config: &TrainConfig, data: &Images, backbone: &Backbone) 
 }
 
 /// Takes every tensor over from `model` that has the same name and shape; branches beyond its last begin anew.
-fn warm_start(state: &mut NetState, model: &Model) {
-    let branches = state.branches.iter_mut().zip(&model.state.branches);
-    for (own, theirs) in std::iter::once((&mut state.stem, &model.state.stem)).chain(branches) {
+fn warm_start(state: &mut NetState, model: &NetState) {
+    let branches = state.branches.iter_mut().zip(&model.branches);
+    for (own, theirs) in std::iter::once((&mut state.stem, &model.stem)).chain(branches) {
         for (name, tensor) in own.iter_mut() {
             if let Some(found) = theirs.get(name).filter(|t| t.shape == tensor.shape) {
                 tensor.clone_from(found);

@@ -1,0 +1,210 @@
+//! Convolutions of bytes: weight packing and forward.
+
+use super::micro::Micro;
+use super::plan::{Part, RowsPlan};
+use super::{ACTIVATION_MAX, Int8Compute, STEP, run};
+use crate::conv::Conv;
+use crate::{BLOCK, blocks};
+
+/// Steps of 4 input channels per tap.
+pub(super) fn steps(conv: &Conv) -> usize {
+    let k = if conv.rgb { conv.kernel * 3 } else { conv.cin };
+    k.div_ceil(STEP)
+}
+
+/// A convolution of one input, or the sum of two convolutions of different inputs (the last one of a bottleneck
+/// and the one on its skip path), which then share the scale of each output channel.
+///
+/// Packed weights are `[cout / 16][input][tap][step][16][4]`: a step is 4 input channels (of a blocked
+/// [`Int8Activation`](super::Int8Activation)) or 4 of a kernel row's `kernel * 3` values (of an RGB image).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Int8Conv {
+    parts: Vec<Conv>,
+}
+
+impl Int8Conv {
+    /// One convolution.
+    pub fn new(conv: Conv) -> Self {
+        Self { parts: vec![conv] }
+    }
+
+    /// The sum of two.
+    ///
+    /// # Panics
+    /// If their numbers of output channels differ, or one reads images.
+    pub fn sum(first: Conv, second: Conv) -> Self {
+        assert!(first.cout == second.cout && !first.rgb && !second.rgb, "convolutions of different shapes");
+        Self { parts: vec![first, second] }
+    }
+
+    /// What it is the sum of.
+    pub fn parts(&self) -> &[Conv] {
+        &self.parts
+    }
+
+    /// Output channels.
+    pub fn cout(&self) -> usize {
+        self.parts[0].cout
+    }
+
+    /// Whether segments are single steps.
+    pub(super) fn is_short(&self) -> bool {
+        self.parts[0].rgb
+    }
+
+    fn panel_len(&self) -> usize {
+        self.parts.iter().map(|c| c.taps() * steps(c) * STEP * BLOCK).sum()
+    }
+
+    /// Number of packed weights, padding included.
+    pub fn packed_len(&self) -> usize {
+        blocks(self.cout()) * self.panel_len()
+    }
+
+    /// How much of 16 bits the largest sum needs that instruction sets without a dot product of bytes take in
+    /// 16 bits, for one output channel: above 1 it would overflow, and [`Int8Conv::pack`] refuses. `weights` are
+    /// the channel's `[cin][kernel][kernel]` for each part.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn share_of_16_bits(&self, weights: &[&[i8]]) -> f32 {
+        assert_eq!(weights.len(), self.parts.len(), "weights for every part");
+        let limit = i32::from(i16::MAX) / i32::from(ACTIVATION_MAX);
+        let segment = if self.is_short() { STEP } else { BLOCK };
+        let mut largest = 0;
+        for (conv, weights) in self.parts.iter().zip(weights) {
+            let area = conv.kernel * conv.kernel;
+            assert_eq!(weights.len(), conv.cin * area, "wrong number of weights");
+            let lanes = (steps(conv) * STEP).div_ceil(segment) * 2;
+            // Positive and negative sum of each lane, were all activations 1.
+            let mut sums = vec![(0, 0); conv.taps() * lanes];
+            for (at, &w) in weights.iter().enumerate() {
+                let (tap, k) = tap_and_k(conv, at / area, at % area);
+                let sum = &mut sums[tap * lanes + k / segment * 2 + k % STEP / 2];
+                let w = i32::from(w);
+                if w > 0 { sum.0 += w } else { sum.1 -= w }
+            }
+            largest = sums.iter().fold(largest, |most, (high, low)| most.max(*high).max(*low));
+        }
+        largest as f32 / limit as f32
+    }
+
+    /// Packs weights from PyTorch's order, `[cout][cin][kernel][kernel]` for each part.
+    ///
+    /// # Errors
+    /// The first output channel whose [`Int8Conv::share_of_16_bits`] is above 1.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn pack(&self, weights: &[&[i8]], packed: &mut [u8]) -> Result<(), usize> {
+        assert_eq!(packed.len(), self.packed_len());
+        assert_eq!(weights.len(), self.parts.len(), "weights for every part");
+        packed.fill(0);
+        let (panel, mut start) = (self.panel_len(), 0);
+        for (conv, weights) in self.parts.iter().zip(weights) {
+            let area = conv.kernel * conv.kernel;
+            assert_eq!(weights.len(), conv.cout * conv.cin * area, "wrong number of weights");
+            for (at, &w) in weights.iter().enumerate() {
+                let (tap, k) = tap_and_k(conv, at / area % conv.cin, at % area);
+                let o = at / area / conv.cin;
+                let step = tap * steps(conv) + k / STEP;
+                packed[o / BLOCK * panel + start + (step * BLOCK + o % BLOCK) * STEP + k % STEP] =
+                    w.cast_unsigned();
+            }
+            start += conv.taps() * steps(conv) * STEP * BLOCK;
+        }
+        let channel = |o: usize| -> Vec<&[i8]> {
+            weights.iter().map(|w| &w[w.len() / self.cout() * o..w.len() / self.cout() * (o + 1)]).collect()
+        };
+        match (0..self.cout()).find(|&o| self.share_of_16_bits(&channel(o)) > 1.0) {
+            None => Ok(()),
+            Some(o) => Err(o),
+        }
+    }
+}
+
+/// Where a weight of an input channel and a kernel position goes: a tap, and its place in there.
+fn tap_and_k(conv: &Conv, channel: usize, position: usize) -> (usize, usize) {
+    if conv.rgb {
+        (position / conv.kernel, position % conv.kernel * 3 + channel)
+    } else {
+        (position, channel)
+    }
+}
+
+/// One run of an [`Int8Plan`]: for every group `y = round(clamp(sum * scale + offset + residual, 0, max))`.
+pub struct Int8Job<'a> {
+    /// Input of each part: planes of all groups, or of a single one that all groups share; padded RGB images
+    /// `[n][height + 6][width + 6][3]` and 16 bytes more.
+    pub x: &'a [&'a [u8]],
+    /// Packed weights of all groups.
+    pub w: &'a [u8],
+    /// One value per group and output channel, padded to whole blocks.
+    pub scale: &'a [f32],
+    /// As `scale`.
+    pub offset: &'a [f32],
+    /// Planes of the output's shape, of all groups or of one that all share, and what to multiply them with, as
+    /// `scale`.
+    pub residual: Option<(&'a [u8], &'a [f32])>,
+    /// Largest output.
+    pub max: u8,
+    /// Output planes of all groups.
+    pub y: &'a mut [u8],
+}
+
+/// An [`Int8Conv`] on inputs of one size: everything about its loops that does not depend on values.
+pub struct Int8Plan {
+    pub(super) plan: RowsPlan,
+    pub(super) groups: usize,
+    pub(super) panels: usize,
+    pub(super) short: bool,
+    /// Bytes of an output plane.
+    pub(super) y_plane: usize,
+    pub(super) micro: Micro,
+    out: (usize, usize),
+}
+
+impl Int8Plan {
+    /// Plans `conv` for `groups` x `n` images; `sizes` are height and width of each part's input.
+    ///
+    /// # Panics
+    /// If the parts' outputs differ in size.
+    pub fn new(
+        conv: &Int8Conv,
+        sizes: &[(usize, usize)],
+        groups: usize,
+        n: usize,
+        compute: &Int8Compute,
+    ) -> Self {
+        assert!(n > 0 && groups > 0 && sizes.iter().all(|s| s.0 > 0 && s.1 > 0), "empty input");
+        assert_eq!(sizes.len(), conv.parts.len(), "a size for every part");
+        let output = |(c, s): (&Conv, &(usize, usize))| (c.output_size(s.0), c.output_size(s.1));
+        let mut outputs = conv.parts.iter().zip(sizes).map(output);
+        let out = outputs.next().expect("at least one part");
+        assert!(outputs.all(|o| o == out), "parts with outputs of different sizes");
+        let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n)).collect();
+        let micro = compute.micro;
+        Self {
+            plan: RowsPlan::new(parts, out, micro.max_rows()),
+            groups,
+            panels: blocks(conv.cout()),
+            short: conv.is_short(),
+            y_plane: super::plane_len(out.0 * out.1 * n),
+            micro,
+            out,
+        }
+    }
+
+    /// Height and width of the output.
+    pub fn output(&self) -> (usize, usize) {
+        self.out
+    }
+
+    /// Computes a job on `compute`'s threads. Inputs must not exceed [`ACTIVATION_MAX`](super::ACTIVATION_MAX).
+    ///
+    /// # Panics
+    /// If a slice of the job has the wrong length.
+    pub fn forward(&self, job: Int8Job<'_>, compute: &Int8Compute) {
+        run::run(self, job, compute.pool());
+    }
+}

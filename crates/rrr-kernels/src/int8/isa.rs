@@ -1,0 +1,107 @@
+//! Instruction sets of the 8-bit kernels: those of [`Isa`], told apart by their dot products.
+
+use crate::Isa;
+use std::fmt;
+use std::sync::OnceLock;
+
+/// An instruction set that the 8-bit kernels are written for. All of them give the same integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Int8Isa {
+    /// AVX-512 with VNNI: four products and their sum in one instruction, 16 channels wide.
+    Avx512Vnni,
+    /// AVX-512 without VNNI: products and sums in 16 bits first.
+    Avx512,
+    /// AVX2 with AVX-VNNI, 8 channels wide.
+    AvxVnni,
+    /// AVX2: products and sums in 16 bits first.
+    Avx2,
+    /// NEON with the dot product of ARMv8.2.
+    NeonDot,
+    /// NEON: products in 16 bits first.
+    Neon,
+    /// Any CPU, left to the compiler.
+    Portable,
+}
+
+impl Int8Isa {
+    /// All instruction sets, fastest first.
+    pub const ALL: [Int8Isa; 7] = [
+        Int8Isa::Avx512Vnni,
+        Int8Isa::Avx512,
+        Int8Isa::AvxVnni,
+        Int8Isa::Avx2,
+        Int8Isa::NeonDot,
+        Int8Isa::Neon,
+        Int8Isa::Portable,
+    ];
+
+    /// The instruction set of the other kernels that this one extends.
+    pub fn base(self) -> Isa {
+        match self {
+            Int8Isa::Avx512Vnni | Int8Isa::Avx512 => Isa::Avx512,
+            Int8Isa::AvxVnni | Int8Isa::Avx2 => Isa::Avx2,
+            Int8Isa::NeonDot | Int8Isa::Neon => Isa::Neon,
+            Int8Isa::Portable => Isa::Portable,
+        }
+    }
+
+    /// Whether this CPU (and operating system) can run it.
+    pub fn is_available(self) -> bool {
+        self.base().is_available()
+            && match self {
+                #[cfg(target_arch = "x86_64")]
+                Int8Isa::Avx512Vnni => std::arch::is_x86_feature_detected!("avx512vnni"),
+                #[cfg(target_arch = "x86_64")]
+                Int8Isa::AvxVnni => std::arch::is_x86_feature_detected!("avxvnni"),
+                #[cfg(target_arch = "aarch64")]
+                Int8Isa::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+                Int8Isa::Avx512 | Int8Isa::Avx2 | Int8Isa::Neon | Int8Isa::Portable => true,
+                #[allow(unreachable_patterns)]
+                _ => false,
+            }
+    }
+
+    /// Every instruction set that this CPU can run, fastest first.
+    pub fn available() -> impl Iterator<Item = Int8Isa> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The instruction set in use: the fastest available, or exactly the one named by the environment
+    /// variable `RRR_ISA` (`avx512vnni`, `avx512`, `avxvnni`, `avx2`, `neondot`, `neon` or `portable`).
+    ///
+    /// # Panics
+    /// If `RRR_ISA` names an unknown instruction set or one that this CPU lacks.
+    pub fn active() -> Int8Isa {
+        static ACTIVE: OnceLock<Int8Isa> = OnceLock::new();
+        *ACTIVE.get_or_init(|| match std::env::var("RRR_ISA") {
+            Ok(name) => {
+                // There are no 8-bit tiles: what AMX extends is the next best.
+                let tiles = || (name == Isa::Amx.to_string()).then(|| Self::available().next()).flatten();
+                let isa = Self::named(&name).or_else(tiles);
+                let isa = isa.unwrap_or_else(|| panic!("RRR_ISA: {}", Isa::unknown(&name)));
+                assert!(isa.is_available(), "RRR_ISA: this CPU does not support {isa}");
+                isa
+            }
+            Err(_) => Self::available().next().unwrap_or(Int8Isa::Portable),
+        })
+    }
+
+    /// The instruction set of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|isa| isa.to_string() == name)
+    }
+}
+
+impl fmt::Display for Int8Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Int8Isa::Avx512Vnni => "avx512vnni",
+            Int8Isa::Avx512 => "avx512",
+            Int8Isa::AvxVnni => "avxvnni",
+            Int8Isa::Avx2 => "avx2",
+            Int8Isa::NeonDot => "neondot",
+            Int8Isa::Neon => "neon",
+            Int8Isa::Portable => "portable",
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! The 8-bit kernel: a few output rows x 16 output channels, the sum over a batch of (input rows, weights)
+//! products, finished with scale, offset, residual and rounding to bytes. Written once over [`Dot`].
+
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and vector")]
+
+#[cfg(target_arch = "aarch64")]
+use super::simd::arm::{Neon, NeonDot};
+#[cfg(target_arch = "x86_64")]
+use super::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
+use super::simd::{Dot, Portable};
+use super::{Int8Isa, STEP, STEPS};
+use crate::BLOCK;
+
+/// Most rows that any kernel takes.
+pub(super) const MAX_ROWS: usize = 12;
+
+/// Weights of 16 input channels x 16 output channels.
+const WEIGHTS: usize = BLOCK * BLOCK;
+
+/// Adding it to a float in 0..=255 rounds to the nearest integer, ties to even, in the low bits.
+const ROUND: f32 = 8_388_608.0;
+
+/// One product of the batch.
+#[derive(Clone, Copy)]
+pub(super) struct Item {
+    /// Input planes.
+    pub x: *const u8,
+    /// Bytes from a row's block of 16 channels to its next one.
+    pub x_block: usize,
+    /// Blocks of 16 channels per row.
+    pub blocks: usize,
+    /// Further steps of 4 channels per row, below 4.
+    pub tail: usize,
+    /// Offset of the weights in the panel.
+    pub w: usize,
+    /// Offset of each input row from `x`.
+    pub rows: [u32; MAX_ROWS],
+}
+
+impl Item {
+    /// An item without any product.
+    pub const EMPTY: Item =
+        Item { x: std::ptr::null(), x_block: 0, blocks: 0, tail: 0, w: 0, rows: [0; MAX_ROWS] };
+}
+
+/// `y[row] = round(clamp(sum * scale + offset + residual[row] * residual_scale))` for some rows of 16 channels.
+pub(super) struct Tile<'a> {
+    /// The batch.
+    pub items: &'a [Item],
+    /// Weights of the panel, `[step][16][4]` per item.
+    pub w: *const i8,
+    /// 16 values.
+    pub scale: *const f32,
+    /// 16 values.
+    pub offset: *const f32,
+    /// Plane of the output's shape, or null.
+    pub residual: *const u8,
+    /// 16 values, times the residual.
+    pub residual_scale: *const f32,
+    /// Largest output.
+    pub max: f32,
+    /// Output plane.
+    pub y: *mut u8,
+    /// Offset of each output row.
+    pub y_rows: [u32; MAX_ROWS],
+}
+
+type RowsFn = unsafe fn(&Tile<'_>);
+
+/// The kernels of one instruction set; can only be made where the CPU has it.
+#[derive(Clone, Copy)]
+pub(super) struct Micro {
+    isa: Int8Isa,
+    /// Per number of rows; segments of 16 input channels.
+    long: &'static [RowsFn],
+    /// Per number of rows; segments of one step.
+    short: &'static [RowsFn],
+}
+
+impl Micro {
+    /// The kernels of `isa`, or `None` if this CPU lacks it.
+    pub fn new(isa: Int8Isa) -> Option<Self> {
+        if !isa.is_available() {
+            return None;
+        }
+        let (long, short): (&'static [RowsFn], &'static [RowsFn]) = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Int8Isa::Avx512Vnni => (&avx512vnni::LONG, &avx512vnni::SHORT),
+            #[cfg(target_arch = "x86_64")]
+            Int8Isa::Avx512 => (&avx512::LONG, &avx512::SHORT),
+            #[cfg(target_arch = "x86_64")]
+            Int8Isa::AvxVnni => (&avxvnni::LONG, &avxvnni::SHORT),
+            #[cfg(target_arch = "x86_64")]
+            Int8Isa::Avx2 => (&avx2::LONG, &avx2::SHORT),
+            #[cfg(target_arch = "aarch64")]
+            Int8Isa::NeonDot => (&neondot::LONG, &neondot::SHORT),
+            #[cfg(target_arch = "aarch64")]
+            Int8Isa::Neon => (&neon::LONG, &neon::SHORT),
+            _ => (&portable::LONG, &portable::SHORT),
+        };
+        Some(Self { isa, long, short })
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Int8Isa {
+        self.isa
+    }
+
+    /// Most rows in a [`Tile`].
+    pub fn max_rows(&self) -> usize {
+        self.long.len()
+    }
+
+    /// Computes a tile of `rows` rows; `short`: the weights fit segments of one step only.
+    ///
+    /// # Safety
+    /// All pointers and offsets of the tile must be valid, and no other thread may access the output rows.
+    #[inline]
+    pub unsafe fn rows(&self, short: bool, rows: usize, tile: &Tile<'_>) {
+        let kernels = if short { self.short } else { self.long };
+        // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
+        unsafe { kernels[rows - 1](tile) }
+    }
+}
+
+/// The body of every kernel: `R` rows, `N` vectors of `D` across the 16 channels.
+#[inline(always)]
+unsafe fn body<D: Dot, const R: usize, const N: usize, const SHORT: bool>(t: &Tile<'_>) {
+    // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
+    unsafe {
+        let mut sums = [[D::zero(); N]; R];
+        for item in t.items {
+            let mut w = t.w.add(item.w);
+            let mut a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r] as usize));
+            for _ in 0..item.blocks {
+                segment::<D, R, N, SHORT>(&mut sums, &a, w, STEPS);
+                w = w.add(WEIGHTS);
+                for p in &mut a {
+                    *p = p.wrapping_add(item.x_block);
+                }
+            }
+            if item.tail > 0 {
+                segment::<D, R, N, SHORT>(&mut sums, &a, w, item.tail);
+            }
+        }
+        for r in 0..R {
+            let mut row = [0i32; BLOCK];
+            for n in 0..N {
+                D::store(sums[r][n], row.as_mut_ptr().add(n * D::LANES));
+            }
+            finish(t, t.y_rows[r] as usize, &row);
+        }
+    }
+}
+
+/// Adds the products of at most 16 input channels, 4 at a step.
+#[inline(always)]
+unsafe fn segment<D: Dot, const R: usize, const N: usize, const SHORT: bool>(
+    sums: &mut [[D::Sum; N]; R],
+    a: &[*const u8; R],
+    w: *const i8,
+    steps: usize,
+) {
+    // SAFETY: see `body`.
+    unsafe {
+        let mut partial: [[D::Partial; N]; R] =
+            std::array::from_fn(|r| std::array::from_fn(|n| D::open(sums[r][n])));
+        for s in 0..steps {
+            let w: [D::Weights; N] =
+                std::array::from_fn(|n| D::weights(w.add((s * BLOCK + n * D::LANES) * STEP)));
+            for r in 0..R {
+                let x = D::activations(a[r].add(s * STEP));
+                for n in 0..N {
+                    if SHORT {
+                        sums[r][n] = D::close(sums[r][n], D::step(D::open(sums[r][n]), x, w[n]));
+                    } else {
+                        partial[r][n] = D::step(partial[r][n], x, w[n]);
+                    }
+                }
+            }
+        }
+        if !SHORT {
+            for r in 0..R {
+                for n in 0..N {
+                    sums[r][n] = D::close(sums[r][n], partial[r][n]);
+                }
+            }
+        }
+    }
+}
+
+/// Turns the sums of a row into bytes. Only operations that every CPU rounds alike, so plain Rust.
+#[inline(always)]
+unsafe fn finish(t: &Tile<'_>, at: usize, sums: &[i32; BLOCK]) {
+    // SAFETY: see `body`.
+    unsafe {
+        let (scale, offset) = (&*t.scale.cast::<[f32; BLOCK]>(), &*t.offset.cast::<[f32; BLOCK]>());
+        let mut v: [f32; BLOCK] = std::array::from_fn(|c| sums[c] as f32 * scale[c] + offset[c]);
+        if !t.residual.is_null() {
+            let residual = &*t.residual.add(at).cast::<[u8; BLOCK]>();
+            let scale = &*t.residual_scale.cast::<[f32; BLOCK]>();
+            for c in 0..BLOCK {
+                v[c] += f32::from(residual[c]) * scale[c];
+            }
+        }
+        let bytes = v.map(|v| {
+            let v = if v > 0.0 { v } else { 0.0 };
+            let v = if v < t.max { v } else { t.max };
+            (v + ROUND).to_bits() as u8
+        });
+        t.y.add(at).cast::<[u8; BLOCK]>().write(bytes);
+    }
+}
+
+/// Compiles the body for one instruction set and each number of rows.
+macro_rules! kernels {
+    ($module:ident, $dot:ident, $n:expr, [$($feature:literal)?], [$($r:literal)+]) => {
+        mod $module {
+            use super::*;
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn rows<const R: usize, const SHORT: bool>(t: &Tile<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { body::<$dot, R, $n, SHORT>(t) }
+            }
+
+            pub(super) static LONG: [RowsFn; [$($r),+].len()] = [$(rows::<$r, false>),+];
+            pub(super) static SHORT: [RowsFn; [$($r),+].len()] = [$(rows::<$r, true>),+];
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512vnni, Avx512Vnni, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2"],
+    [1 2 3 4 5 6 7 8 9 10 11 12]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2"], [1 2 3 4 5 6 7 8 9 10 11 12]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avxvnni, AvxVnni, 2, ["avx2,avxvnni"], [1 2 3 4 5 6]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, Avx2, 2, ["avx2"], [1 2 3]);
+#[cfg(target_arch = "aarch64")]
+kernels!(neondot, NeonDot, 4, ["neon,dotprod"], [1 2 3 4 5]);
+#[cfg(target_arch = "aarch64")]
+kernels!(neon, Neon, 4, ["neon"], [1 2]);
+kernels!(portable, Portable, 4, [], [1 2]);

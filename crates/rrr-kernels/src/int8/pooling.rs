@@ -1,0 +1,73 @@
+//! Pooling of bytes.
+
+use super::{Int8Activation, Int8Compute};
+use crate::{BLOCK, max_pool_size};
+
+/// 3x3 windows, stride 2, padding 1, as torchvision's stem; `y` takes the shape that this gives.
+pub fn int8_max_pool(x: &Int8Activation, y: &mut Int8Activation, compute: &Int8Compute) {
+    let ((height, width), n) = (x.size(), x.n());
+    let (oh, ow) = (max_pool_size(height), max_pool_size(width));
+    y.reshape(x.groups(), x.channels(), (oh, ow), n);
+    let (x_plane, y_plane, line) = (x.plane_len(), y.plane_len(), ow * n * BLOCK);
+    let x = x.data();
+    let row = n * BLOCK;
+    compute.pool().for_each_chunk(y.data_mut(), y_plane, |plane, y| {
+        y.fill(0);
+        let x = &x[plane * x_plane..][..x_plane];
+        compute.isa().base().vectorize(|| {
+            for (oy, line) in y[..oh * line].chunks_exact_mut(line).enumerate() {
+                let ys = (oy * 2).saturating_sub(1)..(oy * 2 + 2).min(height);
+                for (ox, out) in line.chunks_exact_mut(row).enumerate() {
+                    let xs = (ox * 2).saturating_sub(1)..(ox * 2 + 2).min(width);
+                    let pixels = ys.clone().flat_map(|y| xs.clone().map(move |x| y * width + x));
+                    // The window's pixels; at an edge the first one again, which changes no maximum.
+                    let first = ys.start * width + xs.start;
+                    let mut window = [&x[first * row..][..row]; 9];
+                    for (slot, pixel) in window.iter_mut().zip(pixels) {
+                        *slot = &x[pixel * row..][..row];
+                    }
+                    for (at, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                        for row in window {
+                            let x: &[u8; BLOCK] = row.as_chunks().0.get(at).expect("rows of the same length");
+                            for c in 0..BLOCK {
+                                out[c] = out[c].max(x[c]);
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Mean over the pixels, times a scale for every group and channel: `y` is `[group][n][channels]`.
+///
+/// # Panics
+/// If a length is wrong.
+pub fn int8_avg_pool(x: &Int8Activation, scales: &[f32], y: &mut [f32], compute: &Int8Compute) {
+    let (n, channels, pixels) = (x.n(), x.channels(), x.size().0 * x.size().1);
+    assert_eq!(scales.len(), x.groups() * channels, "a scale for every channel");
+    assert_eq!(y.len(), x.groups() * n * channels, "output of another shape");
+    let (plane, group) = (x.plane_len(), x.group_len());
+    let x = x.data();
+    compute.pool().for_each_chunk(y, channels, |index, features| {
+        let (g, image) = (index / n, index % n);
+        let scales = &scales[g * channels..][..channels];
+        compute.isa().base().vectorize(|| {
+            for (block, (features, scales)) in
+                features.chunks_mut(BLOCK).zip(scales.chunks(BLOCK)).enumerate()
+            {
+                let rows = &x[g * group + block * plane..][..pixels * n * BLOCK];
+                let mut sums = [0u32; BLOCK];
+                for row in rows[image * BLOCK..].chunks(n * BLOCK) {
+                    for (sum, v) in sums.iter_mut().zip(&row[..BLOCK]) {
+                        *sum += u32::from(*v);
+                    }
+                }
+                for ((feature, sum), scale) in features.iter_mut().zip(sums).zip(scales) {
+                    *feature = sum as f32 * (scale / pixels as f32);
+                }
+            }
+        });
+    });
+}

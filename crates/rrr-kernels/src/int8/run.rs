@@ -1,0 +1,112 @@
+//! The loops around the kernel.
+
+use super::conv::{Int8Job, Int8Plan};
+use super::micro::{Item, MAX_ROWS, Tile};
+use crate::{BLOCK, Pool};
+
+/// Weights that a task keeps in the second-level cache.
+const WEIGHT_BYTES: usize = 256 << 10;
+
+/// Multiply-adds of a task: enough to be worth handing out, few enough to balance the load.
+const TASK_MACS: std::ops::RangeInclusive<usize> = (1 << 18)..=(1 << 22);
+
+/// Tasks per thread that balance the load.
+const TASKS_PER_THREAD: usize = 8;
+
+/// Tiles that share a panel's weights while those are in the first-level cache.
+const TILES: usize = 8;
+
+/// Most items of a tile: a 3x3 kernel, or 1x1 kernels of two inputs, or the rows of an image's kernel.
+const MAX_ITEMS: usize = 10;
+
+/// A pointer that tasks share; each task writes to places of its own.
+struct Shared(*mut u8);
+// SAFETY: tasks write to disjoint rows or planes (see the use).
+unsafe impl Sync for Shared {}
+
+pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
+    let (plan, groups, panels) = (&p.plan, p.groups, p.panels);
+    let group_len = panels * p.y_plane;
+    assert_eq!(job.x.len(), plan.parts.len(), "an input for every part");
+    assert!(plan.max_items() <= MAX_ITEMS);
+    // Bytes to the next group's input: none if the groups share it.
+    let mut x_group = [0; 2];
+    for ((x, part), stride) in job.x.iter().zip(&plan.parts).zip(&mut x_group) {
+        assert!(x.len() >= part.len, "input too small");
+        *stride = if x.len() >= groups * part.len { part.len } else { 0 };
+    }
+    assert_eq!(job.w.len(), groups * panels * plan.panel, "weights of another shape");
+    assert_eq!(job.scale.len(), groups * panels * BLOCK, "scales of another shape");
+    assert_eq!(job.offset.len(), groups * panels * BLOCK, "offsets of another shape");
+    assert!(job.y.len() >= groups * group_len, "output too small");
+    let mut residual_group = 0;
+    if let Some((residual, scales)) = job.residual {
+        assert!(residual.len() >= group_len, "residual too small");
+        assert_eq!(scales.len(), groups * panels * BLOCK, "residual scales of another shape");
+        residual_group = if residual.len() >= groups * group_len { group_len } else { 0 };
+    }
+
+    // Groups that share all input are one wide convolution, else each is cut for itself.
+    let spans = if x_group == [0; 2] { 1 } else { groups };
+    let columns = groups * panels / spans;
+    let tile_macs = p.micro.max_rows() * plan.panel;
+    let total = plan.tiles.len() * groups * panels * tile_macs;
+    let goal = (total / (TASKS_PER_THREAD * pool.threads())).clamp(*TASK_MACS.start(), *TASK_MACS.end());
+    let share = plan.tiles.len().min(TILES) * tile_macs;
+    let width = (WEIGHT_BYTES / plan.panel).min(goal / share).clamp(1, columns);
+    let splits = columns.div_ceil(width);
+    let tiles_per_task = (goal / (width * tile_macs)).clamp(1, plan.tiles.len());
+    let cuts = plan.tiles.len().div_ceil(tiles_per_task);
+    let y = Shared(job.y.as_mut_ptr());
+    let (y, job) = (&y, &job);
+
+    pool.run(spans * splits * cuts, |task| {
+        let (task, cut) = (task / cuts, task % cuts);
+        let (span, split) = (task / splits, task % splits);
+        let first = span * columns;
+        let range = first + columns * split / splits..first + columns * (split + 1) / splits;
+        let end = ((cut + 1) * tiles_per_task).min(plan.tiles.len());
+        let mut items = [[Item::EMPTY; MAX_ITEMS]; TILES];
+        let mut y_rows = [[0; MAX_ROWS]; TILES];
+        let mut counts = [0; TILES];
+        for tiles in plan.tiles[cut * tiles_per_task..end].chunks(TILES) {
+            let mut located = None;
+            for column in range.clone() {
+                let (group, panel) = (column / panels, column % panels);
+                if located != Some(group) {
+                    located = Some(group);
+                    let mut x = [std::ptr::null(); 2];
+                    for (x, (slice, stride)) in x.iter_mut().zip(job.x.iter().zip(x_group)) {
+                        *x = slice[group * stride..].as_ptr();
+                    }
+                    for (t, tile) in tiles.iter().enumerate() {
+                        counts[t] = plan.locate(tile, &x, &mut items[t], &mut y_rows[t]);
+                    }
+                }
+                let plane = panel * p.y_plane;
+                for (t, tile) in tiles.iter().enumerate() {
+                    // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task
+                    // alone writes these rows of this plane.
+                    unsafe {
+                        let tile_job = Tile {
+                            items: &items[t][..counts[t]],
+                            w: job.w.as_ptr().add(column * plan.panel).cast(),
+                            scale: job.scale.as_ptr().add(column * BLOCK),
+                            offset: job.offset.as_ptr().add(column * BLOCK),
+                            residual: job.residual.map_or(std::ptr::null(), |(r, _)| {
+                                r.as_ptr().add(group * residual_group + plane)
+                            }),
+                            residual_scale: job
+                                .residual
+                                .map_or(std::ptr::null(), |(_, s)| s.as_ptr().add(column * BLOCK)),
+                            max: f32::from(job.max),
+                            y: y.0.add(group * group_len + plane),
+                            y_rows: y_rows[t],
+                        };
+                        p.micro.rows(p.short, tile.rows as usize, &tile_job);
+                    }
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,216 @@
+//! Quantised sequences, packed for the kernels.
+
+use super::QuantizedSequence;
+use super::images::PaddedPixels;
+use crate::{BlockSpec, SequenceSpec, StateError};
+use rrr_kernels::int8::{
+    ACTIVATION_MAX, Int8Activation, Int8Compute, Int8Conv, Int8Job, Int8Plan, int8_max_pool,
+};
+use rrr_kernels::{BLOCK, Buffer, Conv, blocks, max_pool_size};
+
+/// A convolution of every branch.
+pub(super) struct Layer {
+    conv: Int8Conv,
+    /// Per branch.
+    weight: Buffer,
+    scale: Vec<f32>,
+    offset: Vec<f32>,
+    /// Step of the skipped input over the output's.
+    residual: Vec<f32>,
+    /// What one unit of the output stands for, per branch and channel.
+    steps: Vec<f32>,
+    branches: usize,
+    max: u8,
+}
+
+/// A bottleneck of every branch; `conv3` takes in the downsample, if there is one.
+struct Block {
+    conv1: Layer,
+    conv2: Layer,
+    conv3: Layer,
+    downsample: bool,
+}
+
+/// The same layers of several branches.
+pub(super) struct Layers {
+    branches: usize,
+    conv1: Option<Layer>,
+    blocks: Vec<Block>,
+}
+
+/// Plans for one size of input, in the order of the layers.
+pub(super) type Plans = Vec<Int8Plan>;
+
+/// Memory for activations: what a block reads, its two inner ones, and what it puts out.
+#[derive(Default)]
+pub(super) struct Arena {
+    pub x: Int8Activation,
+    inner: [Int8Activation; 2],
+    y: Int8Activation,
+}
+
+impl Layers {
+    /// Packs checked states; `steps` are those of the input if the sequence reads no images, per branch
+    /// and channel.
+    ///
+    /// # Errors
+    /// [`StateError`] if weights are too large for 16-bit sums.
+    pub fn new(
+        spec: &SequenceSpec,
+        states: &[QuantizedSequence],
+        steps: Option<Vec<f32>>,
+        last: bool,
+    ) -> Result<Self, StateError> {
+        let mut problems = Vec::new();
+        let mut layer = |names: &[&str], conv: Int8Conv, skipped: &[f32], max: u8| {
+            Layer::new(names, conv, states, skipped, max, &mut problems)
+        };
+        let conv1 =
+            spec.conv1.map(|cout| layer(&["conv1"], Int8Conv::new(Conv::image(cout)), &[], ACTIVATION_MAX));
+        let mut x = conv1.as_ref().map(|l| l.steps.clone()).or(steps).unwrap_or_default();
+        let mut blocks = Vec::with_capacity(spec.blocks.len());
+        for (i, b) in spec.blocks.iter().enumerate() {
+            let name = |conv: &str| format!("{}.{conv}", b.name);
+            let max = if last && i + 1 == spec.blocks.len() { u8::MAX } else { ACTIVATION_MAX };
+            let BlockSpec { cin, width, cout, stride, downsample, .. } = *b;
+            let (first, second) = (Conv::new(cin, width, 1, 1), Conv::new(width, width, 3, stride));
+            let third = Conv::new(width, cout, 1, 1);
+            let (name3, down) = (name("conv3"), name("downsample.0"));
+            let conv3 = if downsample {
+                let sum = Int8Conv::sum(third, Conv::new(cin, cout, 1, stride));
+                layer(&[&name3, &down], sum, &[], max)
+            } else {
+                layer(&[&name3], Int8Conv::new(third), &x, max)
+            };
+            let conv1 = layer(&[&name("conv1")], Int8Conv::new(first), &[], ACTIVATION_MAX);
+            let conv2 = layer(&[&name("conv2")], Int8Conv::new(second), &[], ACTIVATION_MAX);
+            x.clone_from(&conv3.steps);
+            blocks.push(Block { conv1, conv2, conv3, downsample });
+        }
+        if problems.is_empty() {
+            Ok(Self { branches: states.len(), conv1, blocks })
+        } else {
+            Err(StateError { problems })
+        }
+    }
+
+    /// What one unit of the output stands for, per branch and channel.
+    pub fn steps(&self) -> &[f32] {
+        self.blocks.last().map(|b| &b.conv3).or(self.conv1.as_ref()).map_or(&[], |l| &l.steps)
+    }
+
+    /// Plans all layers for inputs of `size`; also the size of what comes out.
+    pub fn plan(&self, mut size: (usize, usize), n: usize, compute: &Int8Compute) -> (Plans, (usize, usize)) {
+        let mut plans = Plans::new();
+        let mut plan = |layer: &Layer, sizes: &[(usize, usize)]| {
+            let plan = Int8Plan::new(&layer.conv, sizes, self.branches, n, compute);
+            let output = plan.output();
+            plans.push(plan);
+            output
+        };
+        if let Some(conv1) = &self.conv1 {
+            let (height, width) = plan(conv1, &[size]);
+            size = (max_pool_size(height), max_pool_size(width));
+        }
+        for b in &self.blocks {
+            let inner = plan(&b.conv1, &[size]);
+            let inner = plan(&b.conv2, &[inner]);
+            let sizes = [inner, size];
+            size = plan(&b.conv3, &sizes[..if b.downsample { 2 } else { 1 }]);
+        }
+        (plans, size)
+    }
+
+    /// Runs the layers on images or on `arena.x`, and leaves what comes out there.
+    pub fn run(&self, plans: &Plans, images: &PaddedPixels, arena: &mut Arena, compute: &Int8Compute) {
+        let mut plans = plans.iter();
+        let mut next = || plans.next().expect("one per layer");
+        let Arena { x, inner: [a, b], y } = arena;
+        if let Some(conv1) = &self.conv1 {
+            let plan = next();
+            a.reshape(self.branches, conv1.conv.cout(), plan.output(), images.n());
+            conv1.run(plan, &[images.data()], None, a, compute);
+            int8_max_pool(a, x, compute);
+        }
+        for block in &self.blocks {
+            let mut step = |layer: &Layer, from: &[&[u8]], skipped, to: &mut Int8Activation| {
+                let plan = next();
+                to.reshape(self.branches, layer.conv.cout(), plan.output(), images.n());
+                layer.run(plan, from, skipped, to, compute);
+            };
+            step(&block.conv1, &[x.data()], None, a);
+            step(&block.conv2, &[a.data()], None, b);
+            if block.downsample {
+                step(&block.conv3, &[b.data(), x.data()], None, y);
+            } else {
+                step(&block.conv3, &[b.data()], Some(x.data()), y);
+            }
+            std::mem::swap(x, y);
+        }
+    }
+}
+
+impl Layer {
+    fn new(
+        names: &[&str],
+        conv: Int8Conv,
+        states: &[QuantizedSequence],
+        skipped: &[f32],
+        max: u8,
+        problems: &mut Vec<String>,
+    ) -> Self {
+        let (len, padded) = (conv.packed_len(), blocks(conv.cout()) * BLOCK);
+        let mut layer = Self {
+            weight: Buffer::zeros((states.len() * len).div_ceil(size_of::<f32>())),
+            scale: vec![0.0; states.len() * padded],
+            offset: vec![0.0; states.len() * padded],
+            residual: vec![0.0; states.len() * padded],
+            steps: Vec::new(),
+            branches: states.len(),
+            conv,
+            max,
+        };
+        for (i, state) in states.iter().enumerate() {
+            let weights: Vec<&[i8]> =
+                names.iter().map(|n| state.weights[&format!("{n}.weight")].data.as_slice()).collect();
+            let packed = &mut layer.weight.as_bytes_mut()[i * len..(i + 1) * len];
+            if let Err(channel) = layer.conv.pack(&weights, packed) {
+                problems.push(format!("{}.weight is too large in channel {channel}", names[0]));
+            }
+            let value = |what: &str| &state.values[&format!("{}.{what}", names[0])].data;
+            let steps = value("step");
+            let channels = layer.conv.cout();
+            let divide = |to: &mut [f32], from: &[f32]| {
+                let to = &mut to[i * padded..][..channels];
+                to.iter_mut().zip(from.iter().zip(steps)).for_each(|(to, (v, step))| *to = v / step);
+            };
+            divide(&mut layer.scale, value("scale"));
+            divide(&mut layer.offset, value("bias"));
+            if !skipped.is_empty() {
+                divide(&mut layer.residual, &skipped[i * channels..(i + 1) * channels]);
+            }
+            layer.steps.extend(steps);
+        }
+        layer
+    }
+
+    fn run(
+        &self,
+        plan: &Int8Plan,
+        x: &[&[u8]],
+        skipped: Option<&[u8]>,
+        y: &mut Int8Activation,
+        compute: &Int8Compute,
+    ) {
+        let job = Int8Job {
+            x,
+            w: &self.weight.as_bytes()[..self.branches * self.conv.packed_len()],
+            scale: &self.scale,
+            offset: &self.offset,
+            residual: skipped.map(|s| (s, self.residual.as_slice())),
+            max: self.max,
+            y: y.data_mut(),
+        };
+        plan.forward(job, compute);
+    }
+}

@@ -1,0 +1,148 @@
+//! Inference of quantised networks.
+
+use super::QuantizedState;
+use super::classifier::Classifiers;
+use super::images::PaddedPixels;
+use super::layers::{Arena, Layers, Plans};
+use crate::{Images, Logits, NetSpec, Normalize, StateError};
+use rrr_kernels::Pool;
+use rrr_kernels::int8::{Int8Compute, Int8Isa, int8_avg_pool};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Images that go through the network at a time: more would only leave the caches sooner.
+const MAX_BATCH: usize = 32;
+
+/// A quantised network in inference form: weights packed once, memory kept between calls.
+pub struct QuantizedNetwork {
+    spec: NetSpec,
+    normalize: Normalize,
+    stem: Option<Layers>,
+    branches: Layers,
+    classifiers: Classifiers,
+    compute: Int8Compute,
+    /// By input size and number of images.
+    plans: HashMap<((usize, usize), usize), (Plans, Plans)>,
+    arena: Arena,
+    pixels: PaddedPixels,
+    features: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+impl QuantizedNetwork {
+    /// Packs `state` for inference on `pool`'s threads.
+    ///
+    /// # Errors
+    /// [`StateError`] names every tensor that is missing, extra, misshapen or not usable.
+    pub fn new(spec: &NetSpec, state: &QuantizedState, pool: Arc<Pool>) -> Result<Self, StateError> {
+        Self::with_compute(spec, state, Int8Compute::new(pool))
+    }
+
+    /// [`QuantizedNetwork::new`] on a given instruction set; `None` if this CPU lacks it.
+    ///
+    /// # Errors
+    /// As [`QuantizedNetwork::new`].
+    pub fn with_isa(
+        spec: &NetSpec,
+        state: &QuantizedState,
+        pool: Arc<Pool>,
+        isa: Int8Isa,
+    ) -> Option<Result<Self, StateError>> {
+        Some(Self::with_compute(spec, state, Int8Compute::with_isa(pool, isa)?))
+    }
+
+    fn with_compute(
+        spec: &NetSpec,
+        state: &QuantizedState,
+        compute: Int8Compute,
+    ) -> Result<Self, StateError> {
+        state.check(spec)?;
+        let stem = match spec.stem.is_empty() {
+            true => None,
+            false => Some(Layers::new(&spec.stem, std::slice::from_ref(&state.stem), None, false)?),
+        };
+        let steps = stem.as_ref().map(|s| s.steps().repeat(spec.branches));
+        Ok(Self {
+            branches: Layers::new(&spec.branch, &state.branches, steps, true)?,
+            classifiers: Classifiers::new(state),
+            spec: spec.clone(),
+            normalize: state.normalize,
+            stem,
+            compute,
+            plans: HashMap::new(),
+            arena: Arena::default(),
+            pixels: PaddedPixels::default(),
+            features: Vec::new(),
+            logits: Vec::new(),
+        })
+    }
+
+    /// The architecture.
+    pub fn spec(&self) -> &NetSpec {
+        &self.spec
+    }
+
+    /// Logits of every branch for a batch of any size. Of pixels the upper 7 bits count; values, and
+    /// pixels of another normalisation than the calibration's, are rounded to pixels first.
+    ///
+    /// # Panics
+    /// If the number of pixels is not what the sizes of `images` say.
+    pub fn forward(&mut self, images: &Images<'_>) -> Logits {
+        let mut out = Logits { branches: 0, n: 0, classes: 0, data: Vec::new() };
+        self.forward_into(images, &mut out);
+        out
+    }
+
+    /// [`QuantizedNetwork::forward`] into memory that is there: once the largest batch has been seen, nothing is
+    /// allocated.
+    ///
+    /// # Panics
+    /// As [`QuantizedNetwork::forward`].
+    pub fn forward_into(&mut self, images: &Images<'_>, out: &mut Logits) {
+        self.run(images, false, out);
+    }
+
+    /// Pooled features before the classifier, `[branch][n][features]` (the field `classes` of the result
+    /// holds the number of features).
+    ///
+    /// # Panics
+    /// As [`QuantizedNetwork::forward`].
+    pub fn features(&mut self, images: &Images<'_>) -> Logits {
+        let mut out = Logits { branches: 0, n: 0, classes: 0, data: Vec::new() };
+        self.run(images, true, &mut out);
+        out
+    }
+
+    fn run(&mut self, images: &Images<'_>, want_features: bool, out: &mut Logits) {
+        let Self { stem, branches, classifiers, compute, plans, arena, pixels, features, logits, .. } = self;
+        let row = if want_features { classifiers.features } else { classifiers.classes };
+        (out.branches, out.n, out.classes) = (self.spec.branches, images.n, row);
+        out.data.resize(out.branches * out.n * row, 0.0);
+        for start in (0..images.n).step_by(MAX_BATCH) {
+            let part = images.slice(start, MAX_BATCH.min(images.n - start));
+            pixels.load(&part, &self.normalize, compute.pool());
+            let (size, n) = (pixels.size(), pixels.n());
+            let (stem_plans, branch_plans) = plans.entry((size, n)).or_insert_with(|| {
+                let (stem_plans, size) =
+                    stem.as_ref().map_or((Plans::new(), size), |s| s.plan(size, n, compute));
+                (stem_plans, branches.plan(size, n, compute).0)
+            });
+            if let Some(stem) = stem {
+                stem.run(stem_plans, pixels, arena, compute);
+            }
+            branches.run(branch_plans, pixels, arena, compute);
+            features.resize(out.branches * n * classifiers.features, 0.0);
+            int8_avg_pool(&arena.x, branches.steps(), features, compute);
+            let from = if want_features {
+                &*features
+            } else {
+                logits.resize(out.branches * n * row, 0.0);
+                classifiers.forward(features, logits, n, compute.isa(), compute.pool());
+                &*logits
+            };
+            for (branch, values) in from.chunks_exact(n * row).enumerate() {
+                out.data[(branch * images.n + start) * row..][..n * row].copy_from_slice(values);
+            }
+        }
+    }
+}
