@@ -1,8 +1,8 @@
 //! Forward passes and training steps allocate nothing once their buffers have settled.
 
 use rrr_nn::{
-    BlockSpec, Compute, Images, Logits, NetSpec, NetState, Network, Pixels, Pool, Precision, SequenceSpec,
-    State, Tensor, Trainer, TrainerOptions,
+    BlockSpec, Calibrator, Compute, Images, Logits, NetSpec, NetState, Network, Normalize, Pixels, Pool,
+    Precision, QuantizedNetwork, SequenceSpec, State, Tensor, Trainer, TrainerOptions,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,6 +45,8 @@ fn state(spec: &SequenceSpec) -> State {
     spec.params().iter().map(|p| (p.name.clone(), tensor(&p.shape))).collect()
 }
 
+const NORMALIZE: Normalize = Normalize { mean: [0.5; 3], std: [0.25; 3] };
+
 // One test: the counter is the whole process's.
 #[test]
 fn nothing_is_allocated_in_the_steady_state() {
@@ -66,6 +68,8 @@ fn nothing_is_allocated_in_the_steady_state() {
     let pixels = vec![0.25; n * size * size * 3];
     let images = Images { pixels: Pixels::F32(&pixels), n, height: size, width: size };
     let one = images.slice(0, 1);
+    let data = vec![64; pixels.len()];
+    let bytes = Images { pixels: Pixels::U8 { data: &data, normalize: NORMALIZE }, ..images };
     // In bf16 each thread keeps a scratch, which grows with the largest task that it happens to get: with one
     // thread it gets them all.
     let computes = [(Precision::F32, 2), (Precision::Bf16, 1)];
@@ -91,6 +95,21 @@ fn nothing_is_allocated_in_the_steady_state() {
             }
         });
         assert_eq!(forward, 0, "allocations of forward passes in {precision}");
+        if precision == Precision::F32 {
+            let mut calibrator = Calibrator::new(spec, &net, compute.shared_pool()).unwrap();
+            calibrator.observe(&bytes);
+            let quantized = calibrator.quantize(NORMALIZE);
+            let mut network = QuantizedNetwork::new(spec, &quantized, compute.shared_pool()).unwrap();
+            let one = bytes.slice(0, 1);
+            network.forward_into(&bytes, &mut logits);
+            network.forward_into(&one, &mut logits);
+            let forward = count(|| {
+                for batch in [&bytes, &one, &bytes] {
+                    network.forward_into(batch, &mut logits);
+                }
+            });
+            assert_eq!(forward, 0, "allocations of quantised forward passes");
+        }
         let mut trainer = Trainer::new(spec, &net, &TrainerOptions::default(), compute).unwrap();
         trainer.start_ema(0.999);
         let mut step = || {
