@@ -179,12 +179,14 @@ def run_ours(engine, work, batch, args):
     if work == "augment":
         command = [*engine.command, str(ROOT / "data" / "CLP_Micro"), str(repeats(args, work, batch)), str(args.threads)]
     else:
-        name = {"train_step": "train", "published_step": "train"}.get(work, work)
+        int8 = engine.precision == "int8"
+        name = "int8" if int8 else {"train_step": "train", "published_step": "train"}.get(work, work)
         command = [*engine.command, "--json", "--work", name, "--batch", str(batch), "--threads", str(args.threads)]
         # It makes ten calls a round with one image.
         rounds = repeats(args, work, batch) // (10 if work == "forward" and batch == 1 else 1)
         command += ["--rounds", str(max(rounds, 1))]
-        command += ["--precision", engine.precision]
+        if not int8:
+            command += ["--precision", engine.precision]
     lines = [json.loads(line) for line in output_of(command).splitlines()]
     line = next(line for line in lines if line.get("batch") == batch)
     return {"ms": line["ms"], "version": "this checkout", "difference": None}
