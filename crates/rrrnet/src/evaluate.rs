@@ -44,8 +44,8 @@ pub struct Evaluation {
     pub dataset: String,
     /// Name of the measured part, such as `test`.
     pub split: String,
-    /// Number format of matrix products.
-    pub precision: Precision,
+    /// Number format of matrix products: `f32`, `bf16`, or `int8` of a quantised model.
+    pub precision: String,
     /// Unreadable images that were left out.
     pub skipped: Vec<String>,
     /// The numbers.
@@ -154,7 +154,10 @@ pub(crate) fn measure(
     Ok(Evaluation {
         dataset: store.dataset().name.clone(),
         split: split.into(),
-        precision: options.precision.resolve(),
+        precision: match model.quantization() {
+            Some(_) => "int8".into(),
+            None => options.precision.resolve().to_string(),
+        },
         skipped: store.bad().iter().map(ToString::to_string).collect(),
         metrics: Metrics::evaluate(&predictions)?,
     })

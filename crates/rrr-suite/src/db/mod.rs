@@ -13,9 +13,9 @@ pub use query::{Row, State, SuiteInfo};
 use crate::error::{Result, SuiteError};
 use crate::matrix::Task;
 use crate::spec::Suite;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const VERSION: i64 = 1;
 const BUSY: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ impl Database {
             Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
         // Readers and one writer at a time never block each other; every commit is on the disk.
-        connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
+        write_ahead(&connection).map_err(failed)?;
         connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -156,6 +156,20 @@ impl Database {
     fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         work(&self.connection)
             .map_err(|e| SuiteError::Database { path: self.path.clone(), reason: e.to_string() })
+    }
+}
+
+/// Switches to a write-ahead log. The switch does not wait for others that have just opened the file, whatever
+/// the time-out is.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let since = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && since.elapsed() < BUSY => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
     }
 }
 

@@ -67,7 +67,7 @@ impl Finish<'_> {
         let evaluation = Evaluation {
             dataset: test.dataset().name.clone(),
             split: "test".into(),
-            precision: self.config.precision,
+            precision: self.config.precision.to_string(),
             skipped: test.bad().iter().map(ToString::to_string).collect(),
             metrics,
         };
