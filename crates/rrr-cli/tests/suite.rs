@@ -155,9 +155,12 @@ fn killed_and_interrupted_workers_change_no_bit_of_the_results() {
 #[test]
 fn several_workers_share_a_suite() {
     let bench = Bench::new(&SMALL.replace("epochs = 2", "epochs = 10"), TWO);
-    let mut workers: Vec<Child> = (0..3).map(|_| bench.start(&[])).collect();
-    for worker in &mut workers {
-        assert_eq!(worker.wait().unwrap().code(), Some(0));
+    let start =
+        |_| bench.command(&bench.db, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let workers: Vec<Child> = (0..3).map(start).collect();
+    for worker in workers {
+        let worker = said(worker.wait_with_output().unwrap());
+        assert_eq!(worker.code, Some(0), "{}", worker.err);
     }
     let rows = bench.rows(&bench.db);
     assert!(rows.iter().all(|r| r["state"] == "done" && r["attempts"] == 1), "{rows:?}");
