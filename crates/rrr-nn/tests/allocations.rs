@@ -4,36 +4,19 @@ use rrr_nn::{
     BlockSpec, Calibrator, Compute, Images, Logits, NetSpec, NetState, Network, Normalize, Pixels, Pool,
     Precision, QuantizedNetwork, SequenceSpec, State, Tensor, Trainer, TrainerOptions,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use std::alloc::System;
 use std::sync::{Arc, Barrier};
 
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: passes everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as promised by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as promised by the caller.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Allocations of `f`, all threads together.
 fn count(f: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let taken = || ALLOCATOR.stats().allocations + ALLOCATOR.stats().reallocations;
+    let before = taken();
     f();
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    taken() - before
 }
 
 fn block(name: &str, cin: usize, width: usize, stride: usize) -> BlockSpec {
