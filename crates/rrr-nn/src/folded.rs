@@ -34,10 +34,29 @@ impl<'a> Input<'a> {
     }
 }
 
+/// Is told a layer's name and what it puts out, one activation per sequence.
+pub(crate) type Observer<'a> = dyn FnMut(&str, &[Activation]) + 'a;
+
+/// What a forward pass works with.
+pub(crate) struct Pass<'a> {
+    pub plans: &'a mut Plans,
+    pub workspace: &'a mut Workspace,
+    /// Hears of every convolution and of the max pooling.
+    pub observer: Option<&'a mut Observer<'a>>,
+}
+
+impl Pass<'_> {
+    fn show(&mut self, layer: &str, y: &[Activation]) {
+        if let Some(observer) = &mut self.observer {
+            observer(layer, y);
+        }
+    }
+}
+
 /// A convolution with bias.
 pub(crate) struct FoldedConv {
-    name: String,
-    conv: Conv,
+    pub name: String,
+    pub conv: Conv,
     weight: PackedWeights,
     bias: Buffer,
 }
@@ -67,19 +86,35 @@ impl FoldedConv {
         let weight = PackedWeights::new(&c.conv, weight, compute);
         Self { name: c.name.clone(), conv: c.conv, weight, bias }
     }
+
+    /// Weights in PyTorch's order.
+    ///
+    /// # Panics
+    /// If they are not in f32.
+    pub fn weights(&self) -> Vec<f32> {
+        match &self.weight {
+            PackedWeights::F32(packed) => self.conv.unpack(packed),
+            PackedWeights::Bf16(_) => panic!("the weights of {} were rounded", self.name),
+        }
+    }
+
+    /// One value per output channel.
+    pub fn bias(&self) -> &[f32] {
+        &self.bias[..self.conv.cout()]
+    }
 }
 
-struct FoldedBlock {
-    conv1: FoldedConv,
-    conv2: FoldedConv,
-    conv3: FoldedConv,
-    downsample: Option<FoldedConv>,
+pub(crate) struct FoldedBlock {
+    pub conv1: FoldedConv,
+    pub conv2: FoldedConv,
+    pub conv3: FoldedConv,
+    pub downsample: Option<FoldedConv>,
 }
 
 /// A sequence in inference form.
 pub(crate) struct Folded {
-    conv1: Option<FoldedConv>,
-    blocks: Vec<FoldedBlock>,
+    pub conv1: Option<FoldedConv>,
+    pub blocks: Vec<FoldedBlock>,
     fc: Option<FoldedConv>,
 }
 
@@ -144,22 +179,17 @@ impl Folded {
 
 /// Runs sequences of the same architecture on one input, up to their last block; one activation each.
 ///
-/// The activations come from `workspace` and should go back there.
-pub(crate) fn run(
-    sequences: &[Folded],
-    input: Input<'_>,
-    plans: &mut Plans,
-    workspace: &mut Workspace,
-) -> Vec<Activation> {
+/// The activations come from the workspace and should go back there.
+pub(crate) fn run(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>) -> Vec<Activation> {
     let mut x: Option<Vec<Activation>> =
-        sequences[0].conv1.is_some().then(|| run_image_layers(sequences, input, plans, workspace));
+        sequences[0].conv1.is_some().then(|| run_image_layers(sequences, input, pass));
     for i in 0..sequences[0].blocks.len() {
         let y = match &x {
-            Some(x) => run_block(sequences, i, |branch| &x[branch], plans, workspace),
-            None => run_block(sequences, i, |_| input.features(), plans, workspace),
+            Some(x) => run_block(sequences, i, |branch| &x[branch], pass),
+            None => run_block(sequences, i, |_| input.features(), pass),
         };
         if let Some(x) = x.replace(y) {
-            workspace.give(x);
+            pass.workspace.give(x);
         }
     }
     x.expect("a sequence has layers")
@@ -169,14 +199,13 @@ pub(crate) fn run(
 pub(crate) fn run_head(
     sequences: &[Folded],
     x: &[Activation],
-    plans: &mut Plans,
-    workspace: &mut Workspace,
+    pass: &mut Pass<'_>,
 ) -> (Vec<Activation>, Vec<Activation>) {
-    let mut features = workspace.take_many(x.len(), x[0].channels(), (1, 1), x[0].n());
-    plans.time("avgpool", 0, |compute| pool_features(compute, x, &mut features));
+    let mut features = pass.workspace.take_many(x.len(), x[0].channels(), (1, 1), x[0].n());
+    pass.plans.time("avgpool", 0, |compute| pool_features(compute, x, &mut features));
     let fc = |branch: usize| sequences[branch].fc.as_ref().expect("has a classifier");
     let layer = ConvLayer { branches: sequences.len(), conv: &fc, relu: false };
-    let logits = layer.run(|branch| &features[branch], NO_RESIDUAL, plans, workspace);
+    let logits = layer.run(|branch| &features[branch], NO_RESIDUAL, pass);
     (features, logits)
 }
 
@@ -198,20 +227,16 @@ pub(crate) fn max_pool_all(compute: &Compute, x: &[Activation], pooled: &mut [Ac
     compute.pool().for_each(planes, |_, (size, x, p)| max_pool(compute.isa(), size, x, p));
 }
 
-fn run_image_layers(
-    sequences: &[Folded],
-    input: Input<'_>,
-    plans: &mut Plans,
-    workspace: &mut Workspace,
-) -> Vec<Activation> {
+fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>) -> Vec<Activation> {
     let images = input.images();
     let conv1 = |branch: usize| sequences[branch].conv1.as_ref().expect("same architecture");
     let layer = ConvLayer { branches: sequences.len(), conv: &conv1, relu: true };
-    let y = layer.run_on(images.size, images.n, |_| images.data(), NO_RESIDUAL, plans, workspace);
+    let y = layer.run_on(images.size, images.n, |_| images.data(), NO_RESIDUAL, pass);
     let size = (max_pool_size(y[0].height()), max_pool_size(y[0].width()));
-    let mut pooled = workspace.take_many(y.len(), y[0].channels(), size, images.n);
-    plans.time("maxpool", 0, |compute| max_pool_all(compute, &y, &mut pooled));
-    workspace.give(y);
+    let mut pooled = pass.workspace.take_many(y.len(), y[0].channels(), size, images.n);
+    pass.plans.time("maxpool", 0, |compute| max_pool_all(compute, &y, &mut pooled));
+    pass.show("maxpool", &pooled);
+    pass.workspace.give(y);
     pooled
 }
 
@@ -219,27 +244,26 @@ fn run_block<'x>(
     sequences: &[Folded],
     i: usize,
     x: impl Fn(usize) -> &'x Activation,
-    plans: &mut Plans,
-    workspace: &mut Workspace,
+    pass: &mut Pass<'_>,
 ) -> Vec<Activation> {
     let block = |branch: usize| &sequences[branch].blocks[i];
     let branches = sequences.len();
     let conv1 = ConvLayer { branches, conv: &|branch| &block(branch).conv1, relu: true };
-    let a1 = conv1.run(&x, NO_RESIDUAL, plans, workspace);
+    let a1 = conv1.run(&x, NO_RESIDUAL, pass);
     let conv2 = ConvLayer { branches, conv: &|branch| &block(branch).conv2, relu: true };
-    let a2 = conv2.run(|branch| &a1[branch], NO_RESIDUAL, plans, workspace);
-    workspace.give(a1);
+    let a2 = conv2.run(|branch| &a1[branch], NO_RESIDUAL, pass);
+    pass.workspace.give(a1);
     let skip = block(0).downsample.is_some().then(|| {
         let downsample = |branch| block(branch).downsample.as_ref().expect("same architecture");
         let layer = ConvLayer { branches, conv: &downsample, relu: false };
-        layer.run(&x, NO_RESIDUAL, plans, workspace)
+        layer.run(&x, NO_RESIDUAL, pass)
     });
     let residual = |branch: usize| skip.as_ref().map_or_else(|| x(branch), |s| &s[branch]);
     let conv3 = ConvLayer { branches, conv: &|branch| &block(branch).conv3, relu: true };
-    let y = conv3.run(|branch| &a2[branch], Some(residual), plans, workspace);
-    workspace.give(a2);
+    let y = conv3.run(|branch| &a2[branch], Some(residual), pass);
+    pass.workspace.give(a2);
     if let Some(skip) = skip {
-        workspace.give(skip);
+        pass.workspace.give(skip);
     }
     y
 }
@@ -258,11 +282,10 @@ impl ConvLayer<'_> {
         &self,
         x: impl Fn(usize) -> &'x Activation,
         residual: Option<impl Fn(usize) -> &'r Activation>,
-        plans: &mut Plans,
-        workspace: &mut Workspace,
+        pass: &mut Pass<'_>,
     ) -> Vec<Activation> {
         let (size, n) = ((x(0).height(), x(0).width()), x(0).n());
-        self.run_on(size, n, |branch| x(branch).data(), residual, plans, workspace)
+        self.run_on(size, n, |branch| x(branch).data(), residual, pass)
     }
 
     fn run_on<'x, 'r>(
@@ -271,14 +294,13 @@ impl ConvLayer<'_> {
         n: usize,
         x: impl Fn(usize) -> &'x [f32],
         residual: Option<impl Fn(usize) -> &'r Activation>,
-        plans: &mut Plans,
-        workspace: &mut Workspace,
+        pass: &mut Pass<'_>,
     ) -> Vec<Activation> {
         let first = (self.conv)(0);
-        let plan = plans.get(first.conv, size, n);
-        let mut y = workspace.take_many(self.branches, first.conv.cout(), plan.output(), n);
+        let plan = pass.plans.get(first.conv, size, n);
+        let mut y = pass.workspace.take_many(self.branches, first.conv.cout(), plan.output(), n);
         let macs = self.branches as u64 * plan.macs();
-        plans.time(&first.name, macs, |_| {
+        pass.plans.time(&first.name, macs, |_| {
             plan.forward(y.iter_mut().enumerate().map(|(branch, y)| {
                 let conv = (self.conv)(branch);
                 let mut job = RowsJob::new(x(branch), conv.weight.get(), y.data_mut());
@@ -288,6 +310,7 @@ impl ConvLayer<'_> {
                 job
             }));
         });
+        pass.show(&first.name, &y);
         y
     }
 }

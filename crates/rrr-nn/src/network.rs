@@ -1,6 +1,6 @@
 //! Inference.
 
-use crate::folded::{self, Folded, Input};
+use crate::folded::{self, Folded, Input, Pass};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
@@ -140,11 +140,12 @@ impl Network {
             let part = images.slice(start, MAX_BATCH.min(images.n - start));
             self.images.load(&part, plans.compute().pool());
             let images_in = Input::Images(&self.images);
+            let mut pass = Pass { plans, workspace, observer: None };
             let stem = (!self.stem.is_empty())
-                .then(|| folded::run(std::slice::from_ref(&self.stem), images_in, plans, workspace));
+                .then(|| folded::run(std::slice::from_ref(&self.stem), images_in, &mut pass));
             let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
-            let x = folded::run(branches, input, plans, workspace);
-            let (features, logits) = folded::run_head(branches, &x, plans, workspace);
+            let x = folded::run(branches, input, &mut pass);
+            let (features, logits) = folded::run_head(branches, &x, &mut pass);
             let picked = pick(&features, &logits);
             out.classes = picked[0].channels();
             out.data.resize(branches.len() * images.n * out.classes, 0.0);

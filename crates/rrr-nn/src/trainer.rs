@@ -1,7 +1,7 @@
 //! Training steps.
 
 use crate::backward::{self, Learner};
-use crate::folded::{self, Folded, Input};
+use crate::folded::{self, Folded, Input, Pass};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::loss;
@@ -310,7 +310,8 @@ impl Trainer {
         let fold = || Folded::new(layout, &stem.params, &stem.running, compute);
         let folded = self.folded_stem.get_or_insert_with(fold);
         let input = Input::Images(&self.images);
-        Some(folded::run(std::slice::from_ref(folded), input, &mut self.plans, &mut self.workspace))
+        let mut pass = Pass { plans: &mut self.plans, workspace: &mut self.workspace, observer: None };
+        Some(folded::run(std::slice::from_ref(folded), input, &mut pass))
     }
 
     /// Starts the exponential moving average of the trained tensors at their present values; every later

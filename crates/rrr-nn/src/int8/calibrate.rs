@@ -1,14 +1,15 @@
 //! The f32 network, watched.
 
 use super::QuantizedState;
-use super::fold::{Folded, FoldedBlock, FoldedSequence};
 use super::quantize::quantize;
 use super::ranges::Ranges;
-use crate::folded::max_pool_all;
+use crate::folded::{self, Folded, Input, Pass};
 use crate::input::PaddedImages;
-use crate::plans::Plans;
-use crate::{Images, NetSpec, NetState, Normalize, StateError};
-use rrr_kernels::{Activation, BLOCK, Buffer, Compute, Pool, RowsJob, blocks, max_pool_size};
+use crate::layout::Layout;
+use crate::plans::{Plans, Workspace};
+use crate::{Images, NetSpec, NetState, Normalize, SequenceSpec, State, StateError};
+use rrr_kernels::{Activation, Compute, Pool};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Images that go through the network at a time.
@@ -23,19 +24,18 @@ pub struct Calibrator {
     spec: NetSpec,
     state: NetState,
     stem: Observed,
-    branches: Vec<Observed>,
+    branches: Observed,
     plans: Plans,
+    workspace: Workspace,
     images: PaddedImages,
     seen: usize,
 }
 
-/// A sequence and the ranges of its activations.
+/// Sequences of one architecture and the ranges of their activations.
 pub(super) struct Observed {
-    pub layers: FoldedSequence,
-    packed: Vec<(Buffer, Buffer)>,
-    compute: Compute,
-    /// Behind `conv1`, then behind each block's three activations.
-    pub seen: Vec<Ranges>,
+    pub sequences: Vec<Folded>,
+    /// Per layer and sequence.
+    pub ranges: HashMap<String, Vec<Ranges>>,
 }
 
 impl Calibrator {
@@ -46,13 +46,13 @@ impl Calibrator {
     pub fn new(spec: &NetSpec, state: &NetState, pool: Arc<Pool>) -> Result<Self, StateError> {
         state.check(spec)?;
         let compute = Compute::new(pool);
-        let watch = |spec, state| Observed::new(FoldedSequence::new(spec, state), &compute);
         Ok(Self {
-            stem: watch(&spec.stem, &state.stem),
-            branches: state.branches.iter().map(|b| watch(&spec.branch, b)).collect(),
+            stem: Observed::new(&spec.stem, std::slice::from_ref(&state.stem), &compute),
+            branches: Observed::new(&spec.branch, &state.branches, &compute),
             spec: spec.clone(),
             state: state.clone(),
             plans: Plans::new(compute, false),
+            workspace: Workspace::default(),
             images: PaddedImages::default(),
             seen: 0,
         })
@@ -63,13 +63,17 @@ impl Calibrator {
     /// # Panics
     /// If the number of pixels is not what the sizes of `images` say.
     pub fn observe(&mut self, images: &Images<'_>) {
+        let compute = self.plans.compute().clone();
         for start in (0..images.n).step_by(MAX_BATCH) {
             let part = images.slice(start, MAX_BATCH.min(images.n - start));
-            self.images.load(&part, self.plans.compute().pool());
-            let stem = (!self.spec.stem.is_empty()).then(|| self.stem.run(Ok(&self.images), &mut self.plans));
-            for branch in &mut self.branches {
-                branch.run(stem.as_ref().map_or(Ok(&self.images), Err), &mut self.plans);
-            }
+            self.images.load(&part, compute.pool());
+            let images_in = Input::Images(&self.images);
+            let (plans, workspace) = (&mut self.plans, &mut self.workspace);
+            let stem = (!self.spec.stem.is_empty())
+                .then(|| self.stem.run(images_in, plans, workspace, compute.pool()));
+            let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
+            let y = self.branches.run(input, plans, workspace, compute.pool());
+            stem.into_iter().chain([y]).for_each(|a| workspace.give(a));
             self.seen += part.n;
         }
     }
@@ -80,11 +84,10 @@ impl Calibrator {
     /// If no image was observed.
     pub fn quantize(&self, normalize: Normalize) -> QuantizedState {
         assert!(self.seen > 0, "observe images first");
-        let stem = (!self.spec.stem.is_empty())
-            .then(|| quantize(&self.stem, &self.spec.stem, normalize, None, false));
+        let stem = (!self.spec.stem.is_empty()).then(|| quantize(&self.stem, 0, normalize, None, false));
         let input = stem.as_ref().map(|(_, output)| output);
-        let branches = self.branches.iter().zip(&self.state.branches).map(|(branch, state)| {
-            let (mut sequence, _) = quantize(branch, &self.spec.branch, normalize, input, true);
+        let branches = self.state.branches.iter().enumerate().map(|(i, state)| {
+            let (mut sequence, _) = quantize(&self.branches, i, normalize, input, true);
             for name in ["fc.weight", "fc.bias"] {
                 sequence.values.insert(name.into(), state[name].clone());
             }
@@ -96,87 +99,29 @@ impl Calibrator {
 }
 
 impl Observed {
-    fn new(layers: FoldedSequence, compute: &Compute) -> Self {
-        let pack = |l: &Folded| {
-            let mut weight = Buffer::zeros(l.conv.packed_len());
-            l.conv.pack(&l.weight, &mut weight);
-            let mut bias = Buffer::zeros(blocks(l.conv.cout()) * BLOCK);
-            bias[..l.bias.len()].copy_from_slice(&l.bias);
-            (weight, bias)
-        };
-        let convs = |b: &FoldedBlock| -> Vec<(Buffer, Buffer)> {
-            [Some(&b.conv1), Some(&b.conv2), b.downsample.as_ref(), Some(&b.conv3)]
-                .into_iter()
-                .flatten()
-                .map(pack)
-                .collect()
-        };
-        let packed = layers.conv1.iter().map(pack).chain(layers.blocks.iter().flat_map(convs)).collect();
-        let blocks = layers.blocks.iter().flat_map(|b| [&b.conv1, &b.conv2, &b.conv3]);
-        let seen = layers.conv1.iter().chain(blocks).map(|l| Ranges::new(l.conv.cout())).collect();
-        Self { layers, packed, compute: compute.clone(), seen }
+    fn new(spec: &SequenceSpec, states: &[State], compute: &Compute) -> Self {
+        let layout = Layout::new(spec);
+        let fold = |state| Folded::of_state(&layout, state, compute);
+        Self { sequences: states.iter().map(fold).collect(), ranges: HashMap::new() }
     }
 
-    /// Runs the sequence on images or on features, and counts what comes out of every layer.
-    fn run(&mut self, input: Result<&PaddedImages, &Activation>, plans: &mut Plans) -> Activation {
-        let Self { layers, packed, compute, seen } = self;
-        let (mut packed, mut seen) = (packed.iter(), seen.iter_mut());
-        let mut layer = |l: &Folded, x: Source<'_>, residual: Option<&Activation>, relu: bool| {
-            convolve(l, packed.next().expect("packed in this order"), x, residual, relu, plans)
-        };
-        let mut count = |a: &Activation| seen.next().expect("one per activation").add(a, compute.pool());
-        let mut x = match (&layers.conv1, input) {
-            (Some(conv1), Ok(i)) => {
-                let y = layer(conv1, Source { data: i.data(), size: i.size, n: i.n }, None, true);
-                let (height, width) = (max_pool_size(y.height()), max_pool_size(y.width()));
-                let mut pooled = Activation::zeros(y.channels(), height, width, y.n());
-                max_pool_all(compute, &[y], std::slice::from_mut(&mut pooled));
-                count(&pooled);
-                pooled
+    /// Runs the sequences, and counts what comes out of every layer.
+    fn run(
+        &mut self,
+        input: Input<'_>,
+        plans: &mut Plans,
+        workspace: &mut Workspace,
+        pool: &Pool,
+    ) -> Vec<Activation> {
+        let Self { sequences, ranges } = self;
+        let mut count = |layer: &str, y: &[Activation]| {
+            if !ranges.contains_key(layer) {
+                ranges.insert(layer.to_owned(), vec![Ranges::new(y[0].channels()); y.len()]);
             }
-            (None, Err(features)) => features.clone(),
-            _ => unreachable!("a sequence begins with conv1 exactly where it reads images"),
+            for (ranges, y) in ranges.get_mut(layer).into_iter().flatten().zip(y) {
+                ranges.add(y, pool);
+            }
         };
-        for b in &layers.blocks {
-            let a1 = layer(&b.conv1, (&x).into(), None, true);
-            let a2 = layer(&b.conv2, (&a1).into(), None, true);
-            let skip = b.downsample.as_ref().map(|d| layer(d, (&x).into(), None, false));
-            let y = layer(&b.conv3, (&a2).into(), Some(skip.as_ref().unwrap_or(&x)), true);
-            [&a1, &a2, &y].into_iter().for_each(&mut count);
-            x = y;
-        }
-        x
+        folded::run(sequences, input, &mut Pass { plans, workspace, observer: Some(&mut count) })
     }
-}
-
-/// What a convolution reads.
-struct Source<'a> {
-    data: &'a [f32],
-    size: (usize, usize),
-    n: usize,
-}
-
-impl<'a> From<&'a Activation> for Source<'a> {
-    fn from(a: &'a Activation) -> Self {
-        Self { data: a.data(), size: (a.height(), a.width()), n: a.n() }
-    }
-}
-
-fn convolve(
-    l: &Folded,
-    (weight, bias): &(Buffer, Buffer),
-    x: Source<'_>,
-    residual: Option<&Activation>,
-    relu: bool,
-    plans: &mut Plans,
-) -> Activation {
-    let plan = plans.get(l.conv, x.size, x.n);
-    let (height, width) = plan.output();
-    let mut y = Activation::zeros(l.conv.cout(), height, width, x.n);
-    let mut job = RowsJob::new(x.data, weight, y.data_mut());
-    job.bias = Some(bias);
-    job.relu = relu;
-    job.residual = residual.map(Activation::data);
-    plan.forward([job]);
-    y
 }

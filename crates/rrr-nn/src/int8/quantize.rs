@@ -1,10 +1,10 @@
 //! From watched f32 layers to integers.
 
 use super::calibrate::Observed;
-use super::fold::Folded;
 use super::images::halved_mean;
 use super::{Int8Tensor, QuantizedSequence};
-use crate::{Normalize, SequenceSpec, Tensor};
+use crate::folded::FoldedConv;
+use crate::{Normalize, Tensor};
 use rrr_kernels::int8::{ACTIVATION_MAX, Int8Conv};
 
 /// Largest magnitude of a weight.
@@ -25,45 +25,46 @@ pub(super) struct Channels {
     means: Vec<f32>,
 }
 
-/// Quantises a sequence that reads images, or `input`; also what it puts out.
+/// Quantises sequence `index` of those observed, which reads images, or `input`; also what it puts out.
 ///
 /// `last` says that no convolution reads what it puts out, which so may use 8 bits.
 pub(super) fn quantize(
     observed: &Observed,
-    spec: &SequenceSpec,
+    index: usize,
     normalize: Normalize,
     input: Option<&Channels>,
     last: bool,
 ) -> (QuantizedSequence, Channels) {
     let mut out = QuantizedSequence::default();
-    let mut seen = observed.seen.iter();
-    let mut next = |levels| {
-        let seen = seen.next().expect("one per activation");
+    let layers = &observed.sequences[index];
+    let behind = |layer: &str, levels| {
+        let seen = &observed.ranges[layer][index];
         Channels { steps: seen.steps(levels), means: seen.means() }
     };
     let mut own = None;
-    if let Some(conv1) = &observed.layers.conv1 {
+    if let Some(conv1) = &layers.conv1 {
         let (q, bias) = quantize_pixels(conv1, normalize);
-        let y = next(ACTIVATION_MAX);
-        out.add(&["conv1"], &[conv1], q, bias, &y);
+        let y = behind("maxpool", ACTIVATION_MAX);
+        out.add(&[conv1], q, bias, &y);
         own = Some(y);
     }
-    for (i, (b, spec)) in observed.layers.blocks.iter().zip(&spec.blocks).enumerate() {
-        let name = |conv: &str| format!("{}.{conv}", spec.name);
-        let levels = if last && i + 1 == observed.layers.blocks.len() { u8::MAX } else { ACTIVATION_MAX };
-        let (a1, a2, y) = (next(ACTIVATION_MAX), next(ACTIVATION_MAX), next(levels));
+    for (i, b) in layers.blocks.iter().enumerate() {
+        let levels = if last && i + 1 == layers.blocks.len() { u8::MAX } else { ACTIVATION_MAX };
+        let a1 = behind(&b.conv1.name, ACTIVATION_MAX);
+        let a2 = behind(&b.conv2.name, ACTIVATION_MAX);
+        let y = behind(&b.conv3.name, levels);
         let x = own.as_ref().or(input).expect("a sequence without conv1 reads activations");
-        let mut add = |names: &[&str], layers: &[&Folded], from: &[&Channels], to: &Channels| {
-            let q = quantize_weights(layers, from);
-            let bias = bias(layers, from, &q);
-            let names: Vec<String> = names.iter().map(|n| name(n)).collect();
-            out.add(&names.iter().map(String::as_str).collect::<Vec<_>>(), layers, q, bias, to);
+        let mut add = |layers: &[&FoldedConv], from: &[&Channels], to: &Channels| {
+            let real: Vec<Vec<f32>> = layers.iter().map(|l| l.weights()).collect();
+            let q = quantize_weights(layers, &real, from);
+            let bias = bias(layers, &real, from, &q);
+            out.add(layers, q, bias, to);
         };
-        add(&["conv1"], &[&b.conv1], &[x], &a1);
-        add(&["conv2"], &[&b.conv2], &[&a1], &a2);
+        add(&[&b.conv1], &[x], &a1);
+        add(&[&b.conv2], &[&a1], &a2);
         match &b.downsample {
-            Some(d) => add(&["conv3", "downsample.0"], &[&b.conv3, d], &[&a2, x], &y),
-            None => add(&["conv3"], &[&b.conv3], &[&a2], &y),
+            Some(d) => add(&[&b.conv3, d], &[&a2, x], &y),
+            None => add(&[&b.conv3], &[&a2], &y),
         }
         own = Some(y);
     }
@@ -71,14 +72,15 @@ pub(super) fn quantize(
 }
 
 impl QuantizedSequence {
-    /// Adds a convolution; `names` and `layers` are those of its inputs, the first ones name the rest.
-    fn add(&mut self, names: &[&str], layers: &[&Folded], q: Quantized, bias: Vec<f32>, y: &Channels) {
-        for ((name, layer), data) in names.iter().zip(layers).zip(q.weights) {
+    /// Adds a convolution of the inputs of `layers`; the first one names it.
+    fn add(&mut self, layers: &[&FoldedConv], q: Quantized, bias: Vec<f32>, y: &Channels) {
+        for (layer, data) in layers.iter().zip(q.weights) {
             let shape = layer.conv.weight_shape().to_vec();
-            self.weights.insert(format!("{name}.weight"), Int8Tensor { shape, data });
+            self.weights.insert(format!("{}.weight", layer.name), Int8Tensor { shape, data });
         }
         let mut value = |what: &str, data: Vec<f32>| {
-            self.values.insert(format!("{}.{what}", names[0]), Tensor { shape: vec![data.len()], data });
+            self.values
+                .insert(format!("{}.{what}", layers[0].name), Tensor { shape: vec![data.len()], data });
         };
         value("scale", q.scale);
         value("bias", bias);
@@ -87,7 +89,7 @@ impl QuantizedSequence {
 }
 
 /// Quantises the convolutions `layers` of the inputs `from`, whose sum is one integer sum.
-fn quantize_weights(layers: &[&Folded], from: &[&Channels]) -> Quantized {
+fn quantize_weights(layers: &[&FoldedConv], weights: &[Vec<f32>], from: &[&Channels]) -> Quantized {
     let conv = match *layers {
         [a] => Int8Conv::new(a.conv),
         [a, b] => Int8Conv::sum(a.conv, b.conv),
@@ -96,10 +98,11 @@ fn quantize_weights(layers: &[&Folded], from: &[&Channels]) -> Quantized {
     // With the steps of the activations that they multiply.
     let real: Vec<Vec<f32>> = layers
         .iter()
+        .zip(weights)
         .zip(from)
-        .map(|(l, x)| {
+        .map(|((l, weights), x)| {
             let [_, cin, kernel, _] = l.conv.weight_shape();
-            l.weight.iter().enumerate().map(|(i, w)| w * x.steps[i / (kernel * kernel) % cin]).collect()
+            weights.iter().enumerate().map(|(i, w)| w * x.steps[i / (kernel * kernel) % cin]).collect()
         })
         .collect();
     round(&conv, &real)
@@ -135,16 +138,16 @@ fn round(conv: &Int8Conv, real: &[Vec<f32>]) -> Quantized {
 }
 
 /// The bias of a quantised convolution: less what rounding the weights adds to the sum on average.
-fn bias(layers: &[&Folded], from: &[&Channels], q: &Quantized) -> Vec<f32> {
+fn bias(layers: &[&FoldedConv], weights: &[Vec<f32>], from: &[&Channels], q: &Quantized) -> Vec<f32> {
     let mut bias: Vec<f64> = vec![0.0; q.scale.len()];
-    for ((l, x), rounded) in layers.iter().zip(from).zip(&q.weights) {
+    for (((l, weights), x), rounded) in layers.iter().zip(weights).zip(from).zip(&q.weights) {
         let [_, cin, kernel, _] = l.conv.weight_shape();
         let area = kernel * kernel;
         for (o, bias) in bias.iter_mut().enumerate() {
-            *bias += f64::from(l.bias[o]);
+            *bias += f64::from(l.bias()[o]);
             for i in 0..cin {
                 let at = (o * cin + i) * area..(o * cin + i + 1) * area;
-                let exact: f64 = l.weight[at.clone()].iter().map(|w| f64::from(*w)).sum();
+                let exact: f64 = weights[at.clone()].iter().map(|w| f64::from(*w)).sum();
                 let units: i32 = rounded[at].iter().map(|w| i32::from(*w)).sum();
                 let real = f64::from(units) * f64::from(q.scale[o]) / f64::from(x.steps[i]);
                 *bias -= (real - exact) * f64::from(x.means[i]);
@@ -155,13 +158,14 @@ fn bias(layers: &[&Folded], from: &[&Channels], q: &Quantized) -> Vec<f32> {
 }
 
 /// Quantises the convolution of pixels, which takes in their normalisation; also its bias.
-fn quantize_pixels(conv1: &Folded, normalize: Normalize) -> (Quantized, Vec<f32>) {
-    let area = conv1.weight.len() / conv1.bias.len() / 3;
+fn quantize_pixels(conv1: &FoldedConv, normalize: Normalize) -> (Quantized, Vec<f32>) {
+    let real = conv1.weights();
+    let area = real.len() / conv1.bias().len() / 3;
     // What one unit of a halved pixel stands for.
     let step = |i: usize| 2.0 / (255.0 * normalize.std[i / area % 3]);
-    let weight: Vec<f32> = conv1.weight.iter().enumerate().map(|(i, w)| w * step(i)).collect();
+    let weight: Vec<f32> = real.iter().enumerate().map(|(i, w)| w * step(i)).collect();
     let q = round(&Int8Conv::new(conv1.conv), &[weight]);
-    let bias = conv1.bias.iter().zip(q.weights[0].chunks_exact(3 * area)).zip(&q.scale).map(
+    let bias = conv1.bias().iter().zip(q.weights[0].chunks_exact(3 * area)).zip(&q.scale).map(
         |((bias, weights), scale)| {
             // A pixel of the mean counts as zero, with the weights as they are now.
             let mean: f64 = (0..3)
