@@ -1,11 +1,10 @@
 //! The command line.
 
 use crate::commands::suite::SuiteArgs;
-use crate::settings::{SettingsArgs, bench_precision, precision};
+use crate::settings::{SettingsArgs, precision};
 use crate::term::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use rrrnet::bench;
 use rrrnet::compute::Precision;
 use std::path::PathBuf;
 
@@ -263,9 +262,9 @@ pub struct BenchArgs {
     /// Numbers of images per call
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,32", value_parser = positive)]
     pub batch: Vec<usize>,
-    /// What to compute in; by default what this CPU is fast in
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = bench_precision())]
-    pub precision: Vec<bench::Precision>,
+    /// Number formats of matrix products
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = precision(), default_value = "auto")]
+    pub precision: Vec<Precision>,
     /// Side of the square images in pixels; the model's own by default
     #[arg(long, value_name = "PIXELS", value_parser = positive)]
     pub size: Option<usize>,

@@ -3,7 +3,6 @@
 use crate::args::positive;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use rrrnet::bench;
 use rrrnet::compute::Precision;
 use rrrnet::config::{Augmentation, Method, ResizeFilter, ScheduleKind, Select, Settings};
 use rrrnet::recycle::Recycle;
@@ -138,11 +137,6 @@ pub struct SettingsArgs {
 /// A parser for [`Precision`].
 pub fn precision() -> impl TypedValueParser<Value = Precision> {
     named!(Precision)
-}
-
-/// A parser for [`bench::Precision`].
-pub fn bench_precision() -> impl TypedValueParser<Value = bench::Precision> {
-    named!(bench::Precision)
 }
 
 /// Parses three numbers with commas between them.

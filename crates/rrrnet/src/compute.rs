@@ -28,7 +28,12 @@ impl Precision {
 
     /// This precision on `threads` threads.
     pub fn compute(self, threads: usize) -> Compute {
-        Compute::new(Arc::new(Pool::new(threads))).with_precision(match self.resolve() {
+        self.on(Arc::new(Pool::new(threads)))
+    }
+
+    /// This precision on the threads of `pool`.
+    pub fn on(self, pool: Arc<Pool>) -> Compute {
+        Compute::new(pool).with_precision(match self.resolve() {
             Self::Bf16 => rrr_nn::Precision::Bf16,
             _ => rrr_nn::Precision::F32,
         })

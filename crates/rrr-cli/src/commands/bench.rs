@@ -3,14 +3,14 @@
 use crate::Done;
 use crate::args::{BenchArgs, Format, Globals};
 use crate::term::Term;
-use rrrnet::bench::{BenchOptions, BenchReport, Case, Precision, Until, bench};
+use rrrnet::bench::{BenchOptions, BenchReport, Case, Until, bench};
 use std::io::{self, Write};
 use std::time::Duration;
 
 pub fn run(args: &BenchArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
     let options = BenchOptions {
         batches: args.batch.clone(),
-        precisions: if args.precision.is_empty() { Precision::fast_here() } else { args.precision.clone() },
+        precisions: args.precision.clone(),
         threads: globals.thread_count(),
         size: args.size,
         until: match args.rounds {

@@ -3,21 +3,19 @@
 //! Pixels are made up: speed does not depend on them. Every case (a precision and a batch size) is warmed up, then
 //! timed call by call.
 
-mod engine;
 mod latency;
 mod report;
 
-pub use engine::{NetworkMemory, Precision};
 pub use latency::Latency;
-pub use report::{BenchMachine, BenchNetwork, BenchReport, Case, ColdStart, Layer};
+pub use report::{BenchMachine, BenchNetwork, BenchReport, Case, ColdStart, Layer, NetworkMemory};
 
+use crate::compute::Precision;
 use crate::cost::net_cost;
 use crate::machine;
 use crate::model::{ModelError, ModelFile};
-use engine::Engine;
 use rrr_data::rng::SeededRng;
 use rrr_kernels::fma_peak;
-use rrr_nn::{Compute, Images, Isa, LayerTime, Normalize, Pixels, Pool};
+use rrr_nn::{Compute, Images, Isa, LayerTime, Network, Normalize, Pixels, Pool};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,12 +90,12 @@ pub fn bench(
 
     let cost = net_cost(&model.spec, [size; 2]);
     let mut cases = Vec::new();
-    for &precision in &options.precisions {
+    for precision in options.precisions.iter().map(|p| p.resolve()) {
         for &batch in &options.batches {
             begin(precision, batch);
             machine::forget_peak_resident();
-            let mut engine = precision.engine(&model.spec, state, &pool)?;
-            cases.push(case(precision, engine.as_mut(), &images(batch), cost.macs, options));
+            let mut network = Network::new(&model.spec, state, precision.on(Arc::clone(&pool)))?;
+            cases.push(case(precision, &mut network, &images(batch), cost.macs, options));
         }
     }
     Ok(BenchReport {
@@ -126,17 +124,17 @@ pub fn bench(
 
 fn case(
     precision: Precision,
-    engine: &mut dyn Engine,
+    network: &mut Network,
     images: &Images<'_>,
     macs: u64,
     options: &BenchOptions,
 ) -> Case {
     let mut call = || {
-        std::hint::black_box(engine.forward(images));
+        std::hint::black_box(network.forward(images));
     };
     (0..WARM_UP).for_each(|_| call());
     let times = time_calls(options.until, call);
-    let layers = if options.layers { layers(engine, images) } else { Vec::new() };
+    let layers = if options.layers { layers(network, images) } else { Vec::new() };
     let latency = Latency::of(&times);
     let total: Duration = times.iter().sum();
     Case {
@@ -145,7 +143,10 @@ fn case(
         images_per_second: (times.len() * images.n) as f64 / total.as_secs_f64(),
         gflops: gflops(macs * images.n as u64, latency.p50_ms),
         latency,
-        memory: engine.memory(),
+        memory: NetworkMemory {
+            weights_bytes: network.weights_bytes(),
+            activations_bytes: network.activations_bytes(),
+        },
         peak_resident_bytes: machine::peak_resident(),
         layers,
     }
@@ -185,8 +186,8 @@ fn time_calls(until: Until, mut call: impl FnMut()) -> Vec<Duration> {
     times
 }
 
-fn layers(engine: &mut dyn Engine, images: &Images<'_>) -> Vec<Layer> {
-    let runs: Vec<Vec<LayerTime>> = (0..PROFILED).map(|_| whole(engine.profile(images))).collect();
+fn layers(network: &mut Network, images: &Images<'_>) -> Vec<Layer> {
+    let runs: Vec<Vec<LayerTime>> = (0..PROFILED).map(|_| whole(network.forward_timed(images).1)).collect();
     let median = |i: usize| {
         let mut times: Vec<Duration> = runs.iter().map(|run| run[i].elapsed).collect();
         times.sort_unstable();

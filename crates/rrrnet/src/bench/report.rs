@@ -1,6 +1,7 @@
 //! What a benchmark found.
 
-use super::{Latency, NetworkMemory, Precision};
+use super::Latency;
+use crate::compute::Precision;
 use serde::Serialize;
 
 /// Everything measured.
@@ -55,6 +56,15 @@ pub struct ColdStart {
     pub first_call_ms: f64,
     /// All of it.
     pub total_ms: f64,
+}
+
+/// Bytes that a network holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkMemory {
+    /// Packed weights.
+    pub weights_bytes: usize,
+    /// Activations and input, kept from call to call.
+    pub activations_bytes: usize,
 }
 
 /// One precision and batch size.
