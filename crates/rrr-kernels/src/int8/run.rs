@@ -2,6 +2,7 @@
 
 use super::conv::{Int8Job, Int8Plan};
 use super::micro::{Item, MAX_ROWS, Tile};
+use crate::shared::SharedMut;
 use crate::{BLOCK, Pool};
 
 /// Weights that a task keeps in the second-level cache.
@@ -18,11 +19,6 @@ const TILES: usize = 8;
 
 /// Most items of a tile: a 3x3 kernel, or 1x1 kernels of two inputs, or the rows of an image's kernel.
 const MAX_ITEMS: usize = 10;
-
-/// A pointer that tasks share; each task writes to places of its own.
-struct Shared(*mut u8);
-// SAFETY: tasks write to disjoint rows or planes (see the use).
-unsafe impl Sync for Shared {}
 
 pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
     let (plan, groups, panels) = (&p.plan, p.groups, p.panels);
@@ -57,8 +53,8 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
     let splits = columns.div_ceil(width);
     let tiles_per_task = (goal / (width * tile_macs)).clamp(1, plan.tiles.len());
     let cuts = plan.tiles.len().div_ceil(tiles_per_task);
-    let y = Shared(job.y.as_mut_ptr());
-    let (y, job) = (&y, &job);
+    let Int8Job { x, w, scale, offset, residual, max, y } = job;
+    let y = SharedMut::new(y);
 
     pool.run(spans * splits * cuts, |task| {
         let (task, cut) = (task / cuts, task % cuts);
@@ -75,12 +71,12 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                 let (group, panel) = (column / panels, column % panels);
                 if located != Some(group) {
                     located = Some(group);
-                    let mut x = [std::ptr::null(); 2];
-                    for (x, (slice, stride)) in x.iter_mut().zip(job.x.iter().zip(x_group)) {
-                        *x = slice[group * stride..].as_ptr();
+                    let mut inputs = [std::ptr::null(); 2];
+                    for (at, (slice, stride)) in inputs.iter_mut().zip(x.iter().zip(x_group)) {
+                        *at = slice[group * stride..].as_ptr();
                     }
                     for (t, tile) in tiles.iter().enumerate() {
-                        counts[t] = plan.locate(tile, &x, &mut items[t], &mut y_rows[t]);
+                        counts[t] = plan.locate(tile, &inputs, &mut items[t], &mut y_rows[t]);
                     }
                 }
                 let plane = panel * p.y_plane;
@@ -90,17 +86,16 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                     unsafe {
                         let tile_job = Tile {
                             items: &items[t][..counts[t]],
-                            w: job.w.as_ptr().add(column * plan.panel).cast(),
-                            scale: job.scale.as_ptr().add(column * BLOCK),
-                            offset: job.offset.as_ptr().add(column * BLOCK),
-                            residual: job.residual.map_or(std::ptr::null(), |(r, _)| {
+                            w: w.as_ptr().add(column * plan.panel).cast(),
+                            scale: scale.as_ptr().add(column * BLOCK),
+                            offset: offset.as_ptr().add(column * BLOCK),
+                            residual: residual.map_or(std::ptr::null(), |(r, _)| {
                                 r.as_ptr().add(group * residual_group + plane)
                             }),
-                            residual_scale: job
-                                .residual
+                            residual_scale: residual
                                 .map_or(std::ptr::null(), |(_, s)| s.as_ptr().add(column * BLOCK)),
-                            max: f32::from(job.max),
-                            y: y.0.add(group * group_len + plane),
+                            max: f32::from(max),
+                            y: y.as_ptr().add(group * group_len + plane),
                             y_rows: y_rows[t],
                         };
                         p.micro.rows(p.short, tile.rows as usize, &tile_job);
