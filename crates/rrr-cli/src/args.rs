@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::commands::suite::SuiteArgs;
-use crate::settings::{SettingsArgs, precision};
+use crate::settings::{SettingsArgs, precision, three};
 use crate::term::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -65,6 +65,8 @@ pub enum Command {
     Backbone(BackboneArgs),
     /// Show the architecture and cost of a reduced network, without weights
     Plan(PlanArgs),
+    /// Make a backbone small once, for many trainings; with pictures, repair what was cut
+    Reduce(Box<ReduceArgs>),
     /// Train a network on a folder of images
     Train(Box<TrainArgs>),
     /// Measure a trained model on labelled images
@@ -186,6 +188,70 @@ pub struct PlanArgs {
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct ReduceArgs {
+    /// File to write, for `rrr train --backbone`
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Pretrained backbone: a name of the catalog, a file or a folder
+    #[arg(long, value_name = "NAME", default_value = "resnet152")]
+    pub backbone: String,
+    /// Mean of each input channel in 0..1, for a backbone without a card
+    #[arg(long, value_name = "R,G,B", value_parser = three, requires = "std")]
+    pub mean: Option<[f64; 3]>,
+    /// Standard deviation of each input channel, likewise
+    #[arg(long, value_name = "R,G,B", value_parser = three, requires = "mean")]
+    pub std: Option<[f64; 3]>,
+    /// Blocks kept of each stage
+    #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', default_value = "1,1,1,1")]
+    pub blocks: Vec<usize>,
+    /// Block at which branches begin, or its published index
+    #[arg(long, value_name = "BLOCK", default_value = "layer3.0")]
+    pub split: String,
+    /// Number of branches; 1 makes a reduced backbone that can still be split in any way
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
+    pub branches: usize,
+    /// Number of classes up to which the branches stay within the budget of an unsplit tail
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive)]
+    pub classes: usize,
+    /// Make branch widths multiples of this, within the same budget
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub round_to: Option<usize>,
+    /// Seed of everything random
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Number format of matrix products; `auto` is f32, until bf16 on AMX has been proven on real CPUs
+    #[arg(long, value_parser = precision(), default_value = "auto")]
+    pub precision: Precision,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Pictures without labels, files or folders, on which the small network learns to give the full one's features
+    #[arg(long, value_name = "PICTURES", num_args = 1.., help_heading = "Repair")]
+    pub repair: Vec<PathBuf>,
+    /// Crops of the pictures to learn from
+    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = positive, requires = "repair", help_heading = "Repair")]
+    pub crops: usize,
+    /// Side of the crops in pixels: that of the later trainings is best
+    #[arg(long, value_name = "PIXELS", default_value_t = 128, value_parser = positive, requires = "repair", help_heading = "Repair")]
+    pub image_size: usize,
+    /// Passes over the crops before the split
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "repair", help_heading = "Repair")]
+    pub epochs_whole: usize,
+    /// Passes over the crops after the split
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "repair", help_heading = "Repair")]
+    pub epochs_branches: usize,
+    /// Crops per step
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive, requires = "repair", help_heading = "Repair")]
+    pub batch_size: usize,
+    /// Learning rate of AdamW at its highest
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, requires = "repair", help_heading = "Repair")]
+    pub lr: f64,
 }
 
 #[derive(Debug, Args)]

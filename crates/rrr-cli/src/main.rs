@@ -45,6 +45,7 @@ fn run(cli: Cli, term: &Term) -> anyhow::Result<Done> {
         Command::Quickstart(a) => commands::quickstart::run(&a, globals, term),
         Command::Backbone(a) => commands::backbone::run(&a, globals, term),
         Command::Plan(a) => commands::plan::run(&a, globals),
+        Command::Reduce(a) => commands::reduce::run(&a, globals, term),
         Command::Train(a) => commands::train::run(*a, globals, term),
         Command::Eval(a) => commands::eval::run(&a, globals, term),
         Command::Predict(a) => commands::predict::run(&a, globals, term),

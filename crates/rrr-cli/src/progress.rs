@@ -5,6 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rrr_checkpoint::Progress;
 use rrrnet::run::EpochRecord;
 use rrrnet::train::{Event, Ready, Step};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Turns events into something to look at.
@@ -30,17 +31,13 @@ impl<'t> View<'t> {
     pub fn show(&mut self, event: &Event<'_>) {
         match event {
             Event::Stage(what) => self.line(&format!("{what} ...")),
-            Event::Note(text) => self.bar.suspend(|| self.term.warn(text)),
+            Event::Note(text) => self.warn(text),
             Event::Backbone(progress) => self.backbone(progress),
             Event::Ready(ready) => self.ready(ready),
             Event::Warmed { done, total } => self.warmed(*done, *total),
             Event::Step(step) => self.step(step),
             Event::Epoch(record) => self.epoch(record),
-            Event::Saved(path) => {
-                if !self.term.is_interactive() {
-                    self.term.say(&format!("saved {}", path.display()));
-                }
-            }
+            Event::Saved(path) => self.saved(path),
         }
     }
 
@@ -65,7 +62,7 @@ impl<'t> View<'t> {
             Progress::Verifying { name } => self.line(&format!("verifying {name} ...")),
             Progress::Converting { name } => self.line(&format!("converting {name} ...")),
             Progress::Waiting { name } => self.line(&format!("waiting for another download of {name} ...")),
-            Progress::Note(text) => self.bar.suspend(|| self.term.warn(text)),
+            Progress::Note(text) => self.warn(text),
             _ => {}
         }
     }
@@ -75,8 +72,31 @@ impl<'t> View<'t> {
         self.bar.finish_and_clear();
     }
 
-    fn line(&self, text: &str) {
+    /// Says something above the bar.
+    pub fn line(&self, text: &str) {
         self.bar.suspend(|| self.term.say(text));
+    }
+
+    /// Warns above the bar.
+    pub fn warn(&self, text: &str) {
+        self.bar.suspend(|| self.term.warn(text));
+    }
+
+    /// Says that a file was saved, where nobody looks at a bar.
+    pub fn saved(&self, path: &Path) {
+        if !self.term.is_interactive() {
+            self.term.say(&format!("saved {}", path.display()));
+        }
+    }
+
+    /// Moves a bar of `total` steps with a name and a message, which begins anew when the name changes.
+    pub fn bar(&mut self, name: &'static str, done: u64, total: u64, message: String) {
+        if self.bar.prefix() != name {
+            self.start(total, "{prefix} {bar:30} {pos}/{len}  {msg}");
+            self.bar.set_prefix(name);
+        }
+        self.bar.set_position(done);
+        self.bar.set_message(message);
     }
 
     fn start(&mut self, length: u64, template: &str) {

@@ -140,7 +140,7 @@ pub fn precision() -> impl TypedValueParser<Value = Precision> {
 }
 
 /// Parses three numbers with commas between them.
-fn three(text: &str) -> Result<[f64; 3], String> {
+pub fn three(text: &str) -> Result<[f64; 3], String> {
     let numbers = text.split(',').map(|t| t.trim().parse::<f64>()).collect::<Result<Vec<_>, _>>();
     let numbers = numbers.map_err(|e| e.to_string())?;
     numbers.try_into().map_err(|_| "give three numbers, such as 0.485,0.456,0.406".into())

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod augment;
+mod crops;
 mod dataset;
 pub mod decode;
 mod error;
@@ -22,6 +23,7 @@ mod store;
 mod workers;
 
 pub use augment::Policy;
+pub use crops::{CropOptions, Crops};
 pub use dataset::{Dataset, Sample, Splits};
 pub use decode::{Limits, RgbImage};
 pub use error::{BadImage, DataError, Result};

@@ -64,10 +64,18 @@ impl Default for TrainerOptions {
 /// Losses of one step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepOutput {
-    /// Mean cross-entropy of the batch, one per branch that took part.
+    /// Mean loss of the batch, one per branch that took part.
     pub loss: Vec<f32>,
-    /// Images that each of these branches classified correctly (in train mode, before the update).
+    /// Images that each of these branches classified correctly (in train mode, before the update); 0 where there are
+    /// no labels.
     pub correct: Vec<usize>,
+}
+
+/// What the outputs of every branch should be.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Labels(&'a [u32]),
+    Values { values: &'a [f32], scale: f32 },
 }
 
 /// Everything that a [`Trainer`] needs to go on bit for bit.
@@ -240,7 +248,23 @@ impl Trainer {
     /// # Panics
     /// If `labels.len() != images.n` or a label is not below the number of classes.
     pub fn step(&mut self, images: &Images<'_>, labels: &[u32], lr: f64) -> &StepOutput {
-        self.step_range(0..self.learners.len(), images, labels, lr)
+        self.step_range(0..self.learners.len(), images, Target::Labels(labels), lr)
+    }
+
+    /// One optimiser step of all branches on one batch towards given outputs `values` (`[n, classes]`), the stem run
+    /// once: regression, as in distillation. The loss of a branch is the mean over the images of the squared distance
+    /// between its outputs and the values, times `scale`.
+    ///
+    /// # Panics
+    /// If `values` does not hold `images.n` rows of the classifier's outputs.
+    pub fn step_towards(
+        &mut self,
+        images: &Images<'_>,
+        values: &[f32],
+        scale: f32,
+        lr: f64,
+    ) -> &StepOutput {
+        self.step_range(0..self.learners.len(), images, Target::Values { values, scale }, lr)
     }
 
     /// One optimiser step of one branch on its own batch.
@@ -254,19 +278,26 @@ impl Trainer {
         labels: &[u32],
         lr: f64,
     ) -> &StepOutput {
-        self.step_range(branch..branch + 1, images, labels, lr)
+        self.step_range(branch..branch + 1, images, Target::Labels(labels), lr)
     }
 
     fn step_range(
         &mut self,
         which: Range<usize>,
         images: &Images<'_>,
-        labels: &[u32],
+        target: Target<'_>,
         lr: f64,
     ) -> &StepOutput {
         let classes = self.layout.fc.as_ref().map_or(0, |fc| fc.conv.cout());
-        assert_eq!(labels.len(), images.n, "one label per image");
-        assert!(labels.iter().all(|&l| (l as usize) < classes), "a label is not below {classes}");
+        match target {
+            Target::Labels(labels) => {
+                assert_eq!(labels.len(), images.n, "one label per image");
+                assert!(labels.iter().all(|&l| (l as usize) < classes), "a label is not below {classes}");
+            }
+            Target::Values { values, .. } => {
+                assert_eq!(values.len(), images.n * classes, "a value for each output and image");
+            }
+        }
         self.images.load(images, self.plans.compute().pool());
         let stem = self.run_stem();
         let images_in = Input::Images(&self.images);
@@ -279,7 +310,12 @@ impl Trainer {
         self.output.correct.clear();
         for (learner, gradient) in learners.iter().zip(&mut gradients) {
             let logits = &learner.member.tape.logits;
-            let loss = loss::cross_entropy(logits, labels, self.options.label_smoothing, gradient);
+            let loss = match target {
+                Target::Labels(labels) => {
+                    loss::cross_entropy(logits, labels, self.options.label_smoothing, gradient)
+                }
+                Target::Values { values, scale } => loss::squared_error(logits, values, scale, gradient),
+            };
             self.output.loss.push(loss.mean);
             self.output.correct.push(loss.correct);
         }

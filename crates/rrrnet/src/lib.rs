@@ -11,10 +11,11 @@ mod named;
 pub mod predict;
 pub mod quantize;
 pub mod quickstart;
-
+pub mod reduce;
 pub mod run;
 mod tensors;
 pub mod train;
+mod trainer_file;
 
 pub mod arch;
 pub mod backbone;

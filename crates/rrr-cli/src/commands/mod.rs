@@ -9,5 +9,6 @@ pub mod plan;
 pub mod predict;
 pub mod quantize;
 pub mod quickstart;
+pub mod reduce;
 pub mod suite;
 pub mod train;

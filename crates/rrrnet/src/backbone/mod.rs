@@ -9,11 +9,13 @@
 
 #[cfg(test)]
 mod tests;
+mod reduced;
 mod weights;
 
+pub use reduced::{Header, ReducedBackbone, Repair};
 pub use weights::{read_layout, read_weights};
 
-use crate::arch::ResNet;
+use crate::arch::{ResNet, Split};
 use rrr_checkpoint::{Card, Checkpoint, ColorOrder, PullOptions, resolve};
 use rrr_nn::State;
 use std::path::PathBuf;
@@ -24,14 +26,29 @@ use weights::swap_red_and_blue;
 pub struct Backbone {
     /// The catalog's name, or the path as given.
     pub name: String,
-    /// The layout.
+    /// The full layout, whatever of it is still there.
     pub arch: ResNet,
+    /// How many blocks of each stage are there, the first ones: all of them, unless the backbone has been reduced.
+    pub kept: [usize; 4],
+    /// The branches of a backbone that has been split already; `state` then ends where they begin.
+    pub tail: Option<Tail>,
     /// Input convention, licence and source; always in red-green-blue order, as `state` is.
     pub card: Card,
-    /// Every tensor but the classifier's, by its standard name.
+    /// Every tensor of the kept blocks but the classifier's, by its standard name.
     pub state: State,
     /// What the user should know, such as why an alias led to its second choice.
     pub notes: Vec<String>,
+}
+
+/// Branches that do not depend on the number of classes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tail {
+    /// Where they begin.
+    pub split: Split,
+    /// Planes of each stage; those from the split's on are the branches'.
+    pub planes: [usize; 4],
+    /// Their tensors, without classifiers.
+    pub branches: Vec<State>,
 }
 
 /// How to find a backbone.
@@ -52,12 +69,16 @@ impl Backbone {
     /// [`BackboneError`] if it cannot be found or fetched, has no card, or is no bottleneck ResNet.
     pub fn load(spec: &str, options: &BackboneOptions<'_>) -> Result<Self, BackboneError> {
         let found = resolve(spec, &options.pull)?;
+        let checkpoint = Checkpoint::open(&found.weights)?;
+        if let Some(reduced) = ReducedBackbone::read(&checkpoint)? {
+            return Ok(reduced.into_backbone(found.name, options.normalize));
+        }
         let card = match (options.normalize, &found.card) {
             (None, _) => found.require_card()?.clone(),
             (Some((mean, std)), Some(card)) => Card { mean, std, ..card.clone() },
             (Some((mean, std)), None) => Card::from_mean_std(mean, std),
         };
-        let (arch, state) = read_weights(&Checkpoint::open(&found.weights)?)?;
+        let (arch, state) = read_weights(&checkpoint)?;
         Ok(Self { notes: found.notes, ..Self::new(found.name, arch, card, state) })
     }
 
@@ -70,7 +91,8 @@ impl Backbone {
             card.std.reverse();
             card.color_order = ColorOrder::Rgb;
         }
-        Self { name: name.into(), arch, card, state, notes: Vec::new() }
+        let kept = arch.blocks;
+        Self { name: name.into(), arch, kept, tail: None, card, state, notes: Vec::new() }
     }
 }
 
@@ -86,6 +108,14 @@ pub enum BackboneError {
         /// The checkpoint.
         path: PathBuf,
         /// What is different.
+        reason: String,
+    },
+    /// A reduced backbone whose header or weights make no sense.
+    #[error("the reduced backbone {} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
         reason: String,
     },
 }

@@ -126,6 +126,16 @@ pub fn full_state(
     Ok(NetState { stem: State::new(), branches: vec![branch] })
 }
 
+/// Gives branches that have none a fresh classifier each: for branches that are not recycled but were made before.
+pub(crate) fn add_classifiers(spec: &SequenceSpec, branches: &mut [State], seed: u64) {
+    let mut draw = Draw::new(seed);
+    for state in branches {
+        for p in spec.params().into_iter().filter(|p| p.name.starts_with("fc.")) {
+            state.insert(p.name, fresh_linear(&p.shape, spec.features(), &mut draw));
+        }
+    }
+}
+
 fn check(net: &ResNet, backbone: &State) -> Result<(), RecycleError> {
     let mut problems = Vec::new();
     for p in net.sequence(None).params() {

@@ -3,10 +3,11 @@
 //! Batches are functions of the seed, the epoch and the step, so that no generator's state is kept.
 
 use super::TrainError;
-use crate::model::{Combine, ModelInfo, Preprocessing, Provenance, SpecFile};
-use crate::tensors::{Bundle, read_state, read_states};
+use crate::model::{Combine, ModelInfo, Preprocessing, Provenance};
+use crate::tensors::{Bundle, read_states};
+use crate::trainer_file::{TrainerHeader, Unreadable};
 use rrr_checkpoint::Checkpoint;
-use rrr_nn::{NetSpec, NetState, State, TrainerState};
+use rrr_nn::{NetSpec, State, TrainerState};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -56,12 +57,9 @@ pub(super) struct Saved {
 #[derive(Serialize, Deserialize)]
 struct Header {
     version: u32,
-    architecture: SpecFile,
+    #[serde(flatten)]
+    trainer: TrainerHeader,
     position: Position,
-    steps: Vec<u64>,
-    ema_updates: Vec<u64>,
-    ema_decay: Option<f32>,
-    has_ema: bool,
     copies: usize,
     classes: Vec<String>,
     preprocessing: Preprocessing,
@@ -73,15 +71,10 @@ struct Header {
 impl Saved {
     /// Writes the checkpoint, atomically.
     pub(super) fn write(&self, path: &Path) -> Result<(), TrainError> {
-        let t = &self.trainer;
         let header = Header {
             version: VERSION,
-            architecture: (&self.spec).into(),
+            trainer: TrainerHeader::new(&self.spec, &self.trainer),
             position: self.position.clone(),
-            steps: t.steps.clone(),
-            ema_updates: t.ema_updates.clone(),
-            ema_decay: t.ema_decay,
-            has_ema: t.ema.is_some(),
             copies: self.copies.len(),
             classes: self.info.classes.clone(),
             preprocessing: self.info.preprocessing.clone(),
@@ -91,11 +84,7 @@ impl Saved {
         };
         let header = serde_json::to_string(&header).expect("a header is plain values");
         let mut bundle = Bundle::default();
-        bundle.add("stem.", &t.net.stem);
-        bundle.add_all("branches.", &t.net.branches);
-        bundle.add_all("m.", &t.m);
-        bundle.add_all("v.", &t.v);
-        bundle.add_all("ema.", t.ema.as_deref().unwrap_or_default());
+        TrainerHeader::add_to(&mut bundle, &self.trainer);
         bundle.add_all("copies.", &self.copies);
         Ok(bundle.write(path, KEY, header)?)
     }
@@ -112,23 +101,11 @@ impl Saved {
         if h.version != VERSION {
             return Err(damaged(format!("its format is {}, this version reads {VERSION}", h.version)));
         }
-        let spec = h.architecture.into_spec().map_err(damaged)?;
-        let (n, branch) = (spec.branches, &spec.branch);
-        let net = NetState {
-            stem: read_state(&file, "stem.", &spec.stem, false)?,
-            branches: read_states(&file, "branches.", n, branch, false)?,
-        };
-        let ema = h.has_ema.then(|| read_states(&file, "ema.", n, branch, true)).transpose()?;
-        let trainer = TrainerState {
-            net,
-            m: read_states(&file, "m.", n, branch, true)?,
-            v: read_states(&file, "v.", n, branch, true)?,
-            ema,
-            steps: h.steps,
-            ema_updates: h.ema_updates,
-            ema_decay: h.ema_decay,
-        };
-        let copies = read_states(&file, "copies.", h.copies, branch, false)?;
+        let (spec, trainer) = h.trainer.read(&file).map_err(|e| match e {
+            Unreadable::File(e) => TrainError::Checkpoint(e),
+            Unreadable::Damaged(reason) => damaged(reason),
+        })?;
+        let copies = read_states(&file, "copies.", h.copies, &spec.branch, false)?;
         let info = ModelInfo {
             classes: h.classes,
             preprocessing: h.preprocessing,

@@ -24,6 +24,17 @@ pub enum TrainError {
     /// The backbone.
     #[error(transparent)]
     Backbone(#[from] crate::backbone::BackboneError),
+    /// The backbone was reduced before, to something that this training cannot use.
+    #[error(
+        "the reduced backbone {name} does not fit: {reason}\nhint: ask for what it has (--blocks, --split, --branches), or \
+         give the full backbone"
+    )]
+    ReducedBackbone {
+        /// The backbone.
+        name: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// There is no such network.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),

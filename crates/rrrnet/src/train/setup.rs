@@ -2,11 +2,11 @@
 
 use super::{Images, TrainError};
 use crate::arch::Split;
-use crate::backbone::Backbone;
+use crate::backbone::{Backbone, Tail};
 use crate::config::{Method, TrainConfig};
 use crate::model::{Combine, Model, ModelInfo, Preprocessing, Provenance};
 use crate::plan::{Plan, PlanOptions};
-use crate::recycle::{full_state, recycle};
+use crate::recycle::{add_classifiers, full_state, recycle};
 use rrr_nn::{NetSpec, NetState};
 use std::path::Path;
 
@@ -77,12 +77,22 @@ fn network(
 ) -> Result<(NetSpec, NetState), TrainError> {
     let net = &backbone.arch;
     let (Some(blocks), Some(split), Some(mode)) = (config.blocks, &config.split, config.recycle) else {
+        if backbone.kept != net.blocks {
+            return Err(reduced(backbone, format!("method {} needs the whole backbone", config.method)));
+        }
         return Ok((net.full_net(classes), full_state(net, &backbone.state, classes, config.seed)?));
     };
+    let split = Split::parse(split, net)?;
+    if let Some(tail) = &backbone.tail {
+        return prepared(config, backbone, tail, blocks, split, classes);
+    }
+    if blocks.iter().zip(&backbone.kept).any(|(asked, kept)| asked > kept) {
+        return Err(reduced(backbone, format!("it has {:?} blocks, not {blocks:?}", backbone.kept)));
+    }
     let plan = Plan::new(PlanOptions {
         backbone: net.clone(),
         blocks,
-        split: Split::parse(split, net)?,
+        split,
         branches: config.branch_count(),
         classes,
         input_size: config.image_size,
@@ -97,4 +107,35 @@ fn network(
         state.branches.truncate(1);
     }
     Ok((spec, state))
+}
+
+/// The network of a backbone that was split before: nothing is left to recycle but classifiers to be made.
+fn prepared(
+    config: &TrainConfig,
+    backbone: &Backbone,
+    tail: &Tail,
+    blocks: [usize; 4],
+    split: Split,
+    classes: usize,
+) -> Result<(NetSpec, NetState), TrainError> {
+    let branches = tail.branches.len();
+    if (blocks, split) != (backbone.kept, tail.split) || config.branch_count() != branches {
+        return Err(reduced(
+            backbone,
+            format!("it has {branches} branches from {} and {:?} blocks", tail.split, backbone.kept),
+        ));
+    }
+    let net = backbone.arch.reduced(blocks)?;
+    let mut spec = net.split_net(split, branches, &tail.planes, classes)?;
+    let mut state = NetState { stem: backbone.state.clone(), branches: tail.branches.clone() };
+    if config.method == Method::Fge {
+        spec.branches = 1;
+        state.branches.truncate(1);
+    }
+    add_classifiers(&spec.branch, &mut state.branches, config.seed);
+    Ok((spec, state))
+}
+
+fn reduced(backbone: &Backbone, reason: String) -> TrainError {
+    TrainError::ReducedBackbone { name: backbone.name.clone(), reason }
 }

@@ -1,0 +1,412 @@
+//! *Reduce* as a step of its own: a backbone made small once, for many later trainings.
+//!
+//! [`reduce`] keeps the first blocks of each stage, splits the tail into branches that recycle its filters coherently, and
+//! writes the result as a file that `--backbone` takes. With pictures it also **repairs** what was cut: without
+//! labels, the small network learns to give the pooled features that the full backbone gives for the same crops
+//! (feature distillation; Romero et al., "FitNets", 2015), first as one network whose every weight is trained, then
+//! branch by branch through a linear projection each that is thrown away afterwards. The crops are fixed and so are their targets,
+//! which are computed once.
+
+mod distil;
+mod error;
+mod progress;
+mod teacher;
+
+pub use error::ReduceError;
+pub use progress::{ReduceEvent, RepairEpoch, RepairStep};
+
+use crate::arch::Split;
+use crate::backbone::{Backbone, BackboneOptions, Header, ReducedBackbone, Repair};
+use crate::compute::Precision;
+use crate::plan::{Plan, PlanOptions};
+use crate::recycle::{Recycle, recycle};
+use distil::{Distillation, Start};
+use rrr_data::{CropOptions, Crops, Limits, Workers, find_images};
+use rrr_data::rng::SeededRng;
+use rrr_nn::{Compute, NetSpec, NetState, SequenceSpec};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use teacher::Targets;
+
+/// One picture in so many is held out, to measure the repair on.
+const HELD_OUT: usize = 20;
+/// Most crops that it is measured on.
+const MOST_HELD_OUT: usize = 1024;
+
+/// What to make of which backbone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReduceOptions {
+    /// Catalog name, file or folder of the full backbone.
+    pub backbone: String,
+    /// Mean and standard deviation per channel, for a backbone without a card.
+    pub normalize: Option<([f32; 3], [f32; 3])>,
+    /// Blocks kept of each stage.
+    pub blocks: [usize; 4],
+    /// Where the branches begin: a block such as `layer3.0`, or its published index.
+    pub split: String,
+    /// Number of branches; one is the reduced backbone itself, which can still be split in any way.
+    pub branches: usize,
+    /// Number of classes for which the branches, classifiers included, stay within the budget of the tail in one piece.
+    pub classes: usize,
+    /// Branch widths are multiples of this.
+    pub round_to: Option<usize>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Repair, if wanted.
+    pub repair: Option<RepairOptions>,
+}
+
+/// How to repair.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RepairOptions {
+    /// Pictures without labels: files, and folders that are searched.
+    pub pictures: Vec<PathBuf>,
+    /// Crops of them, over all pictures.
+    pub crops: usize,
+    /// Side of the crops in pixels.
+    pub image_size: usize,
+    /// Passes over the crops before the split.
+    pub epochs_whole: usize,
+    /// Passes over the crops after the split.
+    pub epochs_branches: usize,
+    /// Crops per optimiser step.
+    pub batch_size: usize,
+    /// Learning rate at its highest.
+    pub lr: f64,
+}
+
+/// What a reduction needs besides its options.
+#[derive(Clone, Copy, Debug)]
+pub struct ReduceContext<'a> {
+    /// Number of threads. Never changes a result.
+    pub threads: usize,
+    /// Number format of matrix products.
+    pub precision: Precision,
+    /// Replace a file that is there.
+    pub overwrite: bool,
+    /// Use no network.
+    pub offline: bool,
+    /// Once raised, the repair finishes its step, saves and returns; the same call goes on from there.
+    pub interrupt: &'a AtomicBool,
+}
+
+/// How a reduction ended.
+#[derive(Clone, Debug)]
+pub enum ReduceOutcome {
+    /// The file is there.
+    Finished(Box<ReduceReport>),
+    /// It was interrupted; what has been done lies beside the file that is to come.
+    Interrupted,
+}
+
+/// What was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReduceReport {
+    /// The file.
+    pub backbone: PathBuf,
+    /// Number of branches.
+    pub branches: usize,
+    /// Planes of each stage.
+    pub planes: [usize; 4],
+    /// Parameters, without classifiers.
+    pub params: u64,
+    /// Multiply-adds for one image of 128x128 pixels, without classifiers.
+    pub macs: u64,
+    /// Pictures that could not be read and were left out.
+    pub unreadable: Vec<String>,
+    /// The repair, if there was one.
+    pub repair: Option<Repair>,
+}
+
+/// Reduces a backbone, splits it, repairs it if pictures are given, and writes it to the file `out`.
+///
+/// An interrupted repair is continued by the same call, as if it had never stopped.
+///
+/// # Errors
+/// [`ReduceError`]; nothing is written before backbone and pictures have proved usable.
+pub fn reduce(
+    options: &ReduceOptions,
+    out: &Path,
+    context: &ReduceContext<'_>,
+    events: &mut dyn FnMut(&ReduceEvent<'_>),
+) -> Result<ReduceOutcome, ReduceError> {
+    if out.exists() && !context.overwrite {
+        return Err(ReduceError::Exists(out.to_path_buf()));
+    }
+    events(&ReduceEvent::Stage("reading the backbone"));
+    let backbone = load(options, context, events)?;
+    let small = Small::new(options, &backbone)?;
+    let Some(repair) = &options.repair else {
+        let state = small.split(&small.whole_state(&backbone), options.seed)?;
+        return small.write(options, backbone, state, None, Vec::new(), out);
+    };
+    let workers = Workers::new(context.threads)?;
+    let compute = context.precision.compute(context.threads);
+    events(&ReduceEvent::Stage("cutting the pictures"));
+    let pictures = Pictures::new(repair, options.seed, &workers)?;
+    for bad in &pictures.unreadable {
+        events(&ReduceEvent::Note(format!("left out {bad}")));
+    }
+    let work = Work {
+        options,
+        repair,
+        backbone: &backbone,
+        small: &small,
+        pictures: &pictures,
+        compute,
+        out,
+        interrupt: context.interrupt,
+    };
+    let Some((state, error)) = work.run(events)? else { return Ok(ReduceOutcome::Interrupted) };
+    let report = Repair {
+        pictures: pictures.learnt.pictures,
+        crops: pictures.learnt.n,
+        image_size: repair.image_size,
+        epochs: [repair.epochs_whole, repair.epochs_branches],
+        seed: options.seed,
+        error,
+    };
+    let unreadable = pictures.unreadable.clone();
+    let done = small.write(options, backbone.clone(), state, Some(report), unreadable, out)?;
+    distil::forget(out)?;
+    Ok(done)
+}
+
+fn load(
+    options: &ReduceOptions,
+    context: &ReduceContext<'_>,
+    events: &mut dyn FnMut(&ReduceEvent<'_>),
+) -> Result<Backbone, ReduceError> {
+    let events = std::cell::RefCell::new(events);
+    let progress = |p| (events.borrow_mut())(&ReduceEvent::Backbone(p));
+    let pull = rrr_checkpoint::PullOptions {
+        offline: context.offline,
+        progress: &progress,
+        ..rrr_checkpoint::PullOptions::default()
+    };
+    let backbone =
+        Backbone::load(&options.backbone, &BackboneOptions { pull, normalize: options.normalize })?;
+    if backbone.kept != backbone.arch.blocks {
+        return Err(ReduceError::AlreadyReduced(backbone.name));
+    }
+    Ok(backbone)
+}
+
+/// The architectures on the way.
+struct Small {
+    /// One branch, of full width.
+    whole: Plan,
+    plan: Plan,
+}
+
+impl Small {
+    fn new(options: &ReduceOptions, backbone: &Backbone) -> Result<Self, ReduceError> {
+        let plan = |branches| {
+            Plan::new(PlanOptions {
+                backbone: backbone.arch.clone(),
+                blocks: options.blocks,
+                split: Split::parse(&options.split, &backbone.arch)?,
+                branches,
+                classes: options.classes,
+                input_size: 128,
+                round_to: options.round_to,
+                shift: None,
+            })
+        };
+        Ok(Self { whole: plan(1)?, plan: plan(options.branches)? })
+    }
+
+    /// The kept blocks' tensors.
+    fn whole_state(&self, backbone: &Backbone) -> rrr_nn::State {
+        let spec = self.whole.spec();
+        let names = [&spec.stem, &spec.branch].into_iter().flat_map(SequenceSpec::params).map(|p| p.name);
+        names.filter_map(|name| backbone.state.get(&name).map(|t| (name, t.clone()))).collect()
+    }
+
+    /// The network without classifiers whose filters come from `whole`, the tensors of the kept blocks.
+    fn split(&self, whole: &rrr_nn::State, seed: u64) -> Result<NetState, ReduceError> {
+        let mut state = recycle(&self.plan, whole, Recycle::Coherent, seed)?;
+        state.branches.iter_mut().for_each(without_classifier);
+        Ok(state)
+    }
+
+    fn write(
+        &self,
+        options: &ReduceOptions,
+        backbone: Backbone,
+        state: NetState,
+        repair: Option<Repair>,
+        unreadable: Vec<String>,
+        out: &Path,
+    ) -> Result<ReduceOutcome, ReduceError> {
+        let plan = &self.plan;
+        let (split, branches) = (plan.options().split, plan.spec().branches);
+        let mut header =
+            Header::new(backbone.arch, options.blocks, split, branches, plan.planes(), backbone.card);
+        header.repair.clone_from(&repair);
+        ReducedBackbone { header, state }.save(out)?;
+        let bare = NetSpec {
+            branch: SequenceSpec { classes: None, ..plan.spec().branch.clone() },
+            ..plan.spec().clone()
+        };
+        let cost = crate::cost::net_cost(&bare, [plan.options().input_size; 2]);
+        Ok(ReduceOutcome::Finished(Box::new(ReduceReport {
+            backbone: out.to_path_buf(),
+            branches,
+            planes: plan.planes(),
+            params: cost.params,
+            macs: cost.macs,
+            unreadable,
+            repair,
+        })))
+    }
+}
+
+fn without_classifier(state: &mut rrr_nn::State) {
+    state.retain(|name, _| !name.starts_with("fc."));
+}
+
+/// Crops to learn from, and to measure on.
+struct Pictures {
+    learnt: Crops,
+    held_out: Crops,
+    unreadable: Vec<String>,
+    size: usize,
+}
+
+impl Pictures {
+    fn new(repair: &RepairOptions, seed: u64, workers: &Workers) -> Result<Self, ReduceError> {
+        let mut paths = find_images(&repair.pictures)?;
+        if paths.len() < 2 {
+            return Err(ReduceError::TooFewPictures { found: paths.len(), needed: 2 });
+        }
+        SeededRng::new(seed, "held out", "", 0, 0).shuffle(&mut paths);
+        let held_out = paths.split_off(paths.len() - paths.len().div_ceil(HELD_OUT));
+        let take = |paths: &[PathBuf], count| {
+            let (size, limits) = (repair.image_size, Limits::default());
+            Crops::take(paths, CropOptions { count, size, seed, limits }, workers)
+        };
+        let learnt = take(&paths, repair.crops);
+        let held_out = take(&held_out, (repair.crops / HELD_OUT).clamp(1, MOST_HELD_OUT));
+        if learnt.n < repair.batch_size || held_out.n == 0 {
+            return Err(ReduceError::TooFewPictures { found: learnt.n, needed: repair.batch_size });
+        }
+        let unreadable = learnt.bad.iter().chain(&held_out.bad).map(ToString::to_string).collect();
+        Ok(Self { learnt, held_out, unreadable, size: repair.image_size })
+    }
+}
+
+/// A repair in progress.
+struct Work<'a> {
+    options: &'a ReduceOptions,
+    repair: &'a RepairOptions,
+    backbone: &'a Backbone,
+    small: &'a Small,
+    pictures: &'a Pictures,
+    compute: Compute,
+    out: &'a Path,
+    interrupt: &'a AtomicBool,
+}
+
+impl Work<'_> {
+    /// Both parts of the repair: the network without classifiers, and the held-out error before and after. `None` if
+    /// interrupted.
+    fn run(
+        &self,
+        events: &mut dyn FnMut(&ReduceEvent<'_>),
+    ) -> Result<Option<(NetState, [f64; 2])>, ReduceError> {
+        let key = self.key();
+        events(&ReduceEvent::Stage("running the full backbone on the crops"));
+        let targets = Targets::new(self.backbone, self.pictures, &key, self.out, &self.compute, self.interrupt)?;
+        let Some(targets) = targets else { return Ok(None) };
+        let distillation = Distillation {
+            repair: self.repair,
+            seed: self.options.seed,
+            pictures: self.pictures,
+            targets: &targets,
+            normalize: teacher::normalize(&self.backbone.card),
+            compute: &self.compute,
+            key: &key,
+            file: distil::checkpoint_path(self.out),
+            interrupt: self.interrupt,
+        };
+        let saved = distillation.saved()?;
+        let (start, first_error) = match saved.filter(|s| s.part == 1) {
+            Some(saved) => {
+                let error = saved.first_error;
+                (Start::Saved(Box::new(saved)), error)
+            }
+            None => {
+                let Some((split, errors)) = self.repair_whole(&distillation, events)? else { return Ok(None) };
+                if split.branches.len() == 1 {
+                    return Ok(Some((split, errors)));
+                }
+                (Start::Fresh(self.with_projections(split, &targets)), errors[0])
+            }
+        };
+        let spec = self.small.plan.spec();
+        let branch = SequenceSpec { classes: Some(targets.features), ..spec.branch.clone() };
+        let spec = NetSpec { branch, ..spec.clone() };
+        let done = distillation.run(1, &spec, start, first_error, events)?;
+        Ok(done.map(|(mut state, error)| {
+            state.branches.iter_mut().for_each(without_classifier);
+            (state, [first_error, error])
+        }))
+    }
+
+    /// The part before the split: the split network, and the held-out error before and after.
+    fn repair_whole(
+        &self,
+        distillation: &Distillation<'_>,
+        events: &mut dyn FnMut(&ReduceEvent<'_>),
+    ) -> Result<Option<(NetState, [f64; 2])>, ReduceError> {
+        let (whole, targets) = (self.small.whole.spec(), distillation.targets);
+        // One network whose every weight is trained has no stem.
+        let blocks = whole.stem.blocks.iter().chain(&whole.branch.blocks).cloned().collect();
+        let one = SequenceSpec { conv1: whole.stem.conv1, blocks, classes: Some(targets.features) };
+        let spec = NetSpec { stem: SequenceSpec::default(), branches: 1, branch: one };
+        let mut state = self.small.whole_state(self.backbone);
+        targets.add_projection(&spec.branch, &mut state, self.options.seed);
+        let state = NetState { stem: rrr_nn::State::new(), branches: vec![state] };
+        let (start, first) = match distillation.saved()? {
+            Some(saved) => {
+                let first = saved.first_error;
+                (Start::Saved(Box::new(saved)), first)
+            }
+            None => {
+                let held_out = distillation.held_out(&spec, &state)?;
+                let epochs = self.repair.epochs_whole;
+                events(&ReduceEvent::Epoch(RepairEpoch { part: 0, epoch: 0, epochs, held_out }));
+                (Start::Fresh(state), held_out)
+            }
+        };
+        let Some((mut state, last)) = distillation.run(0, &spec, start, first, events)? else {
+            return Ok(None);
+        };
+        let mut repaired = state.branches.pop().expect("one branch");
+        without_classifier(&mut repaired);
+        Ok(Some((self.small.split(&repaired, self.options.seed)?, [first, last])))
+    }
+
+    fn with_projections(&self, mut split: NetState, targets: &Targets) -> NetState {
+        let spec = &self.small.plan.spec().branch;
+        let spec = SequenceSpec { classes: Some(targets.features), ..spec.clone() };
+        for (i, state) in split.branches.iter_mut().enumerate() {
+            targets.add_projection(&spec, state, self.options.seed.wrapping_add(i as u64));
+        }
+        split
+    }
+
+    /// A digest of all that determines the repair, so that only the same one is continued.
+    fn key(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_vec(self.options).expect("options are plain values"));
+        hash.update(serde_json::to_vec(&self.backbone.card).expect("a card is plain values"));
+        hash.update(self.compute.precision().to_string());
+        hash.update(&self.pictures.learnt.pixels);
+        hash.update(&self.pictures.held_out.pixels);
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
