@@ -24,26 +24,60 @@ impl AsMut<Member> for Learner {
     }
 }
 
-/// Gradients of all parameters, from the gradients of the logits. The input gets none.
+/// Gradients of all parameters, from the gradients of the logits; and, if asked for, of the input features.
 pub(crate) fn backward(
     layout: &Layout,
     learners: &mut [Learner],
     input: Input<'_>,
     dlogits: Vec<Activation>,
+    needs_input: bool,
+    plans: &mut Plans,
+    workspace: &mut Workspace,
+) -> Option<Vec<Activation>> {
+    let compute = plans.compute().clone();
+    transpose_weights(layout, learners, &compute);
+    let fc = layout.fc.as_ref().expect("training needs a classifier");
+    let dy = head(fc, learners, dlogits, true, plans, workspace).expect("asked for");
+    layers(layout, learners, input, dy, needs_input, plans, workspace)
+}
+
+/// Gradients of the parameters of a sequence without a classifier, from the gradients of its output.
+pub(crate) fn stem(
+    layout: &Layout,
+    stem: &mut Learner,
+    input: Input<'_>,
+    dy: Vec<Activation>,
     plans: &mut Plans,
     workspace: &mut Workspace,
 ) {
     let compute = plans.compute().clone();
-    transpose_weights(layout, learners, &compute);
-    let fc = layout.fc.as_ref().expect("training needs a classifier");
-    let mut dy = head(fc, learners, dlogits, true, plans, workspace).expect("asked for");
+    let stem = std::slice::from_mut(stem);
+    transpose_weights(layout, stem, &compute);
+    layers(layout, stem, input, dy, false, plans, workspace);
+}
+
+/// From the gradients of the last block's output back to the first layer.
+fn layers(
+    layout: &Layout,
+    learners: &mut [Learner],
+    input: Input<'_>,
+    mut dy: Vec<Activation>,
+    needs_input: bool,
+    plans: &mut Plans,
+    workspace: &mut Workspace,
+) -> Option<Vec<Activation>> {
+    let compute = plans.compute().clone();
     for (i, block) in layout.blocks.iter().enumerate().rev() {
-        let needs_dx = i > 0 || layout.conv1.is_some();
+        let needs_dx = i > 0 || layout.conv1.is_some() || needs_input;
         let dx = bottleneck(i, block, learners, input, dy, needs_dx, plans, workspace, &compute);
         dy = dx.unwrap_or_default();
     }
-    if let Some(conv1) = &layout.conv1 {
-        image_layers(conv1, learners, input, dy, plans, workspace, &compute);
+    match &layout.conv1 {
+        Some(conv1) => {
+            image_layers(conv1, learners, input, dy, plans, workspace, &compute);
+            None
+        }
+        None => needs_input.then_some(dy),
     }
 }
 

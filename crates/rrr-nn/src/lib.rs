@@ -25,7 +25,7 @@ pub use profile::LayerTime;
 pub use rrr_kernels::{Compute, Isa, Pool, Precision};
 pub use spec::{BlockSpec, NetSpec, ParamSpec, SequenceSpec};
 pub use state::{NetState, Part, State, StateError, Tensor};
-pub use trainer::{AdamW, StepOutput, Trainable, Trainer, TrainerOptions, TrainerState};
+pub use trainer::{AdamW, StemState, StepOutput, Trainable, Trainer, TrainerOptions, TrainerState};
 
 /// A batch of square or rectangular RGB images, channels last.
 #[derive(Clone, Copy, Debug)]

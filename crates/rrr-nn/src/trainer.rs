@@ -33,7 +33,7 @@ impl Default for AdamW {
     }
 }
 
-/// Which tensors a step changes. The stem is never trained.
+/// Which tensors of the branches a step changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trainable {
     /// Everything in the branches.
@@ -53,11 +53,20 @@ pub struct TrainerOptions {
     pub bn_momentum: f32,
     /// Label smoothing of the cross-entropy, 0 for none.
     pub label_smoothing: f32,
+    /// Learning rate of the stem as a share of the branches'. At 0 the stem is frozen and runs in inference form;
+    /// else it runs in train mode and follows the mean of the branches' losses.
+    pub stem_rate: f64,
 }
 
 impl Default for TrainerOptions {
     fn default() -> Self {
-        Self { adamw: AdamW::default(), trainable: Trainable::All, bn_momentum: 0.1, label_smoothing: 0.0 }
+        Self {
+            adamw: AdamW::default(),
+            trainable: Trainable::All,
+            bn_momentum: 0.1,
+            label_smoothing: 0.0,
+            stem_rate: 0.0,
+        }
     }
 }
 
@@ -95,15 +104,35 @@ pub struct TrainerState {
     pub ema_updates: Vec<u64>,
     /// Decay target of the EMA, if started.
     pub ema_decay: Option<f32>,
+    /// The stem's optimiser, if the stem is trained.
+    pub stem: Option<StemState>,
 }
 
-/// A network in training: the stem in inference form, the branches in train mode.
+/// What [`TrainerState`] holds per branch, of a stem that is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StemState {
+    /// First moments.
+    pub m: State,
+    /// Second moments.
+    pub v: State,
+    /// Exponential moving average, if started.
+    pub ema: Option<State>,
+    /// Optimiser steps done.
+    pub steps: u64,
+    /// EMA updates done.
+    pub ema_updates: u64,
+}
+
+/// A network in training: the branches in train mode, the stem in inference form unless it is trained too.
 pub struct Trainer {
     spec: NetSpec,
     options: TrainerOptions,
     stem_layout: Layout,
     layout: Layout,
-    stem: Member,
+    /// Its buffers for training are empty while it is frozen.
+    stem: Learner,
+    /// Of a stem that is trained.
+    stem_optimiser: Option<Optimiser>,
     /// Made from `stem` when needed.
     folded_stem: Option<Folded>,
     /// The branches, and what updates each of them.
@@ -155,16 +184,26 @@ impl Trainer {
             gradients: Buffer::zeros(trained),
             transposed: PackedWeights::zeros(precision, transposed, rounded),
         };
-        let optimiser =
-            |_| Optimiser { m: Buffer::zeros(trained), v: Buffer::zeros(trained), steps: 0, ema: None };
+        let trains_stem = options.stem_rate > 0.0 && !spec.stem.is_empty();
+        let sizes = if trains_stem {
+            [stem_layout.params, stem_layout.transposed, stem_layout.rounded_transposed]
+        } else {
+            [0; 3]
+        };
+        let stem = Learner {
+            member: member(&stem_layout, &state.stem, precision),
+            gradients: Buffer::zeros(sizes[0]),
+            transposed: PackedWeights::zeros(precision, sizes[1], sizes[2]),
+        };
         Ok(Self {
             spec: spec.clone(),
             options: options.clone(),
-            stem: member(&stem_layout, &state.stem, precision),
+            stem,
+            stem_optimiser: trains_stem.then(|| Optimiser::new(stem_layout.params)),
             folded_stem: None,
             stem_layout,
             learners: branches.iter().map(learner).collect(),
-            optimisers: branches.iter().map(optimiser).collect(),
+            optimisers: branches.iter().map(|_| Optimiser::new(trained)).collect(),
             layout,
             plans: Plans::new(compute, true),
             workspace: Workspace::default(),
@@ -185,38 +224,58 @@ impl Trainer {
     ) -> Result<Self, StateError> {
         let mut trainer = Self::new(spec, &state.net, options, compute)?;
         let range = trainer.trained();
-        let layout = &trainer.layout;
-        state.check_optimiser(spec.branches, layout, range.clone())?;
+        state.check_optimiser(spec.branches, &trainer.layout, range.clone())?;
         for (i, optimiser) in trainer.optimisers.iter_mut().enumerate() {
-            layout.pack(&state.m[i], range.clone(), &mut optimiser.m);
-            layout.pack(&state.v[i], range.clone(), &mut optimiser.v);
-            optimiser.steps = state.steps[i];
-            optimiser.ema = state.ema.as_ref().zip(state.ema_decay).map(|(ema, target)| {
-                let mut average = Buffer::zeros(range.len());
-                layout.pack(&ema[i], range.clone(), &mut average);
-                Ema { average, target, updates: state.ema_updates[i] }
-            });
+            let ema = state.ema.as_ref().zip(state.ema_decay).map(|(ema, target)| (&ema[i], target));
+            let counts = [state.steps[i], state.ema_updates[i]];
+            optimiser.restore(&trainer.layout, range.clone(), [&state.m[i], &state.v[i]], ema, counts);
+        }
+        if let Some(optimiser) = &mut trainer.stem_optimiser {
+            let (layout, problem) =
+                (&trainer.stem_layout, |text: String| StateError { problems: vec![text] });
+            let range = 0..layout.params;
+            let saved = state.stem.as_ref();
+            let saved = saved.ok_or_else(|| problem("the stem's optimiser is missing".into()))?;
+            let mut problems = Vec::new();
+            for state in [Some(&saved.m), Some(&saved.v), saved.ema.as_ref()].into_iter().flatten() {
+                check_moments("the stem's optimiser", state, layout, range.clone(), &mut problems);
+            }
+            if !problems.is_empty() {
+                return Err(StateError { problems });
+            }
+            let counts = [saved.steps, saved.ema_updates];
+            let ema = saved.ema.as_ref().zip(state.ema_decay);
+            optimiser.restore(layout, range, [&saved.m, &saved.v], ema, counts);
         }
         Ok(trainer)
     }
 
     /// Everything needed to [`resume`](Self::resume).
     pub fn save(&self) -> TrainerState {
-        let unpack = |values: &[f32]| {
+        let unpack = |layout: &Layout, values: &[f32], range| {
             let mut state = State::new();
-            self.layout.unpack(values, self.trained(), &mut state);
+            layout.unpack(values, range, &mut state);
             state
         };
+        let of_branch = |values: &Buffer| unpack(&self.layout, values, self.trained());
+        let of_stem = |values: &Buffer| unpack(&self.stem_layout, values, 0..self.stem_layout.params);
         let optimisers = &self.optimisers;
-        let all = |f: fn(&Optimiser) -> &Buffer| optimisers.iter().map(|o| unpack(f(o))).collect();
+        let all = |f: fn(&Optimiser) -> &Buffer| optimisers.iter().map(|o| of_branch(f(o))).collect();
         TrainerState {
             net: self.state(),
             m: all(|o| &o.m),
             v: all(|o| &o.v),
-            ema: optimisers.iter().map(|o| o.ema.as_ref().map(|e| unpack(&e.average))).collect(),
+            ema: optimisers.iter().map(|o| o.ema.as_ref().map(|e| of_branch(&e.average))).collect(),
             steps: optimisers.iter().map(|o| o.steps).collect(),
-            ema_updates: optimisers.iter().map(|o| o.ema.as_ref().map_or(0, |e| e.updates)).collect(),
+            ema_updates: optimisers.iter().map(Optimiser::ema_updates).collect(),
             ema_decay: optimisers.first().and_then(|o| o.ema.as_ref()).map(|e| e.target),
+            stem: self.stem_optimiser.as_ref().map(|o| StemState {
+                m: of_stem(&o.m),
+                v: of_stem(&o.v),
+                ema: o.ema.as_ref().map(|e| of_stem(&e.average)),
+                steps: o.steps,
+                ema_updates: o.ema_updates(),
+            }),
         }
     }
 
@@ -257,17 +316,11 @@ impl Trainer {
     ///
     /// # Panics
     /// If `values` does not hold `images.n` rows of the classifier's outputs.
-    pub fn step_towards(
-        &mut self,
-        images: &Images<'_>,
-        values: &[f32],
-        scale: f32,
-        lr: f64,
-    ) -> &StepOutput {
+    pub fn step_towards(&mut self, images: &Images<'_>, values: &[f32], scale: f32, lr: f64) -> &StepOutput {
         self.step_range(0..self.learners.len(), images, Target::Values { values, scale }, lr)
     }
 
-    /// One optimiser step of one branch on its own batch.
+    /// One optimiser step of one branch on its own batch (and of the stem, if it is trained).
     ///
     /// # Panics
     /// As [`Trainer::step`], and if there is no such branch.
@@ -299,9 +352,15 @@ impl Trainer {
             }
         }
         self.images.load(images, self.plans.compute().pool());
-        let stem = self.run_stem();
+        let trains_stem = self.stem_optimiser.is_some();
+        let frozen = if trains_stem { self.forward_stem() } else { self.run_stem() };
         let images_in = Input::Images(&self.images);
-        let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
+        let stem_output = match &frozen {
+            Some(features) => Some(&features[0]),
+            None if trains_stem => self.stem.member.tape.last(),
+            None => None,
+        };
+        let input = stem_output.map_or(images_in, Input::Features);
         let (layout, plans, workspace) = (&self.layout, &mut self.plans, &mut self.workspace);
         let learners = &mut self.learners[which.clone()];
         tape::forward(layout, learners, input, self.options.bn_momentum, plans);
@@ -320,7 +379,14 @@ impl Trainer {
             self.output.correct.push(loss.correct);
         }
         match self.options.trainable {
-            Trainable::All => backward::backward(layout, learners, input, gradients, plans, workspace),
+            Trainable::All => {
+                let dx =
+                    backward::backward(layout, learners, input, gradients, trains_stem, plans, workspace);
+                if let Some(dx) = dx {
+                    let dy = mean(dx, plans, workspace);
+                    backward::stem(&self.stem_layout, &mut self.stem, images_in, dy, plans, workspace);
+                }
+            }
             Trainable::Classifier => {
                 let fc = layout.fc.as_ref().expect("checked by `classes`");
                 backward::head(fc, learners, gradients, false, plans, workspace);
@@ -330,10 +396,23 @@ impl Trainer {
         for (learner, optimiser) in learners.iter_mut().zip(&mut self.optimisers[which]) {
             optimiser.update(learner, &self.options.adamw, lr, trained.clone(), plans.compute());
         }
-        if let Some(stem) = stem {
-            workspace.give(stem);
+        if let Some(optimiser) = &mut self.stem_optimiser {
+            let (all, lr) = (0..self.stem_layout.params, lr * self.options.stem_rate);
+            optimiser.update(&mut self.stem, &self.options.adamw, lr, all, plans.compute());
+        }
+        if let Some(features) = frozen {
+            workspace.give(features);
         }
         &self.output
+    }
+
+    /// The stem in train mode; its output stays on its tape.
+    fn forward_stem(&mut self) -> Option<Vec<Activation>> {
+        let stem = std::slice::from_mut(&mut self.stem);
+        let momentum = self.options.bn_momentum;
+        tape::forward(&self.stem_layout, stem, Input::Images(&self.images), momentum, &mut self.plans);
+        self.folded_stem = None;
+        None
     }
 
     /// The stem's output for the loaded images, if there is a stem.
@@ -341,7 +420,7 @@ impl Trainer {
         if self.spec.stem.is_empty() {
             return None;
         }
-        let (layout, stem) = (&self.stem_layout, &self.stem);
+        let (layout, stem) = (&self.stem_layout, &self.stem.member);
         let compute = self.plans.compute();
         let fold = || Folded::new(layout, &stem.params, &stem.running, compute);
         let folded = self.folded_stem.get_or_insert_with(fold);
@@ -355,9 +434,10 @@ impl Trainer {
     pub fn start_ema(&mut self, decay: f32) {
         let range = self.trained();
         for (learner, optimiser) in self.learners.iter().zip(&mut self.optimisers) {
-            let mut average = Buffer::zeros(range.len());
-            average.copy_from_slice(&learner.member.params[range.clone()]);
-            optimiser.ema = Some(Ema { average, target: decay, updates: 0 });
+            optimiser.start_ema(decay, &learner.member.params[range.clone()]);
+        }
+        if let Some(optimiser) = &mut self.stem_optimiser {
+            optimiser.start_ema(decay, &self.stem.member.params);
         }
     }
 
@@ -369,13 +449,16 @@ impl Trainer {
                 self.layout.unpack(&ema.average, self.trained(), tensors);
             }
         }
+        if let Some(ema) = self.stem_optimiser.as_ref().and_then(|o| o.ema.as_ref()) {
+            self.stem_layout.unpack(&ema.average, 0..self.stem_layout.params, &mut state.stem);
+        }
         state
     }
 
     /// Current weights and running statistics.
     pub fn state(&self) -> NetState {
         NetState {
-            stem: unpack_member(&self.stem_layout, &self.stem),
+            stem: unpack_member(&self.stem_layout, &self.stem.member),
             branches: self.learners.iter().map(|l| unpack_member(&self.layout, &l.member)).collect(),
         }
     }
@@ -386,6 +469,39 @@ impl Trainer {
 }
 
 impl Optimiser {
+    fn new(params: usize) -> Self {
+        Self { m: Buffer::zeros(params), v: Buffer::zeros(params), steps: 0, ema: None }
+    }
+
+    /// Goes on from saved moments, average with its decay target, and counts of steps and of updates of the average.
+    fn restore(
+        &mut self,
+        layout: &Layout,
+        range: Range<usize>,
+        [m, v]: [&State; 2],
+        ema: Option<(&State, f32)>,
+        [steps, updates]: [u64; 2],
+    ) {
+        layout.pack(m, range.clone(), &mut self.m);
+        layout.pack(v, range.clone(), &mut self.v);
+        self.steps = steps;
+        self.ema = ema.map(|(ema, target)| {
+            let mut average = Buffer::zeros(range.len());
+            layout.pack(ema, range, &mut average);
+            Ema { average, target, updates }
+        });
+    }
+
+    fn start_ema(&mut self, target: f32, params: &[f32]) {
+        let mut average = Buffer::zeros(params.len());
+        average.copy_from_slice(params);
+        self.ema = Some(Ema { average, target, updates: 0 });
+    }
+
+    fn ema_updates(&self) -> u64 {
+        self.ema.as_ref().map_or(0, |e| e.updates)
+    }
+
     /// One step of AdamW from the present gradients, and of the moving average.
     fn update(
         &mut self,
@@ -429,11 +545,7 @@ impl TrainerState {
                 problems.push(format!("{what}: {} branches given, {branches} expected", states.len()));
             }
             for (i, state) in states.iter().enumerate() {
-                for (name, shape) in layout.trainable(range.clone()) {
-                    if state.get(name).is_none_or(|t| t.shape != shape) {
-                        problems.push(format!("{what}, branch {i}: {name} is missing or misshapen"));
-                    }
-                }
+                check_moments(&format!("{what}, branch {i}"), state, layout, range.clone(), &mut problems);
             }
         };
         check("first moments", &self.m);
@@ -446,6 +558,38 @@ impl TrainerState {
         }
         if problems.is_empty() { Ok(()) } else { Err(StateError { problems }) }
     }
+}
+
+fn check_moments(
+    what: &str,
+    state: &State,
+    layout: &Layout,
+    range: Range<usize>,
+    problems: &mut Vec<String>,
+) {
+    for (name, shape) in layout.trainable(range) {
+        if state.get(name).is_none_or(|t| t.shape != shape) {
+            problems.push(format!("{what}: {name} is missing or misshapen"));
+        }
+    }
+}
+
+/// The mean over the branches, summed in their order.
+fn mean(parts: Vec<Activation>, plans: &Plans, workspace: &mut Workspace) -> Vec<Activation> {
+    let (first, share) = (&parts[0], 1.0 / parts.len() as f32);
+    let len = first.plane_len();
+    let mut mean = workspace.take_many(1, first.channels(), (first.height(), first.width()), first.n());
+    plans.compute().pool().for_each(mean[0].planes_mut(), |i, mean| {
+        mean.fill(0.0);
+        for part in &parts {
+            for (m, p) in mean.iter_mut().zip(&part.data()[i * len..(i + 1) * len]) {
+                *m += p;
+            }
+        }
+        mean.iter_mut().for_each(|m| *m *= share);
+    });
+    workspace.give(parts);
+    mean
 }
 
 fn trained_range(layout: &Layout, trainable: Trainable) -> Range<usize> {

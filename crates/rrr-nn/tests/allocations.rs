@@ -93,14 +93,18 @@ fn nothing_is_allocated_in_the_steady_state() {
             });
             assert_eq!(forward, 0, "allocations of quantised forward passes");
         }
-        let mut trainer = Trainer::new(spec, &net, &TrainerOptions::default(), compute).unwrap();
-        trainer.start_ema(0.999);
-        let mut step = || {
-            trainer.step(&images, &[0, 1, 2, 3], 1e-3);
-        };
-        // The second one returns what the first one took: lists find their size.
-        step();
-        step();
-        assert_eq!(count(&mut step), 0, "allocations of a training step in {precision}");
+        for stem_rate in [0.0, 0.1] {
+            let options = TrainerOptions { stem_rate, ..TrainerOptions::default() };
+            let mut trainer = Trainer::new(spec, &net, &options, compute.clone()).unwrap();
+            trainer.start_ema(0.999);
+            let mut step = || {
+                trainer.step(&images, &[0, 1, 2, 3], 1e-3);
+            };
+            // The second one returns what the first one took: lists find their size.
+            step();
+            step();
+            let what = format!("a training step in {precision}, stem {stem_rate}");
+            assert_eq!(count(&mut step), 0, "allocations of {what}");
+        }
     }
 }

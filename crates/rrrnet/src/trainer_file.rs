@@ -3,7 +3,7 @@
 use crate::model::SpecFile;
 use crate::tensors::{Bundle, read_state, read_states};
 use rrr_checkpoint::Checkpoint;
-use rrr_nn::{NetSpec, NetState, TrainerState};
+use rrr_nn::{NetSpec, NetState, StemState, TrainerState};
 use serde::{Deserialize, Serialize};
 
 /// What a file's header says of a trainer.
@@ -14,6 +14,9 @@ pub(crate) struct TrainerHeader {
     ema_updates: Vec<u64>,
     ema_decay: Option<f32>,
     has_ema: bool,
+    /// Steps of the stem's optimiser and updates of its average, if the stem is trained.
+    #[serde(default)]
+    stem: Option<[u64; 2]>,
 }
 
 /// Why a trainer's state cannot be read.
@@ -36,6 +39,7 @@ impl TrainerHeader {
             ema_updates: state.ema_updates.clone(),
             ema_decay: state.ema_decay,
             has_ema: state.ema.is_some(),
+            stem: state.stem.as_ref().map(|s| [s.steps, s.ema_updates]),
         }
     }
 
@@ -46,6 +50,11 @@ impl TrainerHeader {
         bundle.add_all("m.", &state.m);
         bundle.add_all("v.", &state.v);
         bundle.add_all("ema.", state.ema.as_deref().unwrap_or_default());
+        if let Some(stem) = &state.stem {
+            bundle.add("stem_m.", &stem.m);
+            bundle.add("stem_v.", &stem.v);
+            stem.ema.iter().for_each(|ema| bundle.add("stem_ema.", ema));
+        }
     }
 
     /// Reads the trainer's tensors. Missing ones stay missing, until a trainer is made of them.
@@ -57,6 +66,12 @@ impl TrainerHeader {
             branches: read_states(file, "branches.", n, branch, false)?,
         };
         let ema = self.has_ema.then(|| read_states(file, "ema.", n, branch, true)).transpose()?;
+        let of_stem = |prefix| read_state(file, prefix, &spec.stem, true);
+        let read_stem = |[steps, ema_updates]: [u64; 2]| -> Result<StemState, rrr_checkpoint::Error> {
+            let ema = self.has_ema.then(|| of_stem("stem_ema.")).transpose()?;
+            Ok(StemState { m: of_stem("stem_m.")?, v: of_stem("stem_v.")?, ema, steps, ema_updates })
+        };
+        let stem = self.stem.map(read_stem).transpose()?;
         let state = TrainerState {
             net,
             m: read_states(file, "m.", n, branch, true)?,
@@ -65,6 +80,7 @@ impl TrainerHeader {
             steps: self.steps,
             ema_updates: self.ema_updates,
             ema_decay: self.ema_decay,
+            stem,
         };
         Ok((spec, state))
     }

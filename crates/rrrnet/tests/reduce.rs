@@ -115,7 +115,8 @@ fn a_reduced_backbone_trains_with_any_number_of_classes() {
         train_on(&out, &world, settings, &world.path("run")).unwrap(),
         Outcome::Finished(summary) if summary.evaluation.is_some()
     ));
-    let copies = Settings { method: Some(Method::Fge), branches: Some(2), epochs: Some(5), ..Settings::default() };
+    let copies =
+        Settings { method: Some(Method::Fge), branches: Some(2), epochs: Some(5), ..Settings::default() };
     assert!(train_on(&out, &world, copies, &world.path("fge")).is_err(), "one epoch is too short for copies");
 }
 
@@ -158,12 +159,15 @@ fn what_does_not_fit_is_refused_with_what_to_do() {
     assert!(error_of(&nothing, &world.path("n.st")).contains("nowhere"));
     let mut few = options(&world, 2, true);
     few.repair.as_mut().unwrap().crops = 5;
-    assert!(error_of(&few, &world.path("f.st")).contains("5 pictures or crops are not enough, 10 are the least"));
+    assert!(
+        error_of(&few, &world.path("f.st")).contains("5 pictures or crops are not enough, 10 are the least")
+    );
     let mut wild = options(&world, 2, true);
     wild.repair.as_mut().unwrap().lr = 1e30;
     assert!(error_of(&wild, &world.path("w.st")).contains("use a smaller --lr"));
     write_backbone(&world.path("holey"), Some("layer4.0.conv1.weight"));
-    let holey = ReduceOptions { backbone: world.path("holey").display().to_string(), ..options(&world, 2, false) };
+    let holey =
+        ReduceOptions { backbone: world.path("holey").display().to_string(), ..options(&world, 2, false) };
     let text = error_of(&holey, &world.path("h.st"));
     assert!(text.contains("has no layer4"), "{text}");
 }

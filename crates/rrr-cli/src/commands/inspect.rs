@@ -3,6 +3,7 @@
 use crate::Done;
 use crate::args::{Format, InspectArgs};
 use rrr_checkpoint::{Checkpoint, Inspection, inspect};
+use rrrnet::backbone::ReducedBackbone;
 use rrrnet::config::TrainConfig;
 use rrrnet::cost::net_cost;
 use rrrnet::model::Model;
@@ -24,6 +25,10 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<Done> {
         print(&model_summary(&args.path)?, args.format)?;
     } else if let Some((steps, warmed)) = training_position(&checkpoint) {
         let summary = json!({"kind": "training checkpoint", "steps": steps, "warming_batches": warmed});
+        print(&summary, args.format)?;
+    } else if let Some(reduced) = ReducedBackbone::read(&checkpoint)? {
+        let mut summary = serde_json::to_value(&reduced.header)?;
+        summary["kind"] = "reduced backbone".into();
         print(&summary, args.format)?;
     } else {
         print_checkpoint(&inspect(&args.path)?, args.format)?;

@@ -46,7 +46,10 @@ pub fn run(args: &ReduceArgs, globals: &Globals, term: &Term) -> anyhow::Result<
 
 fn options(args: &ReduceArgs) -> anyhow::Result<ReduceOptions> {
     let Ok(blocks) = args.blocks.clone().try_into() else {
-        bail!("--blocks has {} numbers\nhint: give one for each of the four stages, such as 1,1,1,1", args.blocks.len());
+        bail!(
+            "--blocks has {} numbers\nhint: give one for each of the four stages, such as 1,1,1,1",
+            args.blocks.len()
+        );
     };
     if !args.lr.is_finite() || args.lr <= 0.0 {
         bail!("--lr is {}\nhint: give a number above 0", args.lr);

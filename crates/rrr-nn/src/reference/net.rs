@@ -6,7 +6,7 @@ use crate::{
     TrainerState,
 };
 
-/// Does what [`crate::Network`] and [`crate::Trainer`] do, in the plainest way.
+/// Does what [`crate::Network`] and [`crate::Trainer`] with a frozen stem do, in the plainest way.
 #[derive(Clone, Debug)]
 pub struct Net {
     spec: NetSpec,
@@ -20,8 +20,12 @@ impl Net {
     ///
     /// # Errors
     /// [`StateError`] names every tensor that is missing, extra or misshapen.
+    ///
+    /// # Panics
+    /// If the stem is to be trained.
     pub fn new(spec: &NetSpec, state: &NetState, options: &TrainerOptions) -> Result<Self, StateError> {
         state.check(spec)?;
+        assert!(options.stem_rate == 0.0, "the reference keeps the stem frozen");
         let trained = |name: &str| options.trainable == Trainable::All || name.starts_with("fc.");
         let zeros: State = (spec.branch.params().into_iter())
             .filter(|p| p.trainable && trained(&p.name))
@@ -35,6 +39,7 @@ impl Net {
             steps: vec![0; spec.branches],
             ema_updates: vec![0; spec.branches],
             ema_decay: None,
+            stem: None,
         };
         Ok(Self { spec: spec.clone(), options: options.clone(), state })
     }
@@ -107,7 +112,7 @@ impl Net {
     }
 
     fn update(&mut self, branch: usize, gradients: &State, lr: f64) {
-        let TrainerState { net, m, v, ema, steps, ema_updates, ema_decay } = &mut self.state;
+        let TrainerState { net, m, v, ema, steps, ema_updates, ema_decay, stem: _ } = &mut self.state;
         let state = &mut net.branches[branch];
         steps[branch] += 1;
         for (name, m) in &mut m[branch] {

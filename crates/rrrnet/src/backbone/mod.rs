@@ -7,9 +7,9 @@
 //! Everything downstream is red-green-blue: weights for blue-green-red images are turned around when they are loaded
 //! ([`Backbone::new`]).
 
+mod reduced;
 #[cfg(test)]
 mod tests;
-mod reduced;
 mod weights;
 
 pub use reduced::{Header, ReducedBackbone, Repair};

@@ -92,8 +92,7 @@ impl Header {
             return Err("its layout makes no sense".into());
         }
         let net = net.reduced(self.blocks).map_err(|e| e.to_string())?;
-        let spec =
-            net.split_net(self.split, self.branches, &self.planes, 1).map_err(|e| e.to_string())?;
+        let spec = net.split_net(self.split, self.branches, &self.planes, 1).map_err(|e| e.to_string())?;
         Ok(NetSpec { branch: SequenceSpec { classes: None, ..spec.branch }, ..spec })
     }
 }
@@ -132,11 +131,7 @@ impl ReducedBackbone {
     }
 
     /// A backbone to train with: split if this one is, else whole up to its last kept block.
-    pub(super) fn into_backbone(
-        self,
-        name: String,
-        normalize: Option<([f32; 3], [f32; 3])>,
-    ) -> Backbone {
+    pub(super) fn into_backbone(self, name: String, normalize: Option<([f32; 3], [f32; 3])>) -> Backbone {
         let Self { header, state: NetState { stem: mut state, mut branches } } = self;
         let tail = if branches.len() == 1 {
             state.extend(branches.pop().unwrap_or_default());

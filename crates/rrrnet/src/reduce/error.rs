@@ -33,7 +33,9 @@ pub enum ReduceError {
     #[error("{0} is reduced already\nhint: reduce the full backbone that it was made from")]
     AlreadyReduced(String),
     /// Not enough to learn from.
-    #[error("{found} pictures or crops are not enough, {needed} are the least\nhint: name more folders of pictures after --repair; thousands are better")]
+    #[error(
+        "{found} pictures or crops are not enough, {needed} are the least\nhint: name more folders of pictures after --repair; thousands are better"
+    )]
     TooFewPictures {
         /// How many there are.
         found: usize,

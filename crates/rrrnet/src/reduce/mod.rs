@@ -21,8 +21,8 @@ use crate::compute::Precision;
 use crate::plan::{Plan, PlanOptions};
 use crate::recycle::{Recycle, recycle};
 use distil::{Distillation, Start};
-use rrr_data::{CropOptions, Crops, Limits, Workers, find_images};
 use rrr_data::rng::SeededRng;
+use rrr_data::{CropOptions, Crops, Limits, Workers, find_images};
 use rrr_nn::{Compute, NetSpec, NetState, SequenceSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -318,7 +318,8 @@ impl Work<'_> {
     ) -> Result<Option<(NetState, [f64; 2])>, ReduceError> {
         let key = self.key();
         events(&ReduceEvent::Stage("running the full backbone on the crops"));
-        let targets = Targets::new(self.backbone, self.pictures, &key, self.out, &self.compute, self.interrupt)?;
+        let targets =
+            Targets::new(self.backbone, self.pictures, &key, self.out, &self.compute, self.interrupt)?;
         let Some(targets) = targets else { return Ok(None) };
         let distillation = Distillation {
             repair: self.repair,
@@ -338,7 +339,9 @@ impl Work<'_> {
                 (Start::Saved(Box::new(saved)), error)
             }
             None => {
-                let Some((split, errors)) = self.repair_whole(&distillation, events)? else { return Ok(None) };
+                let Some((split, errors)) = self.repair_whole(&distillation, events)? else {
+                    return Ok(None);
+                };
                 if split.branches.len() == 1 {
                     return Ok(Some((split, errors)));
                 }

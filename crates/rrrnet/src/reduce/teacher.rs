@@ -43,7 +43,8 @@ impl Targets {
         }
         // The classifier has no part in the features.
         let spec = backbone.arch.full_net(1);
-        let mut network = Network::new(&spec, &full_state(&backbone.arch, &backbone.state, 1, 0)?, compute.clone())?;
+        let mut network =
+            Network::new(&spec, &full_state(&backbone.arch, &backbone.state, 1, 0)?, compute.clone())?;
         let normalize = normalize(&backbone.card);
         let (size, mut parts) = (pictures.size, Vec::new());
         for crops in [&pictures.learnt, &pictures.held_out] {
