@@ -99,6 +99,9 @@ pub struct SettingsArgs {
     /// Learning rate of AdamW
     #[arg(long, value_name = "RATE", help_heading = "Training")]
     pub lr: Option<f64>,
+    /// Learning rate of the stem as a share of that; 0 keeps it frozen [default: by recipe]
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    pub stem_lr: Option<f64>,
     /// Decoupled weight decay [default: 0.01]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
     pub weight_decay: Option<f64>,
@@ -172,6 +175,7 @@ impl SettingsArgs {
             epochs: self.epochs,
             batch_size: self.batch_size,
             lr: self.lr,
+            stem_lr: self.stem_lr,
             weight_decay: self.weight_decay,
             label_smoothing: self.label_smoothing,
             schedule: self.schedule,

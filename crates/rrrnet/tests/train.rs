@@ -128,6 +128,26 @@ fn stops_change_nothing_with_validation_and_independent_batches() {
 }
 
 #[test]
+fn a_stem_that_trains_moves_and_stops_and_threads_change_nothing() {
+    let world = World::new();
+    let frozen = config(&world, Method::Rrr);
+    let trained = TrainConfig { stem_lr: 0.1, ..frozen.clone() };
+    let outs = ["frozen", "whole", "pieces", "threads"].map(|name| world.path(name));
+    run(&frozen, &outs[0]);
+    run(&trained, &outs[1]);
+    run_with_stops(&trained, &outs[2]);
+    run(&TrainConfig { threads: Some(2), ..trained }, &outs[3]);
+    assert_same(&outs[1], &outs[2], "stops");
+    assert_same(&outs[1], &outs[3], "threads");
+    let stem = |out: &Path| {
+        let model = Model::load(&out.join("model.safetensors")).unwrap();
+        model.trained_state(out).unwrap().stem["conv1.weight"].data.clone()
+    };
+    let backbone = Checkpoint::open(&world.backbone()).unwrap().read_f32("conv1.weight").unwrap();
+    assert!(stem(&outs[0]) == backbone && stem(&outs[1]) != backbone);
+}
+
+#[test]
 fn the_number_of_threads_changes_nothing() {
     let world = World::new();
     for method in [Method::Rrr, Method::Finetune] {

@@ -39,6 +39,11 @@ impl Method {
         matches!(self, Self::Rrr | Self::Reduced | Self::Fge)
     }
 
+    /// Whether the method has a stem that can be trained together with what follows it.
+    pub fn trains_stem(self) -> bool {
+        matches!(self, Self::Rrr | Self::Reduced)
+    }
+
     /// Whether the method has a number of branches to choose.
     pub fn has_branches(self) -> bool {
         matches!(self, Self::Rrr | Self::Fge)
@@ -137,6 +142,8 @@ pub struct Settings {
     pub batch_size: Option<usize>,
     /// See [`TrainConfig::lr`].
     pub lr: Option<f64>,
+    /// See [`TrainConfig::stem_lr`].
+    pub stem_lr: Option<f64>,
     /// See [`TrainConfig::weight_decay`].
     pub weight_decay: Option<f64>,
     /// See [`TrainConfig::label_smoothing`].
@@ -236,6 +243,9 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Learning rate of AdamW (at the start, where the schedule moves it).
     pub lr: f64,
+    /// Learning rate of the stem as a share of `lr`; at 0 it is frozen, as published.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stem_lr: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Label smoothing of the cross-entropy, in [0, 1).
@@ -278,6 +288,10 @@ pub struct TrainConfig {
 /// The precision of runs that do not say.
 fn f32_precision() -> Precision {
     Precision::F32
+}
+
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
 }
 
 impl TrainConfig {

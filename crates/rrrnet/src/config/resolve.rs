@@ -17,7 +17,7 @@ impl Settings {
         }
         layered!(
             data image_column label_column method recipe backbone mean std init blocks split branches round_to recycle train_per_class val_per_class
-            test_per_class val_fraction test_fraction epochs batch_size lr weight_decay label_smoothing schedule
+            test_per_class val_fraction test_fraction epochs batch_size lr stem_lr weight_decay label_smoothing schedule
             ema_epochs ema_decay warm_passes augmentation image_size resize independent_batches seed threads
             precision checkpoint_every select skip_bad memory_budget_mib
         )
@@ -31,7 +31,7 @@ impl Settings {
         let method = self.method.unwrap_or(Method::Rrr);
         self.reject_meaningless(method)?;
         let recipe = self.recipe.clone().unwrap_or_else(|| DEFAULT_RECIPE.into());
-        let asked_ema = self.ema_epochs;
+        let (asked_ema, asked_stem) = (self.ema_epochs, self.stem_lr);
         let base = Recipe::named(&recipe)?.for_method(method);
         let (base_epochs, base_ema) = (base.epochs, base.ema_epochs);
         let s = self.over(base);
@@ -42,6 +42,9 @@ impl Settings {
             _ => epochs.div_ceil(5),
         });
         let reduced = method.is_reduced();
+        let independent_batches = s.independent_batches.unwrap_or(false);
+        // Branches with batches of their own leave no batch to train the stem on, whatever a recipe says.
+        let stem_lr = if independent_batches { asked_stem } else { s.stem_lr };
         let config = TrainConfig {
             data: s.data.ok_or(ConfigError::Missing {
                 key: "data",
@@ -68,6 +71,7 @@ impl Settings {
             epochs,
             batch_size: s.batch_size.unwrap_or(32),
             lr: s.lr.unwrap_or(1e-3),
+            stem_lr: stem_lr.filter(|_| method.trains_stem()).unwrap_or(0.0),
             weight_decay: s.weight_decay.unwrap_or(0.01),
             label_smoothing: s.label_smoothing.unwrap_or(0.0),
             schedule: match method {
@@ -81,7 +85,7 @@ impl Settings {
             augmentation: s.augmentation.unwrap_or(Augmentation::Paper),
             image_size: s.image_size.unwrap_or(128),
             resize: s.resize.unwrap_or(ResizeFilter::Antialias),
-            independent_batches: s.independent_batches.unwrap_or(false),
+            independent_batches,
             seed: s.seed.unwrap_or(0),
             threads: s.threads.filter(|n| *n > 0),
             precision: s.precision.unwrap_or(Precision::Auto).resolve(),
@@ -103,6 +107,9 @@ impl Settings {
         if !method.has_branches() {
             (self.branches, self.round_to) = (None, None);
         }
+        if !method.trains_stem() {
+            self.stem_lr = None;
+        }
         if method != Method::Rrr {
             self.independent_batches = None;
         }
@@ -119,6 +126,7 @@ impl Settings {
             ("split", self.split.is_some(), method.is_reduced()),
             ("recycle", self.recycle.is_some(), method.is_reduced()),
             ("warm_passes", self.warm_passes.is_some_and(|n| n > 0), method.is_reduced()),
+            ("stem_lr", self.stem_lr.is_some_and(|r| r > 0.0), method.trains_stem()),
             ("branches", self.branches.is_some_and(|n| n != 1), method.has_branches()),
             ("round_to", self.round_to.is_some(), method.has_branches()),
             ("independent_batches", self.independent_batches == Some(true), method == Method::Rrr),
@@ -129,6 +137,8 @@ impl Settings {
             if set && !meaningful {
                 let reason = match key {
                     "blocks" | "split" | "recycle" | "warm_passes" => "it uses the whole backbone",
+                    "stem_lr" if method == Method::Fge => "its copies share one stem",
+                    "stem_lr" => "it has no stem",
                     "ema_epochs" => "its copies are snapshots of the moving weights",
                     "schedule" => "it cycles its learning rate by itself",
                     _ => "it trains a single branch",
@@ -153,7 +163,7 @@ impl TrainConfig {
     fn check(&self) -> Result<(), ConfigError> {
         let at_least_1 = "it must be at least 1";
         let share = "it must be at least 0 and below 1";
-        let rules: [(&'static str, String, bool, &str); 16] = [
+        let rules: [(&'static str, String, bool, &str); 18] = [
             ("epochs", self.epochs.to_string(), self.epochs >= 1, at_least_1),
             ("batch_size", self.batch_size.to_string(), self.batch_size >= 1, at_least_1),
             (
@@ -163,6 +173,18 @@ impl TrainConfig {
                 "it must lie in 8..4096",
             ),
             ("lr", self.lr.to_string(), self.lr.is_finite() && self.lr > 0.0, "it must be a number above 0"),
+            (
+                "stem_lr",
+                self.stem_lr.to_string(),
+                (0.0..=1.0).contains(&self.stem_lr),
+                "it is a share of lr, in 0..1",
+            ),
+            (
+                "stem_lr",
+                self.stem_lr.to_string(),
+                self.stem_lr == 0.0 || !self.independent_batches,
+                "a stem that trains needs batches that the branches share: leave independent_batches out",
+            ),
             (
                 "weight_decay",
                 self.weight_decay.to_string(),
@@ -264,6 +286,16 @@ mod tests {
         let s = Settings { method: Some(Method::Probe), branches: Some(4), ..photos() };
         let text = s.resolve().unwrap_err().to_string();
         assert_eq!(text, "branches has no meaning for method probe: it trains a single branch");
+    }
+
+    #[test]
+    fn a_stem_trains_only_on_batches_that_the_branches_share() {
+        let s = Settings { independent_batches: Some(true), stem_lr: Some(0.1), ..photos() };
+        let text = s.clone().resolve().unwrap_err().to_string();
+        assert!(text.contains("leave independent_batches out"), "{text}");
+        assert_eq!(Settings { stem_lr: None, ..s }.resolve().unwrap().stem_lr, 0.0);
+        let fge = Settings { method: Some(Method::Fge), stem_lr: Some(0.1), ..photos() };
+        assert!(fge.resolve().unwrap_err().to_string().contains("its copies share one stem"));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(super) fn trainer_options(config: &TrainConfig) -> TrainerOptions {
         adamw: AdamW { weight_decay: config.weight_decay, ..AdamW::default() },
         trainable: if config.method == Method::Probe { Trainable::Classifier } else { Trainable::All },
         label_smoothing: config.label_smoothing as f32,
+        stem_rate: config.stem_lr,
         ..TrainerOptions::default()
     }
 }
