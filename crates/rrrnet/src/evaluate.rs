@@ -124,7 +124,7 @@ pub(crate) fn predict_store(
     }
     let (probs, combined) = probabilities(logits, branches, row, combine);
     let combine = combined.map_or(metrics::Combine::MeanOfSoftmax, metrics::Combine::Given);
-    Ok(Predictions { classes, labels, branches, probs, combine })
+    Ok(Predictions { classes, labels, branches, probs, combine, temperature: None })
 }
 
 /// Measures the model of a run on the run's own test split.

@@ -160,7 +160,7 @@ impl Predictor {
         (0..n)
             .map(|image| {
                 let mixed = ensemble(image);
-                let u = uncertainty(&mixed, (0..branches).map(|b| row(b, image)));
+                let u = uncertainty(&mixed, &mixed, (0..branches).map(|b| row(b, image)));
                 let first = argmax(&mixed);
                 let agree = (0..branches).filter(|b| argmax(row(*b, image)) == first).count();
                 Prediction {
