@@ -283,6 +283,13 @@ pub struct EvalArgs {
     pub run: PathBuf,
     /// Labelled images with the model's classes; the run's own test split by default
     pub data: Option<PathBuf>,
+    /// Also measure how well the model's uncertainty tells the images of this folder, of another kind than the
+    /// model's, from the others; they need no labels
+    #[arg(long, value_name = "FOLDER")]
+    pub ood: Option<PathBuf>,
+    /// Also measure what is left if the model abstains where its top probability is below P
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub abstain_below: Option<f32>,
     /// Leave unreadable images out instead of stopping
     #[arg(long)]
     pub skip_bad: bool,
@@ -307,6 +314,9 @@ pub struct PredictArgs {
     /// Classes to print per image
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = positive)]
     pub top: usize,
+    /// Mark images whose top probability is below P as abstained from
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub abstain_below: Option<f32>,
     /// Leave unreadable images out instead of failing
     #[arg(long)]
     pub skip_bad: bool,
@@ -387,6 +397,15 @@ fn duration(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(s) if s > 0.0 && s <= 3600.0 => Ok(s),
         Ok(_) => Err("it must be above 0 and at most 3600".into()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// Parses a probability above 0.
+fn probability(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(p) if p > 0.0 && p <= 1.0 => Ok(p),
+        Ok(_) => Err("it must be above 0 and at most 1".into()),
         Err(e) => Err(e.to_string()),
     }
 }

@@ -1,6 +1,9 @@
 //! Labelled image files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::error::{DataError, Result};
+use crate::source::{display_name, find_images, relative_id};
 
 /// One labelled image file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,19 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// All images below a folder whose labels nobody needs: each gets that of the first of `classes`.
+    ///
+    /// # Errors
+    /// [`DataError::NotAFolder`], and those of [`find_images`].
+    pub fn unlabelled(folder: &Path, classes: Vec<String>) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(DataError::NotAFolder { path: folder.to_owned() });
+        }
+        let sample = |path: PathBuf| Sample { id: relative_id(folder, &path), path, label: 0 };
+        let samples = find_images(&[folder.to_owned()])?.into_iter().map(sample).collect();
+        Ok(Self { name: display_name(folder), root: folder.to_owned(), classes, samples })
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.samples.len()

@@ -45,6 +45,13 @@ pub enum DataError {
         path: PathBuf,
     },
 
+    /// Something else where a folder of images is needed.
+    #[error("'{}' is no folder; give a folder of images, which need no labels", path.display())]
+    NotAFolder {
+        /// The path as given.
+        path: PathBuf,
+    },
+
     /// The operating system refused a read or write.
     #[error("cannot access '{}': {source}", path.display())]
     Io {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rrr_data::{DataError, OpenOptions, Source, SourceKind, find_images, sample};
+use rrr_data::{DataError, Dataset, OpenOptions, Source, SourceKind, find_images, sample};
 use tempfile::TempDir;
 
 /// A folder with empty files at these paths: opening lists files without reading images.
@@ -212,6 +212,18 @@ fn find_images_expands_folders() {
     assert_eq!(found, [explicit, dir.path().join("a/1.jpg"), dir.path().join("b/2.png")]);
     let empty = tree(&["x.txt"]);
     assert!(matches!(find_images(&[empty.path().to_owned()]), Err(DataError::NoImages { ignored: 1, .. })));
+}
+
+#[test]
+fn folders_without_labels_become_datasets() {
+    let dir = tree(&["b/2.png", "1.jpg", "notes.txt"]);
+    let found = Dataset::unlabelled(dir.path(), vec!["x".into(), "y".into()]).unwrap();
+    let ids: Vec<_> = found.samples.iter().map(|s| (s.id.as_str(), s.label)).collect();
+    assert_eq!((ids, found.classes.len()), (vec![("1.jpg", 0), ("b/2.png", 0)], 2));
+    let not = |path: &Path| Dataset::unlabelled(path, vec!["x".into()]).unwrap_err();
+    assert!(matches!(not(&dir.path().join("1.jpg")), DataError::NotAFolder { .. }));
+    assert!(not(&dir.path().join("missing")).to_string().contains("missing' is no folder"));
+    assert!(matches!(not(tree(&["x.txt"]).path()), DataError::NoImages { .. }));
 }
 
 #[test]

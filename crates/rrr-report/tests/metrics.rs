@@ -49,6 +49,7 @@ fn golden_values() {
                 Value::Null => Combine::MeanOfSoftmax,
                 logits => Combine::Given(softmax_of_mean_logits(&single(logits), branches, classes)),
             },
+            temperature: None,
         };
         let metrics = Metrics::evaluate(&predictions).unwrap();
         let expected = &case["expected"];
@@ -104,6 +105,7 @@ fn two_images() -> Predictions {
         branches: 1,
         probs: vec![0.9, 0.1, 0.4, 0.6],
         combine: Combine::MeanOfSoftmax,
+        temperature: None,
     }
 }
 
@@ -161,7 +163,9 @@ prop_compose! {
          branches in Just(branches), classes in Just(classes)) -> Predictions {
         let mut probs = logits;
         softmax(&mut probs, classes);
-        Predictions { classes: names(classes), labels, branches, probs, combine: Combine::MeanOfSoftmax }
+        Predictions {
+            classes: names(classes), labels, branches, probs, combine: Combine::MeanOfSoftmax, temperature: None,
+        }
     }
 }
 
@@ -225,6 +229,7 @@ proptest! {
         let once: Vec<f32> = labels.iter().flat_map(row).collect();
         let predictions = Predictions {
             classes: names(6), labels, branches, probs: once.repeat(branches), combine: Combine::MeanOfSoftmax,
+            temperature: None,
         };
         let metrics = Metrics::evaluate(&predictions).unwrap();
         prop_assert_eq!((metrics.accuracy, metrics.balanced_accuracy, metrics.macro_f1), (1.0, 1.0, 1.0));

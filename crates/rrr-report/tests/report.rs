@@ -71,6 +71,7 @@ fn a_full_report_has_every_section() {
     assert_eq!(html.matches("<svg ").count(), 7);
     assert_eq!(html.matches("<svg ").count(), html.matches("<desc>").count());
     assert!(html.contains("src=\"data:image/png;base64,iVBORw0KGgo"));
+    assert!(html.contains("a temperature of 0.800, fitted on the validation images"));
     for text in ["ResNet-152", "resnet152.a1h_in1k", "apache-2.0", "avx512", "blocks = [1, 1, 1, 1]"] {
         assert!(html.contains(text), "{text}");
     }
@@ -99,12 +100,14 @@ fn parts_without_data_are_left_out() {
     report.dataset.train_images = None;
     report.provenance.backbone = None;
     report.provenance.train_seconds = None;
+    report.metrics.temperature_scaling = None;
     let html = render_html(&report);
     assert_balanced(&html);
     for id in ["training", "branches", "mistakes", "cost", "config"] {
         assert!(!has_section(&html, id), "{id}");
         assert!(!html.contains(&format!("href=\"#{id}\"")), "{id}");
     }
+    assert!(!html.contains("temperature"));
     for id in ["headline", "confusion", "classes", "calibration", "provenance"] {
         assert!(has_section(&html, id), "{id}");
     }

@@ -4,14 +4,15 @@ use crate::compute::Precision;
 use crate::config::{ConfigError, TrainConfig};
 use crate::engine::Engine;
 use crate::model::{Combine, Model, ModelError};
+use crate::ood::{self, OutOfDistribution};
 use crate::predict::{Predictor, probabilities};
 use crate::run::{RunDir, RunError};
 use crate::train::Images as RunImages;
 use rrr_data::{DataError, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers};
-use rrr_nn::{Images, Normalize, Pixels};
-use rrr_report::metrics::{self, Metrics, MetricsError, Predictions};
+use rrr_nn::{Compute, Images, Normalize, Pixels};
+use rrr_report::metrics::{self, Metrics, MetricsError, Predictions, Selective, Temperature};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why a model cannot be measured.
@@ -35,6 +36,9 @@ pub enum EvaluateError {
     /// The run was trained without a test split.
     #[error("this run has no test split\nhint: name labelled images to evaluate on")]
     NoTestSplit,
+    /// Unreadable images were to be left out, and none is left.
+    #[error("none of the images of {} can be read\nhint: repair them, or name another folder", .0.display())]
+    NothingReadable(PathBuf),
 }
 
 /// What was measured.
@@ -51,11 +55,17 @@ pub struct Evaluation {
     /// The numbers.
     #[serde(flatten)]
     pub metrics: Metrics,
+    /// What abstaining does, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selective: Option<Selective>,
+    /// How well images of another kind are told from these, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_of_distribution: Option<OutOfDistribution>,
 }
 
 /// How to measure.
 #[derive(Clone, Copy, Debug)]
-pub struct EvaluateOptions {
+pub struct EvaluateOptions<'a> {
     /// Images per batch.
     pub batch_size: usize,
     /// Number of threads.
@@ -64,6 +74,10 @@ pub struct EvaluateOptions {
     pub precision: Precision,
     /// Leave unreadable images out instead of failing.
     pub skip_bad: bool,
+    /// Also measure what is left if the model abstains where its top probability is below this, in (0, 1].
+    pub abstain_below: Option<f32>,
+    /// Also measure how well the uncertainty tells the images of this folder, which need no labels, from the others.
+    pub ood: Option<&'a Path>,
 }
 
 /// Measures `model` on a dataset with the model's classes: its `test/` folder if it has one, else its `val/`, else all
@@ -71,7 +85,11 @@ pub struct EvaluateOptions {
 ///
 /// # Errors
 /// [`EvaluateError`]: the images cannot be used, or have a class that the model does not know.
-pub fn evaluate(model: &Model, data: &Path, options: EvaluateOptions) -> Result<Evaluation, EvaluateError> {
+pub fn evaluate(
+    model: &Model,
+    data: &Path,
+    options: EvaluateOptions<'_>,
+) -> Result<Evaluation, EvaluateError> {
     let open = OpenOptions { classes: Some(model.info.classes.clone()), ..OpenOptions::default() };
     let source = Source::open(data, &open)?;
     let split = match (&source.test, &source.valid) {
@@ -124,14 +142,26 @@ pub(crate) fn predict_store(
     }
     let (probs, combined) = probabilities(logits, branches, row, combine);
     let combine = combined.map_or(metrics::Combine::MeanOfSoftmax, metrics::Combine::Given);
-    Ok(Predictions { classes, labels, branches, probs, combine })
+    Ok(Predictions { classes, labels, branches, probs, combine, temperature: None })
+}
+
+/// The temperature that suits `model` on the images of `store`; see [`Temperature::fit`].
+pub(crate) fn fit_temperature(
+    model: &Model,
+    compute: Compute,
+    store: &Arc<ImageStore>,
+    batch_size: usize,
+    workers: &Workers,
+) -> Result<Option<Temperature>, EvaluateError> {
+    let mut predictor = Predictor::new(model, compute)?;
+    Ok(Temperature::fit(&predictor.predict_store(store, batch_size, workers)?)?)
 }
 
 /// Measures the model of a run on the run's own test split.
 ///
 /// # Errors
 /// [`EvaluateError`]; the images must still be where they were.
-pub fn evaluate_run(run: &Path, options: EvaluateOptions) -> Result<Evaluation, EvaluateError> {
+pub fn evaluate_run(run: &Path, options: EvaluateOptions<'_>) -> Result<Evaluation, EvaluateError> {
     let model = Model::load(run)?;
     let dir = RunDir::open(run)?;
     let mut config = TrainConfig::read(&dir.config())?;
@@ -146,11 +176,16 @@ pub(crate) fn measure(
     model: &Model,
     store: &Arc<ImageStore>,
     split: &str,
-    options: EvaluateOptions,
+    options: EvaluateOptions<'_>,
     workers: &Workers,
 ) -> Result<Evaluation, EvaluateError> {
+    let open = |folder| ood::open(folder, &model.info, options.skip_bad, workers);
+    let other = options.ood.map(open).transpose()?;
     let mut predictor = Predictor::new(model, options.precision.compute(options.threads))?;
     let predictions = predictor.predict_store(store, options.batch_size, workers)?;
+    let out_of_distribution = other
+        .map(|other| OutOfDistribution::measure(&mut predictor, &predictions, &other, options, workers))
+        .transpose()?;
     Ok(Evaluation {
         dataset: store.dataset().name.clone(),
         split: split.into(),
@@ -160,5 +195,7 @@ pub(crate) fn measure(
         },
         skipped: store.bad().iter().map(ToString::to_string).collect(),
         metrics: Metrics::evaluate(&predictions)?,
+        selective: options.abstain_below.map(|p| Selective::evaluate(&predictions, p)).transpose()?,
+        out_of_distribution,
     })
 }

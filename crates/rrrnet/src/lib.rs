@@ -8,6 +8,7 @@ pub mod evaluate;
 mod machine;
 pub mod model;
 mod named;
+pub mod ood;
 pub mod predict;
 pub mod quantize;
 pub mod quickstart;

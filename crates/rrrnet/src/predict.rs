@@ -37,6 +37,9 @@ pub struct Prediction {
     pub mutual_information: f64,
     /// Share of the branches whose own first choice is the ensemble's.
     pub agreement: f64,
+    /// Whether the top probability is below [`Predictor::abstain_below`]; none without such a threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abstained: Option<bool>,
 }
 
 /// Where the time went; stages run one after another.
@@ -56,6 +59,7 @@ pub struct Timing {
 pub struct Predictor {
     network: Engine,
     info: ModelInfo,
+    abstain_below: Option<f32>,
 }
 
 impl Predictor {
@@ -65,7 +69,13 @@ impl Predictor {
     /// [`ModelError::State`] if they do not fit the architecture.
     pub fn new(model: &Model, compute: Compute) -> Result<Self, ModelError> {
         let network = Engine::new(model, compute)?;
-        Ok(Self { network, info: model.info.clone() })
+        Ok(Self { network, info: model.info.clone(), abstain_below: None })
+    }
+
+    /// Marks images whose top probability is below `threshold` as abstained from, from here on.
+    #[must_use]
+    pub fn abstain_below(self, threshold: Option<f32>) -> Self {
+        Self { abstain_below: threshold, ..self }
     }
 
     /// What is known about the model.
@@ -100,7 +110,9 @@ impl Predictor {
         workers: &Workers,
     ) -> Result<Predictions, DataError> {
         let normalize = self.info.preprocessing.normalize();
-        predict_store(&mut self.network, store, normalize, self.info.combine, batch_size, workers)
+        let combine = self.info.combine;
+        let predictions = predict_store(&mut self.network, store, normalize, combine, batch_size, workers)?;
+        Ok(Predictions { temperature: self.info.temperature, ..predictions })
     }
 
     /// Classifies image files, the `top` most probable classes each; unreadable ones come back as errors in their
@@ -159,16 +171,21 @@ impl Predictor {
         };
         (0..n)
             .map(|image| {
-                let mixed = ensemble(image);
-                let u = uncertainty(&mixed, (0..branches).map(|b| row(b, image)));
-                let first = argmax(&mixed);
+                let pooled = ensemble(image);
+                let mut calibrated = pooled.clone();
+                if let Some(temperature) = self.info.temperature {
+                    temperature.apply(&mut calibrated, classes);
+                }
+                let u = uncertainty(&calibrated, &pooled, (0..branches).map(|b| row(b, image)));
+                let first = argmax(&pooled);
                 let agree = (0..branches).filter(|b| argmax(row(*b, image)) == first).count();
                 Prediction {
                     path: PathBuf::new(),
-                    top: ranked(&mixed, &self.info.classes, top),
+                    top: ranked(&pooled, &calibrated, &self.info.classes, top),
                     entropy: u.entropy,
                     mutual_information: u.mutual_information,
                     agreement: agree as f64 / branches as f64,
+                    abstained: self.abstain_below.map(|below| calibrated[first] < below),
                 }
             })
             .collect()
@@ -211,10 +228,10 @@ fn mean<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, classes: usize) -> V
     sum.into_iter().map(|s| (s / count) as f32).collect()
 }
 
-/// The `top` most probable classes; equals keep the order of the classes.
-fn ranked(probs: &[f32], classes: &[String], top: usize) -> Vec<Ranked> {
-    let mut order: Vec<usize> = (0..probs.len()).collect();
-    order.sort_by(|a, b| probs[*b].total_cmp(&probs[*a]));
+/// The `top` most probable classes, as they were before calibration; equals keep the order of the classes.
+fn ranked(pooled: &[f32], probs: &[f32], classes: &[String], top: usize) -> Vec<Ranked> {
+    let mut order: Vec<usize> = (0..pooled.len()).collect();
+    order.sort_by(|a, b| pooled[*b].total_cmp(&pooled[*a]));
     order.into_iter().take(top).map(|i| Ranked { class: classes[i].clone(), probability: probs[i] }).collect()
 }
 
@@ -237,5 +254,6 @@ pub fn find_images(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
 /// Those of [`Model::load`].
 pub fn load(path: &Path, threads: usize, precision: Precision) -> Result<Predictor, ModelError> {
     let file = ModelFile::open(path)?;
-    Ok(Predictor { network: file.network(precision.compute(threads))?, info: file.info })
+    let network = file.network(precision.compute(threads))?;
+    Ok(Predictor { network, info: file.info, abstain_below: None })
 }

@@ -7,7 +7,7 @@ use crate::model::{AccuracyChange, Model, ModelError, Preprocessing, Quantizatio
 use crate::predict::Predictor;
 use crate::run::{RunDir, RunError};
 use crate::train::test_samples;
-use rrr_data::{DataError, Dataset, ImageStore, OpenOptions, Sample, Source, StoreOptions, Workers};
+use rrr_data::{DataError, Dataset, ImageStore, OpenOptions, Source, StoreOptions, Workers};
 use rrr_nn::{Calibrator, Compute, Images, NetState, Pixels, Pool, StateError};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -169,6 +169,8 @@ pub fn quantize(
             threads: options.threads,
             precision: Precision::F32,
             skip_bad: false,
+            abstain_below: None,
+            ood: None,
         };
         let accuracy = |model: &Model| -> Result<_, EvaluateError> {
             Ok(measure(model, store, split, options, &workers)?.metrics.accuracy)
@@ -221,7 +223,7 @@ impl Chosen {
         let dataset = match (labelled, calibrate.is_dir()) {
             (Ok(source), _) => Ok(source.everything()),
             // Calibration needs no labels.
-            (Err(_), true) => Err(unlabelled(calibrate)?),
+            (Err(_), true) => Err(Dataset::unlabelled(calibrate, model.info.classes.clone())?),
             (Err(e), false) => return Err(e.into()),
         };
         let mut all = dataset.as_ref().unwrap_or_else(|unlabelled| unlabelled).clone();
@@ -243,18 +245,6 @@ impl Chosen {
         };
         Ok(Self { calibration: Dataset { samples: calibration, ..all }, test })
     }
-}
-
-/// All images below a folder, as one class.
-fn unlabelled(folder: &Path) -> Result<Dataset, DataError> {
-    let paths = rrr_data::find_images(&[folder.to_path_buf()])?;
-    let sample = |path: PathBuf| Sample { id: path.display().to_string(), path, label: 0 };
-    Ok(Dataset {
-        name: folder.display().to_string(),
-        root: folder.to_path_buf(),
-        classes: vec!["image".into()],
-        samples: paths.into_iter().map(sample).collect(),
-    })
 }
 
 /// The weights in 8 bits, after a look at the activations on all images of `seen`.

@@ -5,7 +5,7 @@
 //! | `config.toml` | the resolved configuration; `rrr train --config` takes it |
 //! | `metrics.jsonl` | one line per epoch ([`EpochRecord`]) |
 //! | `checkpoint/last.safetensors` | what it takes to go on |
-//! | `checkpoint/best.safetensors` | the model with the best validation accuracy, if there is a validation split |
+//! | `checkpoint/best.safetensors` | the model with the best validation accuracy, not calibrated, if there is a validation split |
 //! | `model.safetensors` | the finished model, self-contained |
 //! | `evaluation.json` | the numbers of the test split |
 //! | `predictions.csv` | one row per test image |

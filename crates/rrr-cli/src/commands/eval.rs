@@ -13,6 +13,8 @@ pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
         threads: globals.thread_count(),
         precision: args.precision,
         skip_bad: args.skip_bad,
+        abstain_below: args.abstain_below,
+        ood: args.ood.as_deref(),
     };
     if let Some(caveat) = args.precision.caveat() {
         term.warn(caveat);
@@ -21,7 +23,8 @@ pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
         Some(data) => evaluate(&Model::load(&args.run)?, data, options)?,
         None => evaluate_run(&args.run, options)?,
     };
-    for bad in &evaluation.skipped {
+    let others = evaluation.out_of_distribution.iter().flat_map(|o| &o.skipped);
+    for bad in evaluation.skipped.iter().chain(others) {
         term.warn(&format!("left out {bad}"));
     }
     let mut out = io::stdout().lock();
@@ -47,11 +50,31 @@ fn print(out: &mut impl Write, e: &Evaluation) -> io::Result<()> {
     writeln!(out, "balanced accuracy   {}", percent(m.balanced_accuracy))?;
     writeln!(out, "macro F1            {:.3}", m.macro_f1)?;
     writeln!(out, "top-5 accuracy      {}", percent(m.top5_accuracy))?;
-    writeln!(out, "log-likelihood loss {:.4}", m.nll)?;
-    writeln!(out, "calibration error   {:.4}", m.calibration.ece)?;
+    let scaling = m.temperature_scaling;
+    let was = |before: f64| format!(" ({before:.4} without the temperature)");
+    let (nll, ece) = (scaling.map(|s| was(s.nll.before)), scaling.map(|s| was(s.ece.before)));
+    writeln!(out, "log-likelihood loss {:.4}{}", m.nll, nll.unwrap_or_default())?;
+    writeln!(out, "calibration error   {:.4}{}", m.calibration.ece, ece.unwrap_or_default())?;
+    if let Some(scaling) = scaling {
+        writeln!(out, "temperature         {:.3}", scaling.temperature)?;
+    }
     if let Some(disagreement) = m.disagreement {
         writeln!(out, "single branches     {} on average", percent(m.mean_branch_accuracy))?;
         writeln!(out, "disagreement        {} of branch pairs", percent(disagreement))?;
+    }
+    if let Some(s) = &e.selective {
+        let least = s.abstain_below;
+        writeln!(out, "coverage            {} ({} images of {least} or surer)", percent(s.coverage), s.kept)?;
+        writeln!(out, "accuracy of these   {}", s.accuracy.map_or("-".into(), percent))?;
+    }
+    if let Some(o) = &e.out_of_distribution {
+        writeln!(out, "out of distribution {} ({} images)", o.dataset, o.images)?;
+        let line = |name: &str, auroc: f64| format!("  AUROC by {name:20} {auroc:.3}");
+        if let Some(auroc) = o.auroc.mutual_information {
+            writeln!(out, "{}", line("mutual information", auroc))?;
+        }
+        writeln!(out, "{}", line("entropy", o.auroc.entropy))?;
+        writeln!(out, "{}", line("1 - top probability", o.auroc.top_probability))?;
     }
     let width = m.per_class.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(5);
     writeln!(out, "\n{:width$}  precision  recall     F1  images", "class")?;

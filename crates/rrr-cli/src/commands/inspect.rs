@@ -80,6 +80,7 @@ fn model_summary(path: &Path) -> anyhow::Result<Value> {
         "classes": model.info.classes,
         "preprocessing": model.info.preprocessing,
         "combine": model.info.combine,
+        "temperature": model.info.temperature,
         "provenance": model.info.provenance,
         "quantization": model.quantization(),
     }))

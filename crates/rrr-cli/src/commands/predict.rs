@@ -25,12 +25,14 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
     if let Some(caveat) = args.precision.caveat() {
         term.warn(caveat);
     }
-    let mut predictor = load(&args.run, globals.thread_count(), args.precision)?;
+    let predictor = load(&args.run, globals.thread_count(), args.precision)?;
+    let mut predictor = predictor.abstain_below(args.abstain_below);
     let workers = Workers::new(globals.thread_count())?;
     let paths = find_images(&args.images)?;
     let mut timing = Timing::default();
     let (mut kept, mut unreadable) = (Vec::new(), Vec::new());
-    let mut printer = Printer::new(args.format)?;
+    let mut printer = Printer::new(args)?;
+    let mut abstained = 0;
     for batch in paths.chunks(args.batch_size) {
         let mut predictions = Vec::with_capacity(batch.len());
         for result in predictor.predict_files(batch, args.top, &workers, &mut timing) {
@@ -42,6 +44,7 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
                 }
             }
         }
+        abstained += predictions.iter().filter(|p| p.abstained == Some(true)).count();
         printer.print(&predictions)?;
         if args.format == TableFormat::Json {
             kept.extend(predictions);
@@ -62,6 +65,9 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
             each(timing.network_seconds)
         ));
     }
+    if let Some(p) = args.abstain_below {
+        term.say(&format!("abstained on {abstained} of {} images: top probability below {p}", timing.images));
+    }
     if failed > 0 && !args.skip_bad {
         bail!(
             "{failed} of {} images could not be read\nhint: repair or remove them, or give --skip-bad to leave them out",
@@ -79,15 +85,16 @@ enum Printer {
 }
 
 impl Printer {
-    fn new(format: TableFormat) -> anyhow::Result<Self> {
-        Ok(match format {
+    fn new(args: &PredictArgs) -> anyhow::Result<Self> {
+        Ok(match args.format {
             TableFormat::Text => Self::Text,
             TableFormat::Json => Self::Later,
             TableFormat::Csv => {
                 let mut out = csv::Writer::from_writer(io::stdout());
                 let head =
                     ["path", "rank", "class", "probability", "agreement", "entropy", "mutual_information"];
-                out.write_record(head).map_err(io::Error::from)?;
+                let abstained = args.abstain_below.map(|_| "abstained");
+                out.write_record(head.into_iter().chain(abstained)).map_err(io::Error::from)?;
                 Self::Csv(Box::new(out))
             }
         })
@@ -100,8 +107,9 @@ impl Printer {
                 for p in predictions {
                     writeln!(
                         out,
-                        "{}  (agreement {:.0}%, uncertainty {:.3} nats)",
+                        "{}  ({}agreement {:.0}%, uncertainty {:.3} nats)",
                         p.path.display(),
+                        if p.abstained == Some(true) { "abstained, " } else { "" },
                         100.0 * p.agreement,
                         p.mutual_information
                     )?;
@@ -113,7 +121,7 @@ impl Printer {
             Self::Csv(out) => {
                 for p in predictions {
                     for (rank, r) in p.top.iter().enumerate() {
-                        out.write_record([
+                        let row = [
                             p.path.display().to_string(),
                             (rank + 1).to_string(),
                             r.class.clone(),
@@ -121,7 +129,8 @@ impl Printer {
                             p.agreement.to_string(),
                             p.entropy.to_string(),
                             p.mutual_information.to_string(),
-                        ])?;
+                        ];
+                        out.write_record(row.into_iter().chain(p.abstained.map(|a| a.to_string())))?;
                     }
                 }
                 out.flush()?;

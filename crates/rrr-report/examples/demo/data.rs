@@ -1,6 +1,6 @@
 //! A plausible report from a seeded generator.
 
-use rrr_report::metrics::{Combine, Metrics, Predictions, argmax, softmax};
+use rrr_report::metrics::{Combine, Metrics, Predictions, Temperature, argmax, softmax};
 use rrr_report::report::{
     Backbone, Cost, CostComparison, CostPart, CurvePoint, Curves, Dataset, Fact, ImageFormat, Machine,
     Mistake, Provenance, Report, Speed, Thumbnail,
@@ -133,7 +133,14 @@ fn predictions(classes: usize, branches: usize) -> Predictions {
         Some(name) => (*name).to_owned(),
         None => format!("{} {}", NAMES[class % NAMES.len()], class / NAMES.len() + 1),
     });
-    Predictions { classes: names.collect(), labels, branches, probs, combine: Combine::MeanOfSoftmax }
+    Predictions {
+        classes: names.collect(),
+        labels,
+        branches,
+        probs,
+        combine: Combine::MeanOfSoftmax,
+        temperature: Temperature::new(0.8),
+    }
 }
 
 fn mistakes(predictions: &Predictions) -> Vec<Mistake> {

@@ -2,16 +2,22 @@
 //!
 //! All sums are accumulated in `f64` in a fixed order, so the same input gives the same bits.
 
+mod auroc;
 mod calibration;
 mod classes;
 mod interval;
 mod predictions;
+mod selective;
+mod temperature;
 mod uncertainty;
 
+pub use auroc::auroc;
 pub use calibration::{CALIBRATION_BINS, Calibration, CalibrationBin};
 pub use classes::ClassMetrics;
 pub use interval::{Interval, wilson_interval};
 pub use predictions::{Combine, MetricsError, Predictions, argmax, softmax, softmax_of_mean_logits};
+pub use selective::Selective;
+pub use temperature::{Change, Temperature, TemperatureScaling};
 pub use uncertainty::{Uncertainty, disagreement, entropy, uncertainty};
 
 use predictions::top_k_contains;
@@ -45,6 +51,9 @@ pub struct Metrics {
     pub brier: f64,
     /// Expected calibration error, and the bins it comes from.
     pub calibration: Calibration,
+    /// The temperature of the probabilities and what it does; none without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_scaling: Option<TemperatureScaling>,
     /// Precision, recall, F1 and support, one entry per class, in class order.
     pub per_class: Vec<ClassMetrics>,
     /// Image counts `[label][prediction]`.
@@ -64,26 +73,32 @@ impl Metrics {
     /// See [`MetricsError`]: nothing to evaluate, sizes that do not fit together, labels outside the classes, or
     /// rows that are not probability distributions (NaN included).
     pub fn evaluate(predictions: &Predictions) -> Result<Self, MetricsError> {
-        let ensemble = predictions.ensemble()?;
+        let (pooled, ensemble) = (predictions.pooled()?, predictions.ensemble()?);
         let classes = predictions.classes.len();
         let n = predictions.labels.len();
 
         let mut confusion = vec![vec![0u32; classes]; classes];
-        let (mut nll, mut brier, mut in_top5) = (0.0, 0.0, 0usize);
-        let mut confidences = Vec::with_capacity(n);
-        for (row, &label) in ensemble.chunks_exact(classes).zip(&predictions.labels) {
+        let (mut brier, mut in_top5) = (0.0, 0usize);
+        let rows = pooled.chunks_exact(classes).zip(ensemble.chunks_exact(classes));
+        for ((pooled, row), &label) in rows.zip(&predictions.labels) {
             let label = label as usize;
-            let predicted = argmax(row);
-            confusion[label][predicted] += 1;
-            nll -= f64::from(row[label]).max(NLL_FLOOR).ln();
+            confusion[label][argmax(pooled)] += 1;
             brier += row
                 .iter()
                 .enumerate()
                 .map(|(class, &p)| (f64::from(p) - f64::from(u8::from(class == label))).powi(2))
                 .sum::<f64>();
-            in_top5 += usize::from(top_k_contains(row, label, 5));
-            confidences.push((row[predicted], predicted == label));
+            in_top5 += usize::from(top_k_contains(pooled, label, 5));
         }
+        let (nll, calibration) = likelihood(&pooled, &ensemble, predictions);
+        let temperature_scaling = predictions.temperature.map(|temperature| {
+            let before = likelihood(&pooled, &pooled, predictions);
+            TemperatureScaling {
+                temperature,
+                nll: Change { before: before.0, after: nll },
+                ece: Change { before: before.1.ece, after: calibration.ece },
+            }
+        });
 
         let correct = (0..classes).map(|class| confusion[class][class] as usize).sum();
         let per_class = classes::per_class(&predictions.classes, &confusion);
@@ -103,9 +118,10 @@ impl Metrics {
             balanced_accuracy: mean(per_class.iter().filter_map(|class| class.recall)),
             macro_f1: mean(per_class.iter().filter_map(|class| class.f1)),
             top5_accuracy: in_top5 as f64 / images,
-            nll: nll / images,
+            nll,
             brier: brier / images,
-            calibration: Calibration::new(&confidences),
+            calibration,
+            temperature_scaling,
             per_class,
             confusion,
             mean_branch_accuracy: mean(branch_accuracy.iter().copied()),
@@ -118,6 +134,20 @@ impl Metrics {
     pub fn correct(&self) -> usize {
         self.confusion.iter().enumerate().map(|(class, row)| row[class] as usize).sum()
     }
+}
+
+/// Mean negative log-likelihood and calibration of `probs`, for predictions read off `pooled`.
+fn likelihood(pooled: &[f32], probs: &[f32], predictions: &Predictions) -> (f64, Calibration) {
+    let classes = predictions.classes.len();
+    let mut nll = 0.0;
+    let mut confidences = Vec::with_capacity(predictions.labels.len());
+    let rows = pooled.chunks_exact(classes).zip(probs.chunks_exact(classes));
+    for ((pooled, row), &label) in rows.zip(&predictions.labels) {
+        let (label, predicted) = (label as usize, argmax(pooled));
+        nll -= f64::from(row[label]).max(NLL_FLOOR).ln();
+        confidences.push((row[predicted], predicted == label));
+    }
+    (nll / confidences.len() as f64, Calibration::new(&confidences))
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Uncertainty, uncertainty};
+use super::{Temperature, Uncertainty, uncertainty};
 
 /// How far a row's sum may be from 1, and a probability outside 0..=1, before it is refused: wide enough for
 /// rounding in reduced precision, narrow enough to catch logits passed by mistake.
@@ -31,6 +31,9 @@ pub struct Predictions {
     pub probs: Vec<f32>,
     /// How the branches are combined.
     pub combine: Combine,
+    /// What calibrates the combined probabilities, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<Temperature>,
 }
 
 /// Why predictions cannot be evaluated.
@@ -104,11 +107,24 @@ pub enum MetricsError {
 }
 
 impl Predictions {
-    /// The ensemble's probabilities `[image][class]`, after checking everything.
+    /// The ensemble's probabilities `[image][class]`, calibrated if there is a temperature, after checking everything.
     ///
     /// # Errors
     /// See [`MetricsError`].
     pub fn ensemble(&self) -> Result<Vec<f32>, MetricsError> {
+        let mut probs = self.pooled()?;
+        if let Some(temperature) = self.temperature {
+            temperature.apply(&mut probs, self.classes.len());
+        }
+        Ok(probs)
+    }
+
+    /// The combined probabilities `[image][class]` before any temperature, after checking everything. Predictions
+    /// are read off these, so that no rounding of calibrated ones can change a prediction.
+    ///
+    /// # Errors
+    /// See [`MetricsError`].
+    pub fn pooled(&self) -> Result<Vec<f32>, MetricsError> {
         self.check()?;
         Ok(match &self.combine {
             Combine::MeanOfSoftmax => mean_over_branches(&self.probs, self.branches),
@@ -122,11 +138,13 @@ impl Predictions {
     /// See [`MetricsError`].
     pub fn uncertainties(&self) -> Result<Vec<Uncertainty>, MetricsError> {
         let classes = self.classes.len();
-        let ensemble = self.ensemble()?;
-        Ok(ensemble
-            .chunks_exact(classes)
+        let (ensemble, pooled) = (self.ensemble()?, self.pooled()?);
+        let rows = ensemble.chunks_exact(classes).zip(pooled.chunks_exact(classes));
+        Ok(rows
             .enumerate()
-            .map(|(image, row)| uncertainty(row, (0..self.branches).map(|branch| self.row(branch, image))))
+            .map(|(image, (row, pooled))| {
+                uncertainty(row, pooled, (0..self.branches).map(|branch| self.row(branch, image)))
+            })
             .collect())
     }
 

@@ -3,7 +3,7 @@ use minijinja::{AutoEscape, Environment, context};
 
 use super::format::{bytes, counted, duration, factor, grouped, metric, percent, percent_or_dash};
 use super::{Cost, CostComparison, Dataset, Fact, Provenance, Report, Speed, charts};
-use crate::metrics::{ClassMetrics, Metrics};
+use crate::metrics::{ClassMetrics, Metrics, TemperatureScaling};
 use crate::svg;
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -41,6 +41,7 @@ pub fn render_html(report: &Report) -> String {
         confidence => safe(charts::confidence(metrics)),
         ece => percent(metrics.calibration.ece),
         tendency => tendency(metrics),
+        temperature => metrics.temperature_scaling.as_ref().map(temperature),
         mistakes => mistakes(report),
         mistake_count => counted(metrics.n - metrics.correct(), "mistake"),
         cost => report.cost.as_ref().map(cost),
@@ -177,6 +178,14 @@ fn tendency(metrics: &Metrics) -> String {
         percent(confidence),
         percent(metrics.accuracy)
     )
+}
+
+fn temperature(scaling: &TemperatureScaling) -> Value {
+    context! {
+        value => format!("{:.3}", scaling.temperature.get()),
+        ece => [percent(scaling.ece.before), percent(scaling.ece.after)],
+        nll => [scaling.nll.before, scaling.nll.after].map(|nll| format!("{nll:.3}")),
+    }
 }
 
 fn mistakes(report: &Report) -> Vec<Value> {

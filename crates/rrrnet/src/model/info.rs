@@ -4,6 +4,7 @@ use super::spec::SpecFile;
 use crate::arch::ResNet;
 use crate::config::{Method, ResizeFilter};
 use crate::named::named_enum;
+use rrr_report::metrics::Temperature;
 use serde::{Deserialize, Serialize};
 
 named_enum! {
@@ -95,6 +96,8 @@ pub struct ModelInfo {
     pub preprocessing: Preprocessing,
     /// How branches become one prediction.
     pub combine: Combine,
+    /// What calibrates that prediction's probabilities; none where the training had no images to fit it on.
+    pub temperature: Option<Temperature>,
     /// Where it comes from.
     pub provenance: Provenance,
 }
@@ -108,6 +111,10 @@ pub(super) struct Header {
     pub(super) classes: Vec<String>,
     pub(super) preprocessing: Preprocessing,
     pub(super) combine: Combine,
+    /// Readers that do not know it give the same predictions with uncalibrated probabilities, so that it needs no
+    /// version of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) temperature: Option<Temperature>,
     pub(super) provenance: Provenance,
     /// Present in quantised models.
     #[serde(default, skip_serializing_if = "Option::is_none")]

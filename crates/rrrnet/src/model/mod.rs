@@ -1,9 +1,9 @@
 //! A trained model, and the self-contained file that holds it.
 //!
 //! The file is safetensors: tensors `stem.NAME` and `branches.I.NAME` with timm's names, and a JSON header under the
-//! metadata key `rrrnet.model` with architecture, classes, preprocessing and provenance. Nothing else is needed to
-//! use it. A quantised model (format 2) has weights of type I8 beside scales, biases and steps, and says how it was
-//! quantised.
+//! metadata key `rrrnet.model` with architecture, classes, preprocessing, temperature and provenance. Nothing else is
+//! needed to use it. A quantised model (format 2) has weights of type I8 beside scales, biases and steps, and says how
+//! it was quantised.
 
 mod info;
 mod spec;
@@ -131,6 +131,7 @@ impl Model {
             classes: self.info.classes.clone(),
             preprocessing: self.info.preprocessing.clone(),
             combine: self.info.combine,
+            temperature: self.info.temperature,
             provenance: self.info.provenance.clone(),
             quantization,
         };
@@ -208,7 +209,13 @@ impl Model {
         if h.quantization.is_some() != (h.version == QUANTIZED_VERSION) {
             return Err(damaged("it does not say how the model was quantised".into()));
         }
-        let info = ModelInfo { classes, preprocessing, combine: h.combine, provenance: h.provenance };
+        let info = ModelInfo {
+            classes,
+            preprocessing,
+            combine: h.combine,
+            temperature: h.temperature,
+            provenance: h.provenance,
+        };
         Ok((spec, info, h.quantization))
     }
 }

@@ -110,6 +110,7 @@ impl Saved {
             classes: h.classes,
             preprocessing: h.preprocessing,
             combine: h.combine,
+            temperature: None,
             provenance: h.provenance,
         };
         Ok(Self { spec, trainer, copies, position: h.position, info, fingerprint: h.fingerprint })

@@ -5,7 +5,7 @@ use super::{Event, TrainError};
 use crate::bench::QuickSpeed;
 use crate::config::{Method, TrainConfig};
 use crate::cost::net_cost;
-use crate::evaluate::{EvaluateError, Evaluation};
+use crate::evaluate::{EvaluateError, Evaluation, fit_temperature};
 use crate::machine;
 use crate::model::{Model, Preprocessing, Provenance};
 use crate::predict::Predictor;
@@ -18,6 +18,7 @@ use rrr_report::report::{
     Mistake, Report, Speed, Thumbnail, render_html,
 };
 use serde::Serialize;
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Mistakes shown in the report.
@@ -50,12 +51,13 @@ pub(super) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Saves the model, measures it on the test split and writes the report.
+    /// Calibrates the model on the validation split, saves it, measures it on the test split and writes the report.
     pub(super) fn run(
         &self,
         model: &Model,
         events: &mut dyn FnMut(&Event<'_>),
     ) -> Result<Summary, TrainError> {
+        let model = &*self.calibrated(model, events)?;
         model.save(&self.run.model())?;
         let summary =
             Summary { model: self.run.model(), evaluation: None, report: None, seconds: self.seconds };
@@ -70,6 +72,8 @@ impl Finish<'_> {
             precision: self.config.precision.to_string(),
             skipped: test.bad().iter().map(ToString::to_string).collect(),
             metrics,
+            selective: None,
+            out_of_distribution: None,
         };
         let mut json = serde_json::to_vec_pretty(&evaluation).expect("an evaluation is plain values");
         json.push(b'\n');
@@ -83,6 +87,25 @@ impl Finish<'_> {
         let html = render_html(&report);
         self.run.write(&self.run.report(), html.as_bytes())?;
         Ok(Summary { evaluation: Some(evaluation), report: Some(self.run.report()), ..summary })
+    }
+
+    /// The model with the temperature that suits it on the validation images.
+    fn calibrated<'m>(
+        &self,
+        model: &'m Model,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Cow<'m, Model>, TrainError> {
+        let Some(valid) = &self.data.valid else { return Ok(Cow::Borrowed(model)) };
+        events(&Event::Stage("calibrating on the validation images"));
+        let (batch, compute) = (self.config.batch_size, self.compute.clone());
+        let temperature = fit_temperature(model, compute, valid, batch, self.workers)?;
+        if temperature.is_none() {
+            let note = "the validation images determine no temperature: the probabilities stay uncalibrated";
+            events(&Event::Note(note.into()));
+        }
+        let mut model = model.clone();
+        model.info.temperature = temperature;
+        Ok(Cow::Owned(model))
     }
 
     fn report(
@@ -178,17 +201,19 @@ fn curves(records: &[EpochRecord]) -> Curves {
 /// The misclassified images whose true class got the least probability.
 fn mistakes(test: &ImageStore, predictions: &Predictions) -> Result<Vec<Mistake>, TrainError> {
     let ensemble = predictions.ensemble().map_err(EvaluateError::from)?;
+    let pooled = predictions.pooled().map_err(EvaluateError::from)?;
     let classes = &predictions.classes;
     let row = |i: usize| &ensemble[i * classes.len()..][..classes.len()];
+    let predicted = |i: usize| argmax(&pooled[i * classes.len()..][..classes.len()]);
     let own = |i: usize| row(i)[predictions.labels[i] as usize];
     let mut wrong: Vec<usize> =
-        (0..test.len()).filter(|i| argmax(row(*i)) != predictions.labels[*i] as usize).collect();
+        (0..test.len()).filter(|i| predicted(*i) != predictions.labels[*i] as usize).collect();
     wrong.sort_by(|a, b| own(*a).total_cmp(&own(*b)));
     wrong
         .into_iter()
         .take(MISTAKES)
         .map(|i| {
-            let predicted = argmax(row(i));
+            let predicted = predicted(i);
             Ok(Mistake {
                 name: test.dataset().samples[i].id.clone(),
                 thumbnail: thumbnail(test, i)?,
@@ -240,6 +265,7 @@ fn cost(model: &Model) -> Option<CostComparison> {
 
 fn predictions_csv(store: &ImageStore, predictions: &Predictions) -> Result<Vec<u8>, TrainError> {
     let ensemble = predictions.ensemble().map_err(EvaluateError::from)?;
+    let pooled = predictions.pooled().map_err(EvaluateError::from)?;
     let uncertain = predictions.uncertainties().map_err(EvaluateError::from)?;
     let classes = &predictions.classes;
     let mut out = csv::Writer::from_writer(Vec::new());
@@ -257,8 +283,9 @@ fn predictions_csv(store: &ImageStore, predictions: &Predictions) -> Result<Vec<
     let in_memory = "writing to memory cannot fail";
     out.write_record(header).expect(in_memory);
     for (i, sample) in store.dataset().samples.iter().enumerate() {
-        let row = &ensemble[i * classes.len()..][..classes.len()];
-        let (label, predicted) = (sample.label as usize, argmax(row));
+        let (from, to) = (i * classes.len(), (i + 1) * classes.len());
+        let row = &ensemble[from..to];
+        let (label, predicted) = (sample.label as usize, argmax(&pooled[from..to]));
         let agreeing =
             (0..predictions.branches).filter(|b| argmax(predictions.row(*b, i)) == predicted).count();
         out.write_record([

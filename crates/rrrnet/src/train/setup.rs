@@ -33,6 +33,7 @@ pub(super) fn prepare(config: &TrainConfig, data: &Images, backbone: &Backbone) 
             std: backbone.card.std,
         },
         combine: if config.method == Method::Fge { Combine::Logits } else { Combine::Probabilities },
+        temperature: None,
         provenance: Provenance {
             rrrnet: env!("CARGO_PKG_VERSION").into(),
             method: Some(config.method),

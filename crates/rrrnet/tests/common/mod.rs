@@ -35,6 +35,25 @@ impl World {
     pub fn photos(&self) -> PathBuf {
         self.path("photos")
     }
+
+    /// The photos as `train/`, `val/` and `test/`, where one validation image comes twice, with different labels: no
+    /// model can be right about both, so that there is a best temperature.
+    pub fn mislabelled(&self) -> PathBuf {
+        let root = self.path("mislabelled");
+        for class in CLASSES {
+            for (i, part) in ["train", "train", "train", "val", "test"].into_iter().enumerate() {
+                copy(&self.photos().join(format!("{class}/{i}.jpg")), &root.join(part).join(class));
+            }
+        }
+        fs::copy(root.join("val/green/3.jpg"), root.join("val/blue/green.jpg")).unwrap();
+        root
+    }
+}
+
+/// Copies a file into a folder, which is made.
+pub fn copy(file: &Path, folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    fs::copy(file, folder.join(file.file_name().unwrap())).unwrap();
 }
 
 /// Writes a random bottleneck ResNet with its card, without the tensor `missing`.
