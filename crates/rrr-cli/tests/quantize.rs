@@ -55,6 +55,14 @@ fn a_run_is_quantised_and_used() {
     assert_eq!(json(&evaluated.out)["n"], 15, "{}", evaluated.err);
     let predicted = run(["predict", &model, &photos, "--format", "json", "--top", "2"]);
     assert_eq!(json(&predicted.out)["predictions"].as_array().unwrap().len(), 15, "{}", predicted.err);
+    let benched = run(["bench", &model, "--batch", "1,40", "--rounds", "1", "--layers", "--format", "json"]);
+    let cases = json(&benched.out)["cases"].clone();
+    assert_eq!(cases.as_array().map(Vec::len), Some(2), "{}", benched.err);
+    assert_eq!(cases[0]["precision"], "int8");
+    let layers = cases[1]["layers"].as_array().unwrap();
+    let names: Vec<&str> = layers.iter().filter_map(|l| l["name"].as_str()).collect();
+    assert_eq!((names[0], names[1]), ("stem.conv1", "stem.maxpool"));
+    assert_eq!(names.last(), Some(&"branches.fc"), "{names:?}");
     let inspected = json(&run(["inspect", &model, "--format", "json"]).out);
     assert_eq!(inspected["quantization"]["images"], 12);
     assert_eq!(inspected["quantization"]["accuracy"], report["accuracy"]);

@@ -136,8 +136,7 @@ impl Network {
         let (branches, plans, workspace) = (&self.branches, &mut self.plans, &mut self.workspace);
         (out.branches, out.n, out.classes) = (branches.len(), images.n, 0);
         out.data.clear();
-        for start in (0..images.n).step_by(MAX_BATCH) {
-            let part = images.slice(start, MAX_BATCH.min(images.n - start));
+        for (start, part) in images.parts() {
             self.images.load(&part, plans.compute().pool());
             let images_in = Input::Images(&self.images);
             let mut pass = Pass { plans, workspace, observer: None };
@@ -159,6 +158,12 @@ impl Network {
 }
 
 impl<'a> Images<'a> {
+    /// The images in batches of at most [`MAX_BATCH`], each with the number of its first one.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (usize, Images<'a>)> {
+        let starts = (0..self.n).step_by(MAX_BATCH);
+        starts.map(|start| (start, self.slice(start, MAX_BATCH.min(self.n - start))))
+    }
+
     /// `count` images from `start` on.
     ///
     /// # Panics

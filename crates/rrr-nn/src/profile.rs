@@ -26,3 +26,16 @@ impl Profile {
         self.layers.push(LayerTime { name: name.to_owned(), macs, elapsed: start.elapsed() });
     }
 }
+
+/// Runs a layer, and notes its time if a profile is wanted.
+pub(crate) fn timed(
+    profile: &mut Option<Profile>,
+    name: impl FnOnce() -> String,
+    macs: u64,
+    run: impl FnOnce(),
+) {
+    match profile {
+        None => run(),
+        Some(profile) => profile.time(&name(), macs, run),
+    }
+}

@@ -1,7 +1,7 @@
 //! A model's network, whatever its weights are.
 
 use crate::model::{Model, Weights};
-use rrr_nn::{Compute, Images, Logits, NetSpec, Network, QuantizedNetwork, StateError};
+use rrr_nn::{Compute, Images, LayerTime, Logits, NetSpec, Network, QuantizedNetwork, StateError};
 
 /// A network, ready to run.
 pub(crate) enum Engine {
@@ -25,6 +25,30 @@ impl Engine {
         match self {
             Self::F32(network) => network.spec(),
             Self::Int8(network) => network.spec(),
+        }
+    }
+
+    /// Bytes of the packed weights.
+    pub(crate) fn weights_bytes(&self) -> usize {
+        match self {
+            Self::F32(network) => network.weights_bytes(),
+            Self::Int8(network) => network.weights_bytes(),
+        }
+    }
+
+    /// Bytes of activations that are kept between calls.
+    pub(crate) fn activations_bytes(&self) -> usize {
+        match self {
+            Self::F32(network) => network.activations_bytes(),
+            Self::Int8(network) => network.activations_bytes(),
+        }
+    }
+
+    /// Logits of every branch, and the time of every layer.
+    pub(crate) fn forward_timed(&mut self, images: &Images<'_>) -> (Logits, Vec<LayerTime>) {
+        match self {
+            Self::F32(network) => network.forward_timed(images),
+            Self::Int8(network) => network.forward_timed(images),
         }
     }
 

@@ -152,7 +152,7 @@ fn a_stem_that_trains_moves_and_stops_and_threads_change_nothing() {
         let model = Model::load(&out.join("model.safetensors")).unwrap();
         model.trained_state(out).unwrap().stem["conv1.weight"].data.clone()
     };
-    let backbone = Checkpoint::open(&world.backbone()).unwrap().read_f32("conv1.weight").unwrap();
+    let backbone = Checkpoint::open(world.backbone()).unwrap().read_f32("conv1.weight").unwrap();
     assert!(stem(&outs[0]) == backbone && stem(&outs[1]) != backbone);
 }
 

@@ -4,7 +4,7 @@
 //! rows are the second, in pairs. So a result tile is `[16 output channels][16 input channels]`.
 
 use super::tiles::{Product, SIDE, STEP, TILE, Tiles};
-use super::{Kernels, Scratch, ZEROS};
+use super::{Kernels, ThreadScratch, ZEROS};
 use crate::conv::GradWeight;
 use crate::isa::Isa;
 use crate::micro::{BLOCK, Run};
@@ -104,7 +104,7 @@ pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
     let (a_len, b_len) = (panels * CHUNK_STEPS * TILE, blocks * CHUNK_STEPS * TILE);
     // SAFETY: the tile registers are there, by the caller.
     let tiles = unsafe { T::new() };
-    let mut scratch = Scratch::take(sums + a_len + b_len);
+    let mut scratch = ThreadScratch::take(sums + a_len + b_len);
     let (sums, rest) = scratch.0.split_at_mut(sums);
     let (a, b) = rest.split_at_mut(a_len);
     sums.fill(0);

@@ -94,9 +94,9 @@ thread_local! {
 ///
 /// Not a closure's argument: code inside of a closure that the standard library calls would not be compiled for
 /// the task's instruction set.
-struct Scratch(Aligned<u32>);
+struct ThreadScratch(Aligned<u32>);
 
-impl Scratch {
+impl ThreadScratch {
     /// At least `len` u32 with unspecified values; kept, so that only the largest task so far allocates.
     fn take(len: usize) -> Self {
         let kept = SCRATCH.take();
@@ -104,7 +104,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ThreadScratch {
     fn drop(&mut self) {
         SCRATCH.set(std::mem::take(&mut self.0));
     }

@@ -1,7 +1,7 @@
 //! Forward and input gradient: rows of outputs as products of tiles.
 
 use super::tiles::{Product, SIDE, STEP, TILE, Tiles};
-use super::{Kernels, Scratch, ZEROS};
+use super::{Kernels, ThreadScratch, ZEROS};
 use crate::isa::Isa;
 use crate::micro::{BLOCK, Epilogue};
 use crate::pool::Pool;
@@ -90,7 +90,7 @@ pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
     let most = plan.taps * per_tap;
     // SAFETY: the tile registers are there, by the caller; the rest as noted.
     let tiles = unsafe { T::new() };
-    let mut scratch = Scratch::take(most * (1 + 2 * TILE));
+    let mut scratch = ThreadScratch::take(most * (1 + 2 * TILE));
     let (a, steps) = scratch.0.split_at_mut(2 * most * TILE);
     let mut sums = Sums([0.0; 4 * TILE]);
     for tile in task.tiles {

@@ -29,6 +29,11 @@ impl Int8Activation {
         }
     }
 
+    /// Bytes that it holds: what the largest shape so far needed.
+    pub fn bytes(&self) -> usize {
+        self.data.as_bytes().len()
+    }
+
     /// Number of groups.
     pub fn groups(&self) -> usize {
         self.groups

@@ -61,6 +61,11 @@ impl Int8Conv {
         blocks(self.cout()) * self.panel_len()
     }
 
+    /// Number of weights, without padding: the multiply-accumulates of one output pixel.
+    pub fn weights(&self) -> usize {
+        self.parts.iter().map(|conv| conv.cout * conv.cin * conv.kernel * conv.kernel).sum()
+    }
+
     /// How much of 16 bits the largest sum needs that instruction sets without a dot product of bytes take in
     /// 16 bits, for one output channel: above 1 it would overflow, and [`Int8Conv::pack`] refuses. `weights` are
     /// the channel's `[cin][kernel][kernel]` for each part.

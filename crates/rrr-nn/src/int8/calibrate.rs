@@ -12,9 +12,6 @@ use rrr_kernels::{Activation, Compute, Pool};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Images that go through the network at a time.
-const MAX_BATCH: usize = 32;
-
 /// Watches what a network's activations look like, to quantise it.
 ///
 /// ```text
@@ -64,8 +61,7 @@ impl Calibrator {
     /// If the number of pixels is not what the sizes of `images` say.
     pub fn observe(&mut self, images: &Images<'_>) {
         let compute = self.plans.compute().clone();
-        for start in (0..images.n).step_by(MAX_BATCH) {
-            let part = images.slice(start, MAX_BATCH.min(images.n - start));
+        for (_, part) in images.parts() {
             self.images.load(&part, compute.pool());
             let images_in = Input::Images(&self.images);
             let (plans, workspace) = (&mut self.plans, &mut self.workspace);

@@ -28,6 +28,11 @@ impl Classifiers {
         Self { weight, bias, features, classes }
     }
 
+    /// Bytes of the weights.
+    pub fn bytes(&self) -> usize {
+        (self.weight.len() + self.bias.len()) * size_of::<f32>()
+    }
+
     /// `logits[branch][image] = weight[branch] * features[branch][image] + bias[branch]`, each sum in the order of
     /// the features, without fused operations: the same on every CPU.
     pub fn forward(&self, features: &[f32], logits: &mut [f32], n: usize, isa: Int8Isa, pool: &Pool) {

@@ -21,6 +21,11 @@ pub(super) struct PaddedPixels {
 }
 
 impl PaddedPixels {
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        self.data.as_bytes().len()
+    }
+
     /// Takes in a batch; `normalize` says what the pixels mean to the network.
     ///
     /// # Panics

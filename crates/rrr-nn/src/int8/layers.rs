@@ -2,6 +2,7 @@
 
 use super::QuantizedSequence;
 use super::images::PaddedPixels;
+use crate::profile::{Profile, timed};
 use crate::{BlockSpec, SequenceSpec, StateError};
 use rrr_kernels::int8::{
     ACTIVATION_MAX, Int8Activation, Int8Compute, Int8Conv, Int8Job, Int8Plan, int8_max_pool,
@@ -10,6 +11,8 @@ use rrr_kernels::{BLOCK, Buffer, Conv, blocks, max_pool_size};
 
 /// A convolution of every branch.
 pub(super) struct Layer {
+    /// Without its place, such as `layer3.0.conv1`.
+    name: String,
     conv: Int8Conv,
     /// Per branch.
     weight: Buffer,
@@ -33,6 +36,8 @@ struct Block {
 
 /// The same layers of several branches.
 pub(super) struct Layers {
+    /// `stem` or `branches`.
+    place: &'static str,
     branches: usize,
     conv1: Option<Layer>,
     blocks: Vec<Block>,
@@ -49,6 +54,23 @@ pub(super) struct Arena {
     y: Int8Activation,
 }
 
+impl Arena {
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        let Self { x, inner: [a, b], y } = self;
+        [x, a, b, y].map(Int8Activation::bytes).iter().sum()
+    }
+}
+
+/// What a pass works with besides the layers.
+pub(super) struct Pass<'a> {
+    pub images: &'a PaddedPixels,
+    pub arena: &'a mut Arena,
+    pub compute: &'a Int8Compute,
+    /// Takes the time of every layer, if there.
+    pub profile: &'a mut Option<Profile>,
+}
+
 impl Layers {
     /// Packs checked states; `steps` are those of the input if the sequence reads no images, per branch
     /// and channel.
@@ -56,6 +78,7 @@ impl Layers {
     /// # Errors
     /// [`StateError`] if weights are too large for 16-bit sums.
     pub fn new(
+        place: &'static str,
         spec: &SequenceSpec,
         states: &[QuantizedSequence],
         steps: Option<Vec<f32>>,
@@ -88,7 +111,7 @@ impl Layers {
             blocks.push(Block { conv1, conv2, conv3, downsample });
         }
         if problems.is_empty() {
-            Ok(Self { branches: states.len(), conv1, blocks })
+            Ok(Self { place, branches: states.len(), conv1, blocks })
         } else {
             Err(StateError { problems })
         }
@@ -121,22 +144,46 @@ impl Layers {
         (plans, size)
     }
 
+    /// Bytes of the packed weights and of what goes with them.
+    pub fn bytes(&self) -> usize {
+        let blocks = self.blocks.iter().flat_map(|b| [&b.conv1, &b.conv2, &b.conv3]);
+        self.conv1.iter().chain(blocks).map(Layer::bytes).sum()
+    }
+
     /// Runs the layers on images or on `arena.x`, and leaves what comes out there.
-    pub fn run(&self, plans: &Plans, images: &PaddedPixels, arena: &mut Arena, compute: &Int8Compute) {
+    pub fn run(&self, plans: &Plans, pass: Pass<'_>) {
+        let Pass { images, arena, compute, profile } = pass;
         let mut plans = plans.iter();
         let mut next = || plans.next().expect("one per layer");
         let Arena { x, inner: [a, b], y } = arena;
+        let named = |name: &str| format!("{}.{name}", self.place);
         if let Some(conv1) = &self.conv1 {
             let plan = next();
             a.reshape(self.branches, conv1.conv.cout(), plan.output(), images.n());
-            conv1.run(plan, &[images.data()], None, a, compute);
-            int8_max_pool(a, x, compute);
+            let macs = conv1.macs(plan, images.n());
+            timed(
+                profile,
+                || named(&conv1.name),
+                macs,
+                || {
+                    conv1.run(plan, &[images.data()], None, a, compute);
+                },
+            );
+            timed(profile, || named("maxpool"), 0, || int8_max_pool(a, x, compute));
         }
         for block in &self.blocks {
             let mut step = |layer: &Layer, from: &[&[u8]], skipped, to: &mut Int8Activation| {
                 let plan = next();
                 to.reshape(self.branches, layer.conv.cout(), plan.output(), images.n());
-                layer.run(plan, from, skipped, to, compute);
+                let macs = layer.macs(plan, images.n());
+                timed(
+                    profile,
+                    || named(&layer.name),
+                    macs,
+                    || {
+                        layer.run(plan, from, skipped, to, compute);
+                    },
+                );
             };
             step(&block.conv1, &[x.data()], None, a);
             step(&block.conv2, &[a.data()], None, b);
@@ -161,6 +208,7 @@ impl Layer {
     ) -> Self {
         let (len, padded) = (conv.packed_len(), blocks(conv.cout()) * BLOCK);
         let mut layer = Self {
+            name: names[0].to_string(),
             weight: Buffer::zeros((states.len() * len).div_ceil(size_of::<f32>())),
             scale: vec![0.0; states.len() * padded],
             offset: vec![0.0; states.len() * padded],
@@ -192,6 +240,17 @@ impl Layer {
             layer.steps.extend(steps);
         }
         layer
+    }
+
+    fn bytes(&self) -> usize {
+        let values = [&self.scale, &self.offset, &self.residual, &self.steps].map(Vec::len);
+        self.weight.as_bytes().len() + values.iter().sum::<usize>() * size_of::<f32>()
+    }
+
+    /// Multiply-accumulates of all branches and `n` images.
+    fn macs(&self, plan: &Int8Plan, n: usize) -> u64 {
+        let (height, width) = plan.output();
+        (self.branches * self.conv.weights() * height * width * n) as u64
     }
 
     fn run(

@@ -3,15 +3,13 @@
 use super::QuantizedState;
 use super::classifier::Classifiers;
 use super::images::PaddedPixels;
-use super::layers::{Arena, Layers, Plans};
+use super::layers::{Arena, Layers, Pass, Plans};
+use crate::profile::{LayerTime, Profile, timed};
 use crate::{Images, Logits, NetSpec, Normalize, StateError};
 use rrr_kernels::Pool;
 use rrr_kernels::int8::{Int8Compute, Int8Isa, int8_avg_pool};
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Images that go through the network at a time: more would only leave the caches sooner.
-const MAX_BATCH: usize = 32;
 
 /// A quantised network in inference form: weights packed once, memory kept between calls.
 pub struct QuantizedNetwork {
@@ -27,6 +25,7 @@ pub struct QuantizedNetwork {
     pixels: PaddedPixels,
     features: Vec<f32>,
     logits: Vec<f32>,
+    profile: Option<Profile>,
 }
 
 impl QuantizedNetwork {
@@ -59,11 +58,11 @@ impl QuantizedNetwork {
         state.check(spec)?;
         let stem = match spec.stem.is_empty() {
             true => None,
-            false => Some(Layers::new(&spec.stem, std::slice::from_ref(&state.stem), None, false)?),
+            false => Some(Layers::new("stem", &spec.stem, std::slice::from_ref(&state.stem), None, false)?),
         };
         let steps = stem.as_ref().map(|s| s.steps().repeat(spec.branches));
         Ok(Self {
-            branches: Layers::new(&spec.branch, &state.branches, steps, true)?,
+            branches: Layers::new("branches", &spec.branch, &state.branches, steps, true)?,
             classifiers: Classifiers::new(state),
             spec: spec.clone(),
             normalize: state.normalize,
@@ -74,6 +73,7 @@ impl QuantizedNetwork {
             pixels: PaddedPixels::default(),
             features: Vec::new(),
             logits: Vec::new(),
+            profile: None,
         })
     }
 
@@ -102,6 +102,29 @@ impl QuantizedNetwork {
         self.run(images, false, out);
     }
 
+    /// [`QuantizedNetwork::forward`] with the time of every layer (a batch of more than 32 images runs in parts, each of
+    /// which has its times).
+    ///
+    /// # Panics
+    /// As [`QuantizedNetwork::forward`].
+    pub fn forward_timed(&mut self, images: &Images<'_>) -> (Logits, Vec<LayerTime>) {
+        self.profile = Some(Profile::default());
+        let logits = self.forward(images);
+        (logits, self.profile.take().unwrap_or_default().layers)
+    }
+
+    /// Bytes of the packed weights.
+    pub fn weights_bytes(&self) -> usize {
+        let layers = self.stem.iter().chain([&self.branches]).map(Layers::bytes).sum::<usize>();
+        layers + self.classifiers.bytes()
+    }
+
+    /// Bytes of activations and input that are kept between calls: what the largest batch so far needed.
+    pub fn activations_bytes(&self) -> usize {
+        let rows = (self.features.len() + self.logits.len()) * size_of::<f32>();
+        self.arena.bytes() + self.pixels.bytes() + rows
+    }
+
     /// Pooled features before the classifier, `[branch][n][features]` (the field `classes` of the result
     /// holds the number of features).
     ///
@@ -114,12 +137,23 @@ impl QuantizedNetwork {
     }
 
     fn run(&mut self, images: &Images<'_>, want_features: bool, out: &mut Logits) {
-        let Self { stem, branches, classifiers, compute, plans, arena, pixels, features, logits, .. } = self;
+        let Self {
+            stem,
+            branches,
+            classifiers,
+            compute,
+            plans,
+            arena,
+            pixels,
+            features,
+            logits,
+            profile,
+            ..
+        } = self;
         let row = if want_features { classifiers.features } else { classifiers.classes };
         (out.branches, out.n, out.classes) = (self.spec.branches, images.n, row);
         out.data.resize(out.branches * out.n * row, 0.0);
-        for start in (0..images.n).step_by(MAX_BATCH) {
-            let part = images.slice(start, MAX_BATCH.min(images.n - start));
+        for (start, part) in images.parts() {
             pixels.load(&part, &self.normalize, compute.pool());
             let (size, n) = (pixels.size(), pixels.n());
             let (stem_plans, branch_plans) = plans.entry((size, n)).or_insert_with(|| {
@@ -128,16 +162,31 @@ impl QuantizedNetwork {
                 (stem_plans, branches.plan(size, n, compute).0)
             });
             if let Some(stem) = stem {
-                stem.run(stem_plans, pixels, arena, compute);
+                stem.run(stem_plans, Pass { images: pixels, arena, compute, profile });
             }
-            branches.run(branch_plans, pixels, arena, compute);
+            branches.run(branch_plans, Pass { images: pixels, arena, compute, profile });
             features.resize(out.branches * n * classifiers.features, 0.0);
-            int8_avg_pool(&arena.x, branches.steps(), features, compute);
+            timed(
+                profile,
+                || "branches.avgpool".into(),
+                0,
+                || {
+                    int8_avg_pool(&arena.x, branches.steps(), features, compute);
+                },
+            );
             let from = if want_features {
                 &*features
             } else {
                 logits.resize(out.branches * n * row, 0.0);
-                classifiers.forward(features, logits, n, compute.isa(), compute.pool());
+                let macs = (out.branches * n * classifiers.features * row) as u64;
+                timed(
+                    profile,
+                    || "branches.fc".into(),
+                    macs,
+                    || {
+                        classifiers.forward(features, logits, n, compute.isa(), compute.pool());
+                    },
+                );
                 &*logits
             };
             for (branch, values) in from.chunks_exact(n * row).enumerate() {

@@ -11,11 +11,12 @@ pub use report::{BenchMachine, BenchNetwork, BenchReport, Case, ColdStart, Layer
 
 use crate::compute::Precision;
 use crate::cost::net_cost;
+use crate::engine::Engine;
 use crate::machine;
 use crate::model::{ModelError, ModelFile};
 use rrr_data::rng::SeededRng;
 use rrr_kernels::fma_peak;
-use rrr_nn::{Compute, Images, Isa, LayerTime, Network, Normalize, Pixels, Pool};
+use rrr_nn::{Compute, Images, Isa, LayerTime, Normalize, Pixels, Pool};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ const PROFILED: usize = 5;
 pub struct BenchOptions {
     /// Numbers of images per call.
     pub batches: Vec<usize>,
-    /// Precisions.
+    /// Precisions, of models that are not quantised.
     pub precisions: Vec<Precision>,
     /// Number of threads.
     pub threads: usize,
@@ -63,11 +64,11 @@ impl Until {
 /// Measures the model of a run or of a file; `begin` hears of each case before it is measured.
 ///
 /// # Errors
-/// [`ModelError`]: there is no usable model, or it is quantised.
+/// [`ModelError`]: there is no usable model.
 pub fn bench(
     path: &Path,
     options: &BenchOptions,
-    begin: &mut dyn FnMut(Precision, usize),
+    begin: &mut dyn FnMut(&str, usize),
 ) -> Result<BenchReport, ModelError> {
     let pool = Arc::new(Pool::new(options.threads));
     let started = Instant::now();
@@ -77,7 +78,6 @@ pub fn bench(
     let mut first = file.network(Compute::new(Arc::clone(&pool)))?;
     let load = loading.elapsed();
     let model = file.read()?;
-    let state = model.trained_state(path)?;
     let size = options.size.unwrap_or(model.info.preprocessing.size);
     let normalize = model.info.preprocessing.normalize();
     let pixels = made_up(options.batches.iter().copied().max().unwrap_or(1).max(1), size);
@@ -90,12 +90,17 @@ pub fn bench(
 
     let cost = net_cost(&model.spec, [size; 2]);
     let mut cases = Vec::new();
-    for precision in options.precisions.iter().map(|p| p.resolve()) {
+    // A quantised model is computed with as it is.
+    let precisions: Vec<(String, Precision)> = match model.quantization() {
+        Some(_) => vec![("int8".into(), Precision::F32)],
+        None => options.precisions.iter().map(|p| p.resolve()).map(|p| (p.to_string(), p)).collect(),
+    };
+    for (name, precision) in precisions {
         for &batch in &options.batches {
-            begin(precision, batch);
+            begin(&name, batch);
             machine::forget_peak_resident();
-            let mut network = Network::new(&model.spec, state, precision.on(Arc::clone(&pool)))?;
-            cases.push(case(precision, &mut network, &images(batch), cost.macs, options));
+            let mut network = Engine::new(&model, precision.on(Arc::clone(&pool)))?;
+            cases.push(case(name.clone(), &mut network, &images(batch), cost.macs, options));
         }
     }
     Ok(BenchReport {
@@ -123,8 +128,8 @@ pub fn bench(
 }
 
 fn case(
-    precision: Precision,
-    network: &mut Network,
+    precision: String,
+    network: &mut Engine,
     images: &Images<'_>,
     macs: u64,
     options: &BenchOptions,
@@ -186,7 +191,7 @@ fn time_calls(until: Until, mut call: impl FnMut()) -> Vec<Duration> {
     times
 }
 
-fn layers(network: &mut Network, images: &Images<'_>) -> Vec<Layer> {
+fn layers(network: &mut Engine, images: &Images<'_>) -> Vec<Layer> {
     let runs: Vec<Vec<LayerTime>> = (0..PROFILED).map(|_| whole(network.forward_timed(images).1)).collect();
     let median = |i: usize| {
         let mut times: Vec<Duration> = runs.iter().map(|run| run[i].elapsed).collect();

@@ -1,7 +1,6 @@
 //! What a benchmark found.
 
 use super::Latency;
-use crate::compute::Precision;
 use serde::Serialize;
 
 /// Everything measured.
@@ -45,7 +44,7 @@ pub struct BenchNetwork {
     pub size: usize,
 }
 
-/// The way to the first prediction in f32, in milliseconds.
+/// The way to the first prediction, in f32 unless the model is quantised, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ColdStart {
     /// Opening the file and understanding its header.
@@ -70,8 +69,8 @@ pub struct NetworkMemory {
 /// One precision and batch size.
 #[derive(Clone, Debug, Serialize)]
 pub struct Case {
-    /// What the network computes in.
-    pub precision: Precision,
+    /// What the network computes in: `f32`, `bf16`, or `int8` of a quantised model.
+    pub precision: String,
     /// Images per call.
     pub batch: usize,
     /// Time of a call.
