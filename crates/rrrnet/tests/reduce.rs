@@ -89,9 +89,14 @@ fn a_repair_lowers_the_error_whatever_the_threads_and_wherever_it_stops() {
         let interrupt = AtomicBool::new(false);
         let mut steps = 0;
         let outcome = reduce(&options, &stopped, &context(1, &interrupt), &mut |event| {
-            if matches!(event, ReduceEvent::Step(_)) {
-                steps += 1;
-                interrupt.store(steps == 7, Ordering::SeqCst);
+            match event {
+                ReduceEvent::Step(_) => {
+                    steps += 1;
+                    interrupt.store(steps == 7, Ordering::SeqCst);
+                }
+                // Twice while the full backbone runs.
+                ReduceEvent::Stage(_) => interrupt.store(stops < 2, Ordering::SeqCst),
+                _ => {}
             }
         });
         match outcome.unwrap() {
@@ -99,7 +104,7 @@ fn a_repair_lowers_the_error_whatever_the_threads_and_wherever_it_stops() {
             ReduceOutcome::Finished(_) => break,
         }
     }
-    assert!(stops > 6, "{stops}");
+    assert!(stops > 8, "{stops}");
     assert_eq!(fs::read(&one).unwrap(), fs::read(&stopped).unwrap());
     assert_eq!(files_beside(&stopped), [stopped]);
 }

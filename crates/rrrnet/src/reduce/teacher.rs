@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const KEY: &str = "rrrnet.targets";
+const FEATURES: &str = "features";
 /// Crops that the backbone runs at a time.
 const BATCH: usize = 32;
 
@@ -27,7 +28,7 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// Runs the backbone, or reads what an interrupted call with the same `key` has left beside `out`. `None` if
+    /// Runs the backbone on what an interrupted call with the same `key` has not left beside `out`. `None` if
     /// interrupted.
     pub(super) fn new(
         backbone: &Backbone,
@@ -38,38 +39,31 @@ impl Targets {
         interrupt: &AtomicBool,
     ) -> Result<Option<Self>, ReduceError> {
         let path = path(out);
-        if let Some([learnt, held_out]) = read(&path, key)? {
-            return Ok(Some(Self::of(learnt, held_out, pictures)));
-        }
         // The classifier has no part in the features.
         let spec = backbone.arch.full_net(1);
-        let mut network =
-            Network::new(&spec, &full_state(&backbone.arch, &backbone.state, 1, 0)?, compute.clone())?;
+        let state = full_state(&backbone.arch, &backbone.state, 1, 0)?;
+        let mut network = Network::new(&spec, &state, compute.clone())?;
         let normalize = normalize(&backbone.card);
-        let (size, mut parts) = (pictures.size, Vec::new());
+        let (size, row) = (pictures.size, spec.branch.features());
+        let mut features = read(&path, key)?;
+        let mut first = 0;
         for crops in [&pictures.learnt, &pictures.held_out] {
-            let mut features = Vec::new();
-            for pixels in crops.pixels.chunks(BATCH * size * size * 3) {
-                let n = pixels.len() / (size * size * 3);
-                let pixels = Pixels::U8 { data: pixels, normalize };
+            while features.len() < (first + crops.n) * row {
+                let from = features.len() / row - first;
+                let n = BATCH.min(crops.n - from);
+                let data = &crops.pixels[from * size * size * 3..][..n * size * size * 3];
+                let pixels = Pixels::U8 { data, normalize };
                 features.extend(network.features(&Images { pixels, n, height: size, width: size }).data);
                 if interrupt.load(Ordering::SeqCst) {
+                    write(&path, key, features, row)?;
                     return Ok(None);
                 }
             }
-            parts.push(features);
+            first += crops.n;
         }
-        let held_out = parts.pop().expect("two parts");
-        let learnt = parts.pop().expect("two parts");
-        let tensor = |data: &[f32], n: usize| Tensor { shape: vec![n, data.len() / n], data: data.to_vec() };
-        let state = State::from([
-            ("learnt".to_string(), tensor(&learnt, pictures.learnt.n)),
-            ("held_out".to_string(), tensor(&held_out, pictures.held_out.n)),
-        ]);
-        let mut bundle = Bundle::default();
-        bundle.add("", &state);
-        bundle.write(&path, KEY, key.to_string())?;
-        Ok(Some(Self::of(learnt, held_out, pictures)))
+        let mut features = write(&path, key, features, row)?;
+        let held_out = features.split_off(pictures.learnt.n * row);
+        Ok(Some(Self::of(features, held_out, pictures)))
     }
 
     fn of(learnt: Vec<f32>, held_out: Vec<f32>, pictures: &Pictures) -> Self {
@@ -115,13 +109,24 @@ pub(super) fn path(out: &Path) -> PathBuf {
     out.with_extension("targets.partial")
 }
 
-fn read(path: &Path, key: &str) -> Result<Option<[Vec<f32>; 2]>, ReduceError> {
+/// Features so far; none if they are of another repair.
+fn read(path: &Path, key: &str) -> Result<Vec<f32>, ReduceError> {
     if !path.exists() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let file = Checkpoint::open(path)?;
-    if file.metadata().get(KEY).map(String::as_str) != Some(key) {
-        return Ok(None);
+    match file.metadata().get(KEY) {
+        Some(found) if found == key => Ok(file.read_f32(FEATURES)?),
+        _ => Ok(Vec::new()),
     }
-    Ok(Some([file.read_f32("learnt")?, file.read_f32("held_out")?]))
+}
+
+/// Writes features, and gives them back.
+fn write(path: &Path, key: &str, features: Vec<f32>, row: usize) -> Result<Vec<f32>, ReduceError> {
+    let tensor = Tensor { shape: vec![features.len() / row, row], data: features };
+    let mut state = State::from([(FEATURES.to_string(), tensor)]);
+    let mut bundle = Bundle::default();
+    bundle.add("", &state);
+    bundle.write(path, KEY, key.to_string())?;
+    Ok(state.remove(FEATURES).map(|tensor| tensor.data).unwrap_or_default())
 }
