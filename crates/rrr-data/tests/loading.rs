@@ -45,7 +45,7 @@ fn epoch(loader: &Loader, epoch: u64, from: usize) -> Vec<Batch> {
 #[test]
 fn neither_threads_nor_memory_change_a_batch() {
     let dir = images(11);
-    for policy in [Policy::None, Policy::Light, Policy::Paper] {
+    for policy in [Policy::None, Policy::Light, Policy::Shift, Policy::Paper] {
         let mut first = None;
         for (threads, budget) in [(1, u64::MAX), (2, u64::MAX), (4, 0), (3, 5 * (SIZE * SIZE * 3) as u64)] {
             let workers = Workers::new(threads).unwrap();

@@ -23,6 +23,8 @@ pub enum Policy {
     None,
     /// A horizontal flip half of the time, then a shift by up to 1/16 of the side and a scale of 0.9 to 1.1.
     Light,
+    /// That shift and scale without the flip: for classes that a mirror image may not belong to, such as characters.
+    Shift,
     /// The published augmentation: one of twelve operations, then another, drawn independently
     /// ([`Op::sample_paper`]).
     Paper,
@@ -58,6 +60,7 @@ impl Policy {
                 }
                 Op::sample_light_shift(rng).apply(image, size, scratch);
             }
+            Self::Shift => Op::sample_light_shift(rng).apply(image, size, scratch),
             Self::Paper => {
                 for _ in 0..2 {
                     Op::sample_paper(rng).apply(image, size, scratch);

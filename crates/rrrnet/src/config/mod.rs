@@ -65,6 +65,8 @@ named_enum! {
     pub enum Augmentation {
         /// Half of the images flipped, then a small shift and scaling.
         Light = "light",
+        /// A small shift and scaling, nothing mirrored.
+        Shift = "shift",
         /// Two of the paper's twelve operations, drawn at random.
         Paper = "paper",
         /// Resizing only.

@@ -116,6 +116,7 @@ pub(super) fn loader_options(config: &TrainConfig, stream: u64) -> LoaderOptions
     let policy = match config.augmentation {
         Augmentation::Paper => Policy::Paper,
         Augmentation::Light => Policy::Light,
+        Augmentation::Shift => Policy::Shift,
         Augmentation::None => Policy::None,
     };
     LoaderOptions { stream, ..LoaderOptions::training(config.batch_size, config.seed, policy) }
