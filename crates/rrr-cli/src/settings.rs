@@ -129,7 +129,7 @@ pub struct SettingsArgs {
     /// Number format of matrix products; `auto` is f32, until bf16 on AMX has been proven on real CPUs [default: auto]
     #[arg(long, value_parser = precision(), help_heading = "Training")]
     pub precision: Option<Precision>,
-    /// Epochs between checkpoints; 0 for only when interrupted and at the end [default: 5]
+    /// Epochs between checkpoints, of which there is also one a minute; 0 for only when interrupted and at the end [default: 5]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub checkpoint_every: Option<usize>,
     /// Which weights become the model; `best` needs validation images [default: last]

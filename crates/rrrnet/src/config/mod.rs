@@ -277,7 +277,8 @@ pub struct TrainConfig {
     /// Number format of matrix products, never `auto`: a run is continued as it was begun.
     #[serde(default = "f32_precision")]
     pub precision: Precision,
-    /// Epochs between checkpoints; 0 to save only when interrupted and at the end.
+    /// Epochs between checkpoints, which are also written every minute (less often where writing takes long); 0 to
+    /// save only when interrupted and at the end.
     pub checkpoint_every: usize,
     /// Which weights become the model.
     pub select: Select,

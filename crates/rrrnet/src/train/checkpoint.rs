@@ -10,9 +10,40 @@ use rrr_checkpoint::Checkpoint;
 use rrr_nn::{NetSpec, State, TrainerState};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const KEY: &str = "rrrnet.checkpoint";
 const VERSION: u32 = 1;
+
+/// When a checkpoint is due within an epoch: after a minute, or later where writing one takes long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    last: Instant,
+    took: Duration,
+}
+
+impl Pace {
+    const LEAST: Duration = Duration::from_secs(60);
+    /// Writing takes at most one part in so many of the time.
+    const SHARE: u32 = 20;
+
+    pub(super) fn new() -> Self {
+        Self { last: Instant::now(), took: Duration::ZERO }
+    }
+
+    /// Notes a checkpoint whose writing began at `began`.
+    pub(super) fn saved(&mut self, began: Instant) {
+        *self = Self { last: Instant::now(), took: began.elapsed() };
+    }
+
+    pub(super) fn is_due(self) -> bool {
+        self.is_due_after(self.last.elapsed())
+    }
+
+    fn is_due_after(self, passed: Duration) -> bool {
+        passed >= Self::LEAST.max(Self::SHARE * self.took)
+    }
+}
 
 /// How far a training has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -121,4 +152,17 @@ impl Saved {
 pub fn training_position(checkpoint: &Checkpoint) -> Option<(u64, u64)> {
     let header: Header = serde_json::from_str(checkpoint.metadata().get(KEY)?).ok()?;
     Some((header.position.steps, header.position.warmed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_take_a_small_share_of_the_time() {
+        let pace = |took| Pace { last: Instant::now(), took: Duration::from_secs(took) };
+        let due = |took, passed| pace(took).is_due_after(Duration::from_secs(passed));
+        assert!(!due(0, 59) && due(0, 60) && due(3, 60));
+        assert!(!due(5, 99) && due(5, 100));
+    }
 }

@@ -25,7 +25,7 @@ use crate::config::{Method, Select, TrainConfig};
 use crate::cost::net_cost;
 use crate::model::{Model, ModelInfo};
 use crate::run::RunDir;
-use checkpoint::{Position, Saved};
+use checkpoint::{Pace, Position, Saved};
 use finish::Finish;
 use rrr_data::Workers;
 use rrr_nn::{Compute, NetSpec, Trainer};
@@ -258,6 +258,7 @@ impl Prepared {
             trainer: state.trainer,
             copies: state.copies,
             position: state.position,
+            pace: Pace::new(),
         };
         if session.run(options.interrupt, events)? == Ended::Interrupted {
             return Ok(Outcome::Interrupted { done: session.position.steps, total });

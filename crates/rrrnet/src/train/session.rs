@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::checkpoint::{Position, Saved, Sums};
+use super::checkpoint::{Pace, Position, Saved, Sums};
 use super::data::{BRANCHES, Images as Data, TRAINING, WARMING, loader_options};
 use super::{Event, Schedule, Step, TrainError};
 use crate::config::{Method, TrainConfig};
@@ -30,6 +30,7 @@ pub(super) struct Session<'a> {
     pub(super) trainer: Trainer,
     pub(super) copies: Vec<State>,
     pub(super) position: Position,
+    pub(super) pace: Pace,
 }
 
 /// Whether the loop came to its end.
@@ -127,6 +128,9 @@ impl Session<'_> {
                 }
                 if interrupt.load(Ordering::SeqCst) {
                     return Ok(Ended::Interrupted);
+                }
+                if self.config.checkpoint_every > 0 && self.pace.is_due() {
+                    self.save(events)?;
                 }
             }
         }
@@ -229,7 +233,8 @@ impl Session<'_> {
         Ok(Model { spec, state: Weights::F32(state), info: self.info.clone() })
     }
 
-    fn save(&self, events: &mut dyn FnMut(&Event<'_>)) -> Result<(), TrainError> {
+    fn save(&mut self, events: &mut dyn FnMut(&Event<'_>)) -> Result<(), TrainError> {
+        let began = Instant::now();
         let saved = Saved {
             spec: self.trainer.spec().clone(),
             trainer: self.trainer.save(),
@@ -239,6 +244,7 @@ impl Session<'_> {
             fingerprint: self.fingerprint.clone(),
         };
         saved.write(&self.run.last())?;
+        self.pace.saved(began);
         events(&Event::Saved(&self.run.last()));
         Ok(())
     }
