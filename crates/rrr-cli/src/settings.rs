@@ -77,7 +77,7 @@ pub struct SettingsArgs {
     /// How images are brought to that size [default: by recipe]
     #[arg(long, value_parser = named!(ResizeFilter), help_heading = "Data")]
     pub resize: Option<ResizeFilter>,
-    /// What happens to training images [default: paper]
+    /// What happens to training images [default: by recipe]
     #[arg(long, value_parser = named!(Augmentation), help_heading = "Data")]
     pub augmentation: Option<Augmentation>,
     /// Leave unreadable images out instead of stopping
