@@ -291,15 +291,7 @@ impl Trainer {
             return;
         }
         self.images.load(images, self.plans.compute().pool());
-        let input = Input::Images(&self.images);
-        tape::forward(
-            &self.stem_layout,
-            std::slice::from_mut(&mut self.stem),
-            input,
-            self.options.bn_momentum,
-            &mut self.plans,
-        );
-        self.folded_stem = None;
+        self.forward_stem();
     }
 
     /// One optimiser step of all branches on one batch, the stem run once.
@@ -353,7 +345,10 @@ impl Trainer {
         }
         self.images.load(images, self.plans.compute().pool());
         let trains_stem = self.stem_optimiser.is_some();
-        let frozen = if trains_stem { self.forward_stem() } else { self.run_stem() };
+        if trains_stem {
+            self.forward_stem();
+        }
+        let frozen = if trains_stem { None } else { self.run_stem() };
         let images_in = Input::Images(&self.images);
         let stem_output = match &frozen {
             Some(features) => Some(&features[0]),
@@ -406,13 +401,12 @@ impl Trainer {
         &self.output
     }
 
-    /// The stem in train mode; its output stays on its tape.
-    fn forward_stem(&mut self) -> Option<Vec<Activation>> {
+    /// The stem in train mode on the loaded images; its output stays on its tape.
+    fn forward_stem(&mut self) {
         let stem = std::slice::from_mut(&mut self.stem);
         let momentum = self.options.bn_momentum;
         tape::forward(&self.stem_layout, stem, Input::Images(&self.images), momentum, &mut self.plans);
         self.folded_stem = None;
-        None
     }
 
     /// The stem's output for the loaded images, if there is a stem.

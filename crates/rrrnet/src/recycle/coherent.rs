@@ -1,6 +1,6 @@
 //! [`Recycle::Coherent`](super::Recycle::Coherent).
 
-use super::{Draw, fresh_linear, fresh_norm};
+use super::{Draw, add_classifier, fresh_norm};
 use crate::arch::{EXPANSION, ResNet};
 use crate::plan::Plan;
 use rrr_nn::{State, Tensor};
@@ -85,11 +85,7 @@ pub(super) fn branches(plan: &Plan, backbone: &State, draw: &mut Draw) -> Vec<St
         }
         branches.push(state);
     }
-    for state in &mut branches {
-        for p in spec.params().into_iter().filter(|p| p.name.starts_with("fc.")) {
-            state.insert(p.name, fresh_linear(&p.shape, spec.features(), draw));
-        }
-    }
+    branches.iter_mut().for_each(|state| add_classifier(spec, state, draw));
     branches
 }
 

@@ -129,10 +129,13 @@ pub fn full_state(
 /// Gives branches that have none a fresh classifier each: for branches that are not recycled but were made before.
 pub(crate) fn add_classifiers(spec: &SequenceSpec, branches: &mut [State], seed: u64) {
     let mut draw = Draw::new(seed);
-    for state in branches {
-        for p in spec.params().into_iter().filter(|p| p.name.starts_with("fc.")) {
-            state.insert(p.name, fresh_linear(&p.shape, spec.features(), &mut draw));
-        }
+    branches.iter_mut().for_each(|state| add_classifier(spec, state, &mut draw));
+}
+
+/// A fresh classifier, weight before bias; nothing if `spec` has none.
+fn add_classifier(spec: &SequenceSpec, state: &mut State, draw: &mut Draw) {
+    for p in spec.params().into_iter().filter(|p| p.name.starts_with("fc.")) {
+        state.insert(p.name, fresh_linear(&p.shape, spec.features(), draw));
     }
 }
 
@@ -162,9 +165,7 @@ fn copy(spec: &SequenceSpec, backbone: &State) -> State {
 
 fn copied(spec: &SequenceSpec, backbone: &State, draw: &mut Draw) -> State {
     let mut state = copy(spec, backbone);
-    for p in spec.params().into_iter().filter(|p| p.name.starts_with("fc.")) {
-        state.insert(p.name, fresh_linear(&p.shape, spec.features(), draw));
-    }
+    add_classifier(spec, &mut state, draw);
     state
 }
 

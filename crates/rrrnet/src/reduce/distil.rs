@@ -1,8 +1,9 @@
 //! Training a network to give the features of another.
 
 use super::progress::{ReduceEvent, RepairEpoch, RepairStep};
+use super::repair::Pictures;
 use super::teacher::{self, Targets};
-use super::{Pictures, ReduceError, RepairOptions};
+use super::{ReduceError, RepairOptions};
 use crate::tensors::Bundle;
 use crate::trainer_file::{TrainerHeader, Unreadable};
 use rrr_checkpoint::Checkpoint;

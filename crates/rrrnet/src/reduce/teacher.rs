@@ -1,6 +1,7 @@
 //! What the full backbone says of the crops.
 
-use super::{Pictures, ReduceError};
+use super::ReduceError;
+use super::repair::Pictures;
 use crate::backbone::Backbone;
 use crate::recycle::full_state;
 use crate::tensors::Bundle;

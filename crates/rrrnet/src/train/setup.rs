@@ -20,7 +20,11 @@ pub(super) struct Setup {
 
 pub(super) fn prepare(config: &TrainConfig, data: &Images, backbone: &Backbone) -> Result<Setup, TrainError> {
     let dataset = data.train.dataset();
-    let (spec, mut state) = network(config, backbone, dataset.classes.len())?;
+    let (mut spec, mut state) = network(config, backbone, dataset.classes.len())?;
+    if config.method == Method::Fge {
+        spec.branches = 1;
+        state.branches.truncate(1);
+    }
     if let Some(path) = &config.init {
         warm_start(&mut state, Model::load(path)?.trained_state(path)?);
     }
@@ -101,13 +105,8 @@ fn network(
         shift: None,
     })?;
     tracing::info!(shift = plan.shift(), planes = ?plan.planes(), ratio = plan.ratio(), "plan");
-    let mut state = recycle(&plan, &backbone.state, mode, config.seed)?;
-    let mut spec = plan.spec().clone();
-    if config.method == Method::Fge {
-        spec.branches = 1;
-        state.branches.truncate(1);
-    }
-    Ok((spec, state))
+    let state = recycle(&plan, &backbone.state, mode, config.seed)?;
+    Ok((plan.spec().clone(), state))
 }
 
 /// The network of a backbone that was split before: nothing is left to recycle but classifiers to be made.
@@ -127,12 +126,8 @@ fn prepared(
         ));
     }
     let net = backbone.arch.reduced(blocks)?;
-    let mut spec = net.split_net(split, branches, &tail.planes, classes)?;
+    let spec = net.split_net(split, branches, &tail.planes, classes)?;
     let mut state = NetState { stem: backbone.state.clone(), branches: tail.branches.clone() };
-    if config.method == Method::Fge {
-        spec.branches = 1;
-        state.branches.truncate(1);
-    }
     add_classifiers(&spec.branch, &mut state.branches, config.seed);
     Ok((spec, state))
 }
