@@ -1,21 +1,14 @@
 //! Metrics against scikit-learn, SciPy and NumPy (`golden/make.py`), their laws and their errors.
 
-use proptest::prelude::*;
-use rrr_report::metrics::{
-    Combine, Metrics, MetricsError, Predictions, argmax, softmax, softmax_of_mean_logits, wilson_interval,
-};
-use serde_json::Value;
+mod common;
 
-fn floats(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-}
+use common::{floats, names, predictions};
+use proptest::prelude::*;
+use rrr_report::metrics::{Combine, Metrics, MetricsError, Predictions, argmax, softmax, wilson_interval};
+use serde_json::Value;
 
 fn optional(value: &Value) -> Vec<Option<f64>> {
     value.as_array().unwrap().iter().map(Value::as_f64).collect()
-}
-
-fn names(classes: usize) -> Vec<String> {
-    (0..classes).map(|class| format!("class {class}")).collect()
 }
 
 #[track_caller]
@@ -37,20 +30,7 @@ fn golden_values() {
     let golden: Value = serde_json::from_str(include_str!("golden/metrics.json")).unwrap();
     for case in golden["cases"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
-        let classes = case["classes"].as_u64().unwrap() as usize;
-        let branches = case["branches"].as_u64().unwrap() as usize;
-        let single = |value: &Value| floats(value).into_iter().map(|v| v as f32).collect::<Vec<f32>>();
-        let predictions = Predictions {
-            classes: names(classes),
-            labels: floats(&case["labels"]).into_iter().map(|label| label as u32).collect(),
-            branches,
-            probs: single(&case["probs"]),
-            combine: match &case["logits"] {
-                Value::Null => Combine::MeanOfSoftmax,
-                logits => Combine::Given(softmax_of_mean_logits(&single(logits), branches, classes)),
-            },
-            temperature: None,
-        };
+        let predictions = predictions(case);
         let metrics = Metrics::evaluate(&predictions).unwrap();
         let expected = &case["expected"];
         let scalars = [

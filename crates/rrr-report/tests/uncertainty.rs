@@ -1,5 +1,8 @@
 //! Temperatures, AUROC and abstaining: against SciPy and scikit-learn (`golden/make_uncertainty.py`), and their laws.
 
+mod common;
+
+use common::{floats, names, predictions};
 use proptest::prelude::*;
 use rrr_report::metrics::{
     Combine, Metrics, Predictions, Selective, Temperature, argmax, auroc, entropy, softmax,
@@ -9,14 +12,6 @@ use serde_json::Value;
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("golden/uncertainty.json")).unwrap()
-}
-
-fn floats(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-}
-
-fn names(classes: usize) -> Vec<String> {
-    (0..classes).map(|class| format!("class {class}")).collect()
 }
 
 #[track_caller]
@@ -58,20 +53,7 @@ fn auroc_needs_numbers_on_both_sides() {
 fn temperatures_are_those_of_a_general_minimiser() {
     for case in golden()["temperature"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
-        let classes = case["classes"].as_u64().unwrap() as usize;
-        let branches = case["branches"].as_u64().unwrap() as usize;
-        let single = |value: &Value| floats(value).into_iter().map(|v| v as f32).collect::<Vec<f32>>();
-        let mut predictions = Predictions {
-            classes: names(classes),
-            labels: floats(&case["labels"]).into_iter().map(|label| label as u32).collect(),
-            branches,
-            probs: single(&case["probs"]),
-            combine: match &case["logits"] {
-                Value::Null => Combine::MeanOfSoftmax,
-                logits => Combine::Given(softmax_of_mean_logits(&single(logits), branches, classes)),
-            },
-            temperature: None,
-        };
+        let mut predictions = predictions(case);
         let uncalibrated = Metrics::evaluate(&predictions).unwrap();
         let temperature = Temperature::fit(&predictions).unwrap().unwrap();
         // A minimiser that compares values cannot do better than the root of their precision.
@@ -97,7 +79,7 @@ fn temperatures_are_those_of_a_general_minimiser() {
         assert_eq!(serde_json::from_str::<Metrics>(&json).unwrap(), metrics, "{name}");
         let entropies = predictions.uncertainties().unwrap().into_iter().map(|u| u.entropy);
         let rows = predictions.ensemble().unwrap();
-        assert!(entropies.eq(rows.chunks_exact(classes).map(entropy)), "{name}");
+        assert!(entropies.eq(rows.chunks_exact(predictions.classes.len()).map(entropy)), "{name}");
     }
 }
 
