@@ -5,10 +5,12 @@
 
 mod charts;
 mod format;
+mod frame;
 mod render;
 mod thumbnail;
 
-pub use render::{STYLE, render_html};
+pub use frame::render_page;
+pub use render::render_html;
 pub use thumbnail::{ImageFormat, Thumbnail};
 
 use serde::{Deserialize, Serialize};

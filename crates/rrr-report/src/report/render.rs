@@ -1,25 +1,20 @@
+use minijinja::context;
 use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, context};
 
 use super::format::{bytes, counted, duration, factor, grouped, metric, percent, percent_or_dash};
+use super::frame::render_page;
 use super::{Cost, CostComparison, Dataset, Fact, Provenance, Report, Speed, charts};
 use crate::metrics::{ClassMetrics, Metrics, TemperatureScaling};
-use crate::svg;
 
 const TEMPLATE: &str = include_str!("page.html");
-/// The page's style sheet, without the charts'.
-pub const STYLE: &str = include_str!("page.css");
 /// Length of the list of most frequent confusions.
 const CONFUSIONS: usize = 10;
 
 /// Renders the page. The result depends on nothing but `report`, so equal reports give equal bytes.
 pub fn render_html(report: &Report) -> String {
     let metrics = &report.metrics;
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|_| AutoEscape::Html);
     let curves = report.curves.as_ref().map(charts::curves).unwrap_or_default();
     let page = context! {
-        style => safe(format!("{}{STYLE}", svg::STYLE)),
         title => report.title.as_str(),
         subtitle => subtitle(&report.dataset, &report.method),
         summary => summary(report),
@@ -48,9 +43,7 @@ pub fn render_html(report: &Report) -> String {
         config => report.config.as_deref(),
         provenance => provenance(&report.provenance),
     };
-    environment
-        .render_named_str("page.html", TEMPLATE, page)
-        .expect("the built-in template renders every report")
+    render_page(TEMPLATE, page)
 }
 
 fn safe(markup: String) -> Value {

@@ -3,17 +3,14 @@
 use super::data::{MethodSummary, Report};
 use super::figures::Figure;
 use super::text::{findings, measure, metric, p_value, percent, points, progress};
+use minijinja::context;
 use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, context};
-use rrr_report::{report, svg};
+use rrr_report::report::render_page;
 
 const TEMPLATE: &str = include_str!("page.html");
 
 pub(super) fn page(r: &Report, figures: &[Figure]) -> String {
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|_| AutoEscape::Html);
     let page = context! {
-        style => safe(format!("{}{}", svg::STYLE, report::STYLE)),
         title => format!("Suite {}", r.suite.name),
         subtitle => r.suite.about.as_str(),
         progress => progress(r),
@@ -39,9 +36,7 @@ pub(super) fn page(r: &Report, figures: &[Figure]) -> String {
         }).collect::<Vec<_>>(),
         suite => r.suite.text.as_str(),
     };
-    environment
-        .render_named_str("page.html", TEMPLATE, page)
-        .expect("the built-in template renders every report")
+    render_page(TEMPLATE, page)
 }
 
 fn safe(markup: String) -> Value {
