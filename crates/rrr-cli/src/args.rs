@@ -3,6 +3,7 @@
 use crate::commands::suite::SuiteArgs;
 use crate::settings::{SettingsArgs, precision, three};
 use crate::term::Color;
+use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use rrrnet::compute::Precision;
@@ -179,6 +180,10 @@ pub struct PlanArgs {
     /// Side of the square input in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 128, value_parser = positive)]
     pub image_size: usize,
+    /// Blocks of a network whose parameters stem and branches together must not exceed, such as 1,1,1,1: branches become
+    /// thinner where the stem has more blocks
+    #[arg(long, value_name = "N,N,N,N", value_delimiter = ',')]
+    pub budget: Option<Vec<usize>>,
     /// Make branch widths multiples of this, within the same budget
     #[arg(long, value_name = "N", value_parser = positive)]
     pub round_to: Option<usize>,
@@ -207,9 +212,9 @@ pub struct ReduceArgs {
     /// Standard deviation of each input channel, likewise
     #[arg(long, value_name = "R,G,B", value_parser = three, requires = "mean")]
     pub std: Option<[f64; 3]>,
-    /// Blocks kept of each stage
-    #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', default_value = "1,1,1,1")]
-    pub blocks: Vec<usize>,
+    /// Blocks kept of each stage [default: those that `rrr train` takes, with their budget]
+    #[arg(long, value_name = "N,N,N,N", value_delimiter = ',')]
+    pub blocks: Option<Vec<usize>>,
     /// Block at which branches begin, or its published index
     #[arg(long, value_name = "BLOCK", default_value = "layer3.0")]
     pub split: String,
@@ -219,6 +224,10 @@ pub struct ReduceArgs {
     /// Number of classes up to which the branches stay within the budget of an unsplit tail
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive)]
     pub classes: usize,
+    /// Blocks of a network whose parameters stem and branches together must not exceed, such as 1,1,1,1: branches become
+    /// thinner where the stem has more blocks
+    #[arg(long, value_name = "N,N,N,N", value_delimiter = ',')]
+    pub budget: Option<Vec<usize>>,
     /// Make branch widths multiples of this, within the same budget
     #[arg(long, value_name = "N", value_parser = positive)]
     pub round_to: Option<usize>,
@@ -408,6 +417,14 @@ fn probability(text: &str) -> Result<f32, String> {
         Ok(_) => Err("it must be above 0 and at most 1".into()),
         Err(e) => Err(e.to_string()),
     }
+}
+
+/// The four numbers that were given with `flag`.
+pub fn four_stages(flag: &str, numbers: &[usize]) -> anyhow::Result<[usize; 4]> {
+    numbers.try_into().map_err(|_| {
+        let n = numbers.len();
+        anyhow!("{flag} has {n} numbers\nhint: give one for each of the four stages, such as 1,1,1,1")
+    })
 }
 
 /// Parses a number of at least 1.

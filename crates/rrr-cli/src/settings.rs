@@ -34,7 +34,7 @@ pub struct SettingsArgs {
     /// Model to start from, a run or a file: its tensors replace those of the same name and shape
     #[arg(long, value_name = "MODEL", help_heading = "Method")]
     pub init: Option<PathBuf>,
-    /// Blocks kept of each stage [default: 1,1,1,1]
+    /// Blocks kept of each stage, as far as the backbone has them [default: by recipe]
     #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', help_heading = "Method")]
     pub blocks: Option<Vec<usize>>,
     /// Block at which branches begin, or its published index [default: layer3.0]
@@ -43,6 +43,10 @@ pub struct SettingsArgs {
     /// Number of branches [default: 8]
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Method")]
     pub branches: Option<usize>,
+    /// Blocks of a network whose parameters stem and branches together must not exceed, such as 1,1,1,1: branches become
+    /// thinner where the stem has more blocks
+    #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', help_heading = "Method")]
+    pub budget: Option<Vec<usize>>,
     /// Make branch widths multiples of this, within the same budget
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Method")]
     pub round_to: Option<usize>,
@@ -71,7 +75,7 @@ pub struct SettingsArgs {
     /// Share of each class that is test
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
     pub test_fraction: Option<f64>,
-    /// Side of the square images that the network sees, in pixels [default: 128]
+    /// Side of the square images that the network sees, in pixels [default: by recipe]
     #[arg(long, value_name = "PIXELS", value_parser = positive, help_heading = "Data")]
     pub image_size: Option<usize>,
     /// How images are brought to that size [default: by recipe]
@@ -166,6 +170,7 @@ impl SettingsArgs {
             split: self.split,
             branches: self.branches,
             round_to: self.round_to,
+            budget: self.budget,
             recycle: self.recycle,
             train_per_class: self.train_per_class,
             val_per_class: self.val_per_class,

@@ -174,8 +174,9 @@ fn check_plan(
     };
     let split = rrrnet::arch::Split::parse(split, &backbone).map_err(|e| e.to_string())?;
     let branches = if config.method == Method::Reduced { 1 } else { config.branch_count() };
-    let (input_size, round_to) = (config.image_size, config.round_to);
-    Plan::new(PlanOptions { backbone, blocks, split, branches, classes, input_size, round_to, shift: None })
+    let (blocks, budget) = (backbone.at_most(blocks), config.budget.map(|b| backbone.at_most(b)));
+    let (input_size, round_to, shift) = (config.image_size, config.round_to, None);
+    Plan::new(PlanOptions { backbone, blocks, split, branches, classes, input_size, round_to, budget, shift })
         .map(|_| ())
         .map_err(|e| e.to_string())
 }

@@ -6,9 +6,6 @@ use rrr_checkpoint::cache_dir;
 use rrr_data::sample;
 use std::path::PathBuf;
 
-/// Epochs that take a minute or two on two cores.
-const EPOCHS: usize = 15;
-
 /// A test image and its true class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
@@ -24,7 +21,7 @@ pub struct Example {
 /// [`TrainError`] if the sample cannot be written or a wish makes no sense.
 pub fn configure(wishes: Settings) -> Result<TrainConfig, TrainError> {
     let data = sample::write_clp(&cache_dir()?.join("samples"))?;
-    let base = Settings { data: Some(data), epochs: Some(EPOCHS), ..Settings::default() };
+    let base = Settings { data: Some(data), ..Settings::default() };
     Ok(wishes.over(base).resolve()?)
 }
 

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.toml` | the resolved configuration; `rrr train --config` takes it |
+//! | `augmentation.json` | how the augmentation was chosen ([`Choice`](crate::train::Choice)), if it was |
 //! | `metrics.jsonl` | one line per epoch ([`EpochRecord`]) |
 //! | `checkpoint/last.safetensors` | what it takes to go on |
 //! | `checkpoint/best.safetensors` | the model with the best validation accuracy, not calibrated, if there is a validation split |
@@ -94,7 +95,8 @@ pub struct RunDir {
     root: PathBuf,
 }
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
+    "augmentation.json",
     "metrics.jsonl",
     "model.safetensors",
     "evaluation.json",
@@ -176,6 +178,11 @@ impl RunDir {
     /// `model.safetensors`.
     pub fn model(&self) -> PathBuf {
         self.root.join("model.safetensors")
+    }
+
+    /// `augmentation.json`.
+    pub fn choice(&self) -> PathBuf {
+        self.root.join("augmentation.json")
     }
 
     /// `checkpoint/last.safetensors`.

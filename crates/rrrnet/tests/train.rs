@@ -5,12 +5,12 @@ mod common;
 use common::{CLASSES, World};
 use rrr_checkpoint::Checkpoint;
 use rrrnet::compute::Precision;
-use rrrnet::config::{Method, Select, Settings, TrainConfig};
+use rrrnet::config::{Augmentation, Method, Select, Settings, TrainConfig};
 use rrrnet::evaluate::{EvaluateOptions, evaluate, evaluate_run};
 use rrrnet::model::{Combine, Model};
 use rrrnet::predict::{Timing, Workers, load};
 use rrrnet::run::{EpochRecord, RunDir};
-use rrrnet::train::{Event, Outcome, Summary, TrainError, TrainOptions, resume, train};
+use rrrnet::train::{Choice, Event, Outcome, Summary, TrainError, TrainOptions, resume, train};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +37,7 @@ fn settings(world: &World, method: Method) -> Settings {
         warm_passes: method.is_reduced().then_some(1),
         batch_size: Some(5),
         image_size: Some(32),
+        augmentation: Some(Augmentation::Shift),
         checkpoint_every: Some(0),
         threads: Some(1),
         ..Settings::default()
@@ -157,6 +158,39 @@ fn a_stem_that_trains_moves_and_stops_and_threads_change_nothing() {
 }
 
 #[test]
+fn the_augmentation_is_chosen_once_and_kept() {
+    let world = World::new();
+    for method in [Method::Rrr, Method::Probe] {
+        let auto = TrainConfig { augmentation: Augmentation::Auto, ..config(&world, method) };
+        let [chosen, given, stopped] =
+            ["chosen", "given", "stopped"].map(|name| world.path(&format!("{method}-{name}")));
+        run(&auto, &chosen);
+        let choice: Choice =
+            serde_json::from_slice(&fs::read(RunDir::open(&chosen).unwrap().choice()).unwrap()).unwrap();
+        // Of the 4 training images of each class, one is held out.
+        assert_eq!((choice.train_images, choice.held_out_images), (9, 3));
+        let kept = TrainConfig::read(&chosen.join("config.toml")).unwrap();
+        assert_eq!(kept.augmentation, choice.augmentation);
+        let best = choice.trials.iter().find(|t| t.augmentation == kept.augmentation).unwrap();
+        assert!(choice.trials.len() > 2 && choice.trials.iter().all(|t| t.accuracy <= best.accuracy));
+
+        run(&kept, &given);
+        assert_same(&chosen, &given, "chosen and given");
+
+        // A stop during the choice, then the rest.
+        let interrupt = AtomicBool::new(false);
+        let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+        let mut stop =
+            |event: &Event<'_>| interrupt.store(matches!(event, Event::Stage(_)), Ordering::SeqCst);
+        let outcome = train(&auto, &stopped, &options, &mut stop).unwrap();
+        assert!(matches!(outcome, Outcome::Interrupted { done: 0, .. }));
+        interrupt.store(false, Ordering::SeqCst);
+        resume(&stopped, None, &options, &mut |_| {}).unwrap();
+        assert_same(&chosen, &stopped, "a stop during the choice");
+    }
+}
+
+#[test]
 fn the_number_of_threads_changes_nothing() {
     let world = World::new();
     for method in [Method::Rrr, Method::Finetune] {
@@ -222,7 +256,7 @@ fn a_few_epochs_learn_to_tell_colours() {
     let world = World::new();
     let settings = Settings {
         epochs: Some(20),
-        augmentation: Some("none".parse().unwrap()),
+        augmentation: Some(Augmentation::None),
         ..settings(&world, Method::Rrr)
     };
     let summary = run(&settings.resolve().unwrap(), &world.path("run"));

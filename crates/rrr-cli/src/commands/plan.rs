@@ -1,20 +1,15 @@
 //! `rrr plan`: architecture and cost, without weights.
 
 use crate::Done;
-use crate::args::{Format, Globals, PlanArgs};
-use anyhow::anyhow;
+use crate::args::{Format, Globals, PlanArgs, four_stages};
 use rrrnet::arch::{ResNet, Split};
 use rrrnet::plan::{Plan, PlanOptions, plan_table};
 use std::io::Write;
 
 pub fn run(args: &PlanArgs, _globals: &Globals) -> anyhow::Result<Done> {
     let backbone = ResNet::by_name(&args.backbone)?;
-    let blocks = <[usize; 4]>::try_from(args.blocks.clone()).map_err(|b| {
-        anyhow!(
-            "--blocks has {} numbers\nhint: give one for each of the four stages, such as 1,1,1,1",
-            b.len()
-        )
-    })?;
+    let blocks = four_stages("--blocks", &args.blocks)?;
+    let budget = args.budget.as_deref().map(|b| four_stages("--budget", b)).transpose()?;
     let plan = Plan::new(PlanOptions {
         split: Split::parse(&args.split, &backbone)?,
         backbone,
@@ -23,6 +18,7 @@ pub fn run(args: &PlanArgs, _globals: &Globals) -> anyhow::Result<Done> {
         classes: args.classes,
         input_size: args.image_size,
         round_to: args.round_to,
+        budget,
         shift: args.shift,
     })?;
     let mut out = std::io::stdout().lock();

@@ -6,6 +6,7 @@ use crate::interrupt;
 use crate::progress::{View, duration};
 use crate::term::Term;
 use anyhow::bail;
+use rrrnet::config::Settings;
 use rrrnet::reduce::{
     ReduceContext, ReduceEvent, ReduceOptions, ReduceOutcome, ReduceReport, RepairOptions, reduce,
 };
@@ -45,12 +46,8 @@ pub fn run(args: &ReduceArgs, globals: &Globals, term: &Term) -> anyhow::Result<
 }
 
 fn options(args: &ReduceArgs) -> anyhow::Result<ReduceOptions> {
-    let Ok(blocks) = args.blocks.clone().try_into() else {
-        bail!(
-            "--blocks has {} numbers\nhint: give one for each of the four stages, such as 1,1,1,1",
-            args.blocks.len()
-        );
-    };
+    let asked = Settings { blocks: args.blocks.clone(), budget: args.budget.clone(), ..Settings::default() };
+    let (blocks, budget) = asked.layout()?;
     if !args.lr.is_finite() || args.lr <= 0.0 {
         bail!("--lr is {}\nhint: give a number above 0", args.lr);
     }
@@ -66,6 +63,7 @@ fn options(args: &ReduceArgs) -> anyhow::Result<ReduceOptions> {
         branches: args.branches,
         classes: args.classes,
         round_to: args.round_to,
+        budget,
         seed: args.seed,
         repair: (!args.repair.is_empty()).then(|| RepairOptions {
             pictures: args.repair.clone(),

@@ -25,6 +25,8 @@ pub enum Policy {
     Light,
     /// That shift and scale without the flip: for classes that a mirror image may not belong to, such as characters.
     Shift,
+    /// [`Shift`](Self::Shift) or [`Paper`](Self::Paper), for every image anew.
+    Mixed,
     /// The published augmentation: one of twelve operations, then another, drawn independently
     /// ([`Op::sample_paper`]).
     Paper,
@@ -61,7 +63,8 @@ impl Policy {
                 Op::sample_light_shift(rng).apply(image, size, scratch);
             }
             Self::Shift => Op::sample_light_shift(rng).apply(image, size, scratch),
-            Self::Paper => {
+            Self::Mixed if rng.below(2) == 0 => Self::Shift.apply(image, size, rng, scratch),
+            Self::Paper | Self::Mixed => {
                 for _ in 0..2 {
                     Op::sample_paper(rng).apply(image, size, scratch);
                 }

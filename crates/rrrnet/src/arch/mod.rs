@@ -137,6 +137,11 @@ impl ResNet {
         (planes * self.base_width / 64).max(1)
     }
 
+    /// `blocks`, as far as there are so many.
+    pub fn at_most(&self, blocks: [usize; 4]) -> [usize; 4] {
+        std::array::from_fn(|i| blocks[i].min(self.blocks[i]))
+    }
+
     /// The layout that keeps the first `blocks[i]` blocks of stage `i + 1`.
     ///
     /// # Errors

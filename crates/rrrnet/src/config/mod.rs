@@ -63,10 +63,14 @@ named_enum! {
 named_enum! {
     /// What happens to a training image before the network sees it.
     pub enum Augmentation {
+        /// Whichever of the others does best in short trainings on a part of the training images.
+        Auto = "auto",
         /// Half of the images flipped, then a small shift and scaling.
         Light = "light",
         /// A small shift and scaling, nothing mirrored.
         Shift = "shift",
+        /// `shift` or `paper`, for every image anew.
+        Mixed = "mixed",
         /// Two of the paper's twelve operations, drawn at random.
         Paper = "paper",
         /// Resizing only.
@@ -126,6 +130,8 @@ pub struct Settings {
     pub branches: Option<usize>,
     /// See [`TrainConfig::round_to`].
     pub round_to: Option<usize>,
+    /// See [`TrainConfig::budget`].
+    pub budget: Option<Vec<usize>>,
     /// See [`TrainConfig::recycle`].
     pub recycle: Option<Recycle>,
     /// See [`TrainConfig::train_per_class`].
@@ -209,7 +215,7 @@ pub struct TrainConfig {
     /// A model to start from, a run or a file: its tensors replace those of the same name and shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
-    /// Blocks kept of each of the four stages; absent where the method uses the whole backbone.
+    /// Blocks kept of each of the four stages, as far as the backbone has them; absent where the method uses the whole backbone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocks: Option<[usize; 4]>,
     /// Where the branches begin: a block such as `layer3.0`, or its published index; absent likewise.
@@ -221,6 +227,10 @@ pub struct TrainConfig {
     /// Branch widths are multiples of this where given (hardware-friendly plans).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_to: Option<usize>,
+    /// Blocks of each stage of the network whose parameters stem and branches together must not exceed; where absent
+    /// the branches have as many as the one-branch tail of `blocks`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<[usize; 4]>,
     /// How branches get their filters; absent where the backbone is used whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recycle: Option<Recycle>,

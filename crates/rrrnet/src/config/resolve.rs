@@ -16,11 +16,32 @@ impl Settings {
             ($($field:ident)*) => { Settings { $($field: self.$field.or(base.$field)),* } };
         }
         layered!(
-            data image_column label_column method recipe backbone mean std init blocks split branches round_to recycle train_per_class val_per_class
+            data image_column label_column method recipe backbone mean std init blocks split branches round_to budget recycle train_per_class val_per_class
             test_per_class val_fraction test_fraction epochs batch_size lr stem_lr weight_decay label_smoothing schedule
             ema_epochs ema_decay warm_passes augmentation image_size resize independent_batches seed threads
             precision checkpoint_every select skip_bad memory_budget_mib
         )
+    }
+
+    /// Blocks kept of each stage, and the blocks that give the budget of stem and branches, if any.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: there is no such recipe, or not one number per stage.
+    pub fn layout(&self) -> Result<([usize; 4], Option<[usize; 4]>), ConfigError> {
+        let base = self.recipe()?;
+        let (blocks, budget) = match &self.blocks {
+            // A recipe's budget belongs to its blocks.
+            Some(blocks) => (Some(blocks), self.budget.as_ref()),
+            None => (base.blocks.as_ref(), self.budget.as_ref().or(base.budget.as_ref())),
+        };
+        let blocks = blocks.map_or(Ok([1; 4]), |b| four_stages("blocks", b))?;
+        Ok((blocks, budget.map(|b| four_stages("budget", b)).transpose()?))
+    }
+
+    /// What the recipe says for the method.
+    fn recipe(&self) -> Result<Settings, ConfigError> {
+        let name = self.recipe.as_deref().unwrap_or(DEFAULT_RECIPE);
+        Ok(Recipe::named(name)?.for_method(self.method.unwrap_or(Method::Rrr)))
     }
 
     /// Fills the gaps from the recipe and the defaults, and checks the result.
@@ -32,7 +53,8 @@ impl Settings {
         self.reject_meaningless(method)?;
         let recipe = self.recipe.clone().unwrap_or_else(|| DEFAULT_RECIPE.into());
         let (asked_ema, asked_stem) = (self.ema_epochs, self.stem_lr);
-        let base = Recipe::named(&recipe)?.for_method(method);
+        let (blocks, budget) = self.layout()?;
+        let base = self.recipe()?;
         let (base_epochs, base_ema) = (base.epochs, base.ema_epochs);
         let s = self.over(base);
         let epochs = s.epochs.unwrap_or(30);
@@ -58,10 +80,11 @@ impl Settings {
             mean: s.mean,
             std: s.std,
             init: s.init,
-            blocks: reduced.then(|| four_stages(s.blocks)).transpose()?,
+            blocks: reduced.then_some(blocks),
             split: reduced.then(|| s.split.unwrap_or_else(|| "layer3.0".into())),
             branches: method.has_branches().then(|| s.branches.unwrap_or(8)),
             round_to: s.round_to.filter(|_| method.has_branches()),
+            budget: budget.filter(|_| method.has_branches()),
             recycle: reduced.then(|| s.recycle.unwrap_or(Recycle::Coherent)),
             train_per_class: s.train_per_class,
             val_per_class: s.val_per_class,
@@ -105,7 +128,7 @@ impl Settings {
             (self.blocks, self.split, self.recycle, self.warm_passes) = (None, None, None, None);
         }
         if !method.has_branches() {
-            (self.branches, self.round_to) = (None, None);
+            (self.branches, self.round_to, self.budget) = (None, None, None);
         }
         if !method.trains_stem() {
             self.stem_lr = None;
@@ -124,6 +147,7 @@ impl Settings {
         let given = [
             ("blocks", self.blocks.is_some(), method.is_reduced()),
             ("split", self.split.is_some(), method.is_reduced()),
+            ("budget", self.budget.is_some(), method.has_branches()),
             ("recycle", self.recycle.is_some(), method.is_reduced()),
             ("warm_passes", self.warm_passes.is_some_and(|n| n > 0), method.is_reduced()),
             ("stem_lr", self.stem_lr.is_some_and(|r| r > 0.0), method.trains_stem()),
@@ -150,11 +174,10 @@ impl Settings {
     }
 }
 
-fn four_stages(blocks: Option<Vec<usize>>) -> Result<[usize; 4], ConfigError> {
-    let blocks = blocks.unwrap_or_else(|| vec![1; 4]);
-    <[usize; 4]>::try_from(blocks).map_err(|given| ConfigError::Invalid {
-        key: "blocks",
-        value: format!("{given:?}"),
+fn four_stages(key: &'static str, blocks: &[usize]) -> Result<[usize; 4], ConfigError> {
+    <[usize; 4]>::try_from(blocks).map_err(|_| ConfigError::Invalid {
+        key,
+        value: format!("{blocks:?}"),
         reason: "give one number for each of the four stages, such as 1,1,1,1".into(),
     })
 }
@@ -270,6 +293,16 @@ mod tests {
         assert_eq!((c.epochs, c.ema_epochs, c.batch_size, c.warm_passes), (300, 60, 32, 10));
         assert_eq!((c.lr, c.weight_decay, c.ema_decay), (1e-3, 0.01, 59.0 / 60.0));
         assert_eq!((c.blocks, c.branches, c.recycle), (Some([1; 4]), Some(8), Some(Recycle::Paper)));
+    }
+
+    #[test]
+    fn the_budget_of_a_recipe_belongs_to_its_blocks() {
+        let fast = photos().resolve().unwrap();
+        assert_eq!((fast.blocks, fast.budget), (Some([3, 8, 1, 1]), Some([1; 4])));
+        let asked = Settings { blocks: Some(vec![2; 4]), ..photos() };
+        assert_eq!(asked.clone().resolve().unwrap().budget, None);
+        let both = Settings { budget: Some(vec![3; 4]), ..asked };
+        assert_eq!(both.resolve().unwrap().budget, Some([3; 4]));
     }
 
     #[test]

@@ -10,18 +10,29 @@ pub(super) struct Sizes<'a> {
     split: Split,
     branches: usize,
     classes: usize,
-    /// Parameters of the tail as one branch of full width.
+    /// Parameters that all branches may have together.
     budget: u64,
 }
 
 impl<'a> Sizes<'a> {
+    /// The tail of `net`, whose branches may have as many parameters as its one branch of full width, or, with `within`,
+    /// as the stem leaves of the network `within`.
     pub(super) fn new(
         net: &'a ResNet,
         split: Split,
         branches: usize,
         classes: usize,
-    ) -> Result<Self, ArchError> {
-        let budget = trainable_params(&net.split_net(split, 1, &net.planes, classes)?.branch);
+        within: Option<&ResNet>,
+    ) -> Result<Self, PlanError> {
+        let whole = net.split_net(split, 1, &net.planes, classes)?;
+        let budget = match within {
+            None => trainable_params(&whole.branch),
+            Some(within) => {
+                let stem = trainable_params(&whole.stem);
+                let limit = trainable_params(&within.full_net(classes).branch);
+                limit.checked_sub(stem).ok_or(PlanError::StemOverBudget { stem, limit })?
+            }
+        };
         Ok(Self { net, split, branches, classes, budget })
     }
 

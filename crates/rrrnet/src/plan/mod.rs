@@ -3,7 +3,7 @@
 //! *Reduce*, and the sizes for *recycle*, of RRR-Net (arXiv 2310.01157). With `B` branches every stage at or after
 //! the split has `floor(p / sqrt(B)) - shift` planes instead of `p`. [`Plan::new`] calibrates `shift`: the
 //! smallest one with which `B` branches, classifiers included, have no more parameters than the one-branch tail.
-//! One branch keeps the tail as it is.
+//! With [`PlanOptions::budget`] the limit is another network's size instead. One branch keeps the tail as it is.
 //!
 //! ```
 //! use rrrnet::plan::{Plan, PlanOptions};
@@ -53,6 +53,10 @@ pub struct PlanOptions {
     /// below or just above its calibrated width; of the combinations within the budget the one with the most
     /// parameters wins, on a tie the one that is wider in the earlier stage.
     pub round_to: Option<usize>,
+    /// Blocks of a network, split nowhere, whose parameters stem and branches together must not exceed; without it the
+    /// branches' limit is the one-branch tail of `blocks`. More blocks in the stem thus make thinner branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<[usize; 4]>,
     /// Use this shift instead of calibrating one; the budget is then not enforced, unless widths are rounded.
     pub shift: Option<usize>,
 }
@@ -68,6 +72,7 @@ impl PlanOptions {
             classes,
             input_size: 128,
             round_to: None,
+            budget: None,
             shift: None,
         }
     }
@@ -116,12 +121,23 @@ pub enum PlanError {
     },
     /// Calibration found no shift.
     #[error(
-        "no shift below {MAX_SHIFT} brings {branches} branches within the parameters of the one-branch tail; \
-         hint: use another number of branches"
+        "no shift below {MAX_SHIFT} brings {branches} branches within the parameters of the budget; \
+         hint: use another number of branches, or allow a larger budget"
     )]
     NoShift {
         /// Branches asked for.
         branches: usize,
+    },
+    /// The stem alone is too large.
+    #[error(
+        "the stem has {stem} parameters, the budget for stem and branches is {limit}; hint: keep fewer blocks \
+         before the split, or allow a larger budget"
+    )]
+    StemOverBudget {
+        /// Its parameters.
+        stem: u64,
+        /// Those of the network that gives the budget.
+        limit: u64,
     },
     /// No combination of rounded widths is within the budget.
     #[error(
@@ -160,7 +176,9 @@ impl Plan {
         check("the input size", o.input_size, MAX_INPUT)?;
         check("the multiple to round to", o.round_to.unwrap_or(1), usize::MAX)?;
         let reduced = o.backbone.reduced(o.blocks)?;
-        let sizes = calibrate::Sizes::new(&reduced, o.split, o.branches, o.classes)?;
+        let within =
+            o.budget.filter(|_| o.branches > 1).map(|blocks| o.backbone.reduced(blocks)).transpose()?;
+        let sizes = calibrate::Sizes::new(&reduced, o.split, o.branches, o.classes, within.as_ref())?;
         let (shift, planes) = match (o.branches, o.shift) {
             (1, None | Some(0)) => (0, reduced.planes),
             (1, Some(shift)) => return Err(PlanError::ShiftOfOneBranch { shift }),
@@ -201,7 +219,8 @@ impl Plan {
         self.planes
     }
 
-    /// Parameters of all branches per parameter of the one-branch tail, classifiers included.
+    /// Parameters of all branches per parameter of their limit (the one-branch tail, without a budget), classifiers
+    /// included.
     pub fn ratio(&self) -> f64 {
         self.ratio
     }

@@ -38,10 +38,13 @@ pub struct PlanReport {
     pub branches: usize,
     /// Subtracted from every width before rounding.
     pub shift: usize,
-    /// Parameters of all branches per parameter of the one-branch tail.
+    /// Parameters of all branches per parameter of their limit.
     pub ratio: f64,
     /// Planes of each stage.
     pub planes: [usize; 4],
+    /// Blocks of the network whose parameters are the limit, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<[usize; 4]>,
     /// Widths are multiples of this, if asked for.
     pub round_to: Option<usize>,
     /// Trainable numbers.
@@ -94,6 +97,7 @@ impl Plan {
             shift: self.shift(),
             ratio: self.ratio(),
             planes: self.planes(),
+            budget: o.budget,
             round_to: o.round_to,
             params: per_part(cost, |p| p.params),
             macs: per_part(cost, |p| p.macs),
@@ -160,10 +164,16 @@ pub fn plan_table(plan: &Plan) -> String {
     let blocks = o.blocks.map(|b| b.to_string()).join(",");
     let planes = plan.planes().map(|p| p.to_string()).join(", ");
     let rounded = o.round_to.map(|r| format!(", multiples of {r}")).unwrap_or_default();
+    let limit = match o.budget {
+        Some(blocks) => {
+            format!("what blocks {} leave beside the stem", blocks.map(|b| b.to_string()).join(","))
+        }
+        None => "the tail's parameters".into(),
+    };
     let mut out = format!(
         "{}, blocks {blocks}, {} from {} (index {})\n\
          {} classes, {s}x{s} pixels\n\
-         planes {planes} (shift {}{rounded}), {:.2}% of the tail's parameters\n\n",
+         planes {planes} (shift {}{rounded}), {:.2}% of {limit}\n\n",
         r.backbone,
         plural(o.branches),
         r.split,

@@ -79,6 +79,24 @@ fn rounded_widths() {
 }
 
 #[test]
+fn a_larger_stem_makes_thinner_branches_within_a_budget() {
+    let [five, own, within] = [([1; 4], None), ([3, 8, 1, 1], None), ([3, 8, 1, 1], Some([1; 4]))]
+        .map(|(blocks, budget)| plan(|o| (o.blocks, o.budget) = (blocks, budget)).unwrap());
+    assert!(own.cost().params > five.cost().params);
+    let limit = five.options().backbone.reduced([1; 4]).unwrap().full_net(20);
+    let limit = trainable_params(&limit.branch);
+    assert!(within.cost().params <= limit && within.ratio() <= 1.0);
+    // One plane more in each stage is too much.
+    let shift = Some(within.shift() - 1);
+    let wider = plan(|o| (o.blocks, o.budget, o.shift) = ([3, 8, 1, 1], Some([1; 4]), shift)).unwrap();
+    assert!(wider.cost().params > limit && wider.ratio() > 1.0);
+    // The whole of two stages and more is more than that.
+    let stem = plan(|o| (o.blocks, o.split, o.budget) = ([3, 8, 36, 1], Split::new(4, 0), Some([1; 4])));
+    assert!(matches!(stem, Err(PlanError::StemOverBudget { .. })), "{stem:?}");
+    assert_eq!(plan(|o| (o.branches, o.budget) = (1, Some([1; 4]))).unwrap().planes(), [64, 128, 256, 512]);
+}
+
+#[test]
 fn json_has_the_promised_fields() {
     let p = plan(|_| ()).unwrap();
     let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&p).unwrap()).unwrap();

@@ -43,6 +43,8 @@ pub struct ReduceOptions {
     pub branches: usize,
     /// Number of classes for which the branches, classifiers included, stay within the budget of the tail in one piece.
     pub classes: usize,
+    /// Blocks of the network whose parameters stem and branches together must not exceed.
+    pub budget: Option<[usize; 4]>,
     /// Branch widths are multiples of this.
     pub round_to: Option<usize>,
     /// Seed of everything random.
@@ -205,6 +207,7 @@ impl Small {
                 classes: options.classes,
                 input_size: 128,
                 round_to: options.round_to,
+                budget: options.budget,
                 shift: None,
             })
         };

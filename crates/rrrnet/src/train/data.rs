@@ -115,8 +115,10 @@ fn source(config: &TrainConfig) -> Result<Source, DataError> {
 pub(super) fn loader_options(config: &TrainConfig, stream: u64) -> LoaderOptions {
     let policy = match config.augmentation {
         Augmentation::Paper => Policy::Paper,
+        Augmentation::Auto => unreachable!("chosen before the first batch"),
         Augmentation::Light => Policy::Light,
         Augmentation::Shift => Policy::Shift,
+        Augmentation::Mixed => Policy::Mixed,
         Augmentation::None => Policy::None,
     };
     LoaderOptions { stream, ..LoaderOptions::training(config.batch_size, config.seed, policy) }

@@ -1,5 +1,6 @@
 //! What a training reports while it runs.
 
+use super::Choice;
 use crate::config::TrainConfig;
 use crate::run::EpochRecord;
 use std::path::Path;
@@ -13,6 +14,8 @@ pub enum Event<'a> {
     Note(String),
     /// News from getting the backbone.
     Backbone(rrr_checkpoint::Progress),
+    /// The augmentation is chosen.
+    Chosen(&'a Choice),
     /// Images and network are ready.
     Ready(Ready<'a>),
     /// A batch has warmed the stem.

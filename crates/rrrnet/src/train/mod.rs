@@ -4,6 +4,7 @@
 //! stop at the next step when a flag is raised.
 
 mod checkpoint;
+mod choose;
 mod data;
 mod error;
 mod events;
@@ -14,6 +15,7 @@ mod session;
 mod setup;
 
 pub use checkpoint::training_position;
+pub use choose::{Choice, Trial};
 pub(crate) use data::{Images, resize, test_samples};
 pub use error::TrainError;
 pub use events::{Event, Ready, Step};
@@ -21,7 +23,8 @@ pub use finish::Summary;
 pub use resources::Resources;
 pub use schedule::Schedule;
 
-use crate::config::{Method, Select, TrainConfig};
+use crate::backbone::Backbone;
+use crate::config::{Augmentation, Method, Select, TrainConfig};
 use crate::cost::net_cost;
 use crate::model::{Model, ModelInfo};
 use crate::run::RunDir;
@@ -31,6 +34,7 @@ use rrr_data::Workers;
 use rrr_nn::{Compute, NetSpec, Trainer};
 use session::{Ended, Session, trainer_options};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Number of the method as implemented: it rises whenever the same configuration begins to give other numbers, so that
@@ -131,9 +135,14 @@ fn start(
     let init = config.init.as_deref().map(absolute);
     let config = &TrainConfig { data: absolute(&config.data), init, ..config.clone() };
     let prepared = Prepared::new(config, resources, events)?;
-    let start = Start::fresh(config, &prepared, resources, options, events)?;
+    let backbone = backbone(resources, config, options, events)?;
+    let start = Start::fresh(config, &prepared, &backbone)?;
     let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
-    prepared.go(config, &run, start, options, events)
+    let Some(config) = prepared.settle(config, &backbone, &run, options, events)? else {
+        return Ok(prepared.not_begun(config));
+    };
+    drop(backbone);
+    prepared.go(&config, &run, start, options, events)
 }
 
 fn go_on(
@@ -155,10 +164,33 @@ fn go_on(
         Start::continued(&config, &prepared, saved)?
     } else {
         events(&Event::Note("the run has no checkpoint yet: it starts from the beginning".into()));
-        Start::fresh(&config, &prepared, resources, options, events)?
+        let backbone = backbone(resources, &config, options, events)?;
+        let start = Start::fresh(&config, &prepared, &backbone)?;
+        config = match prepared.settle(&config, &backbone, &run, options, events)? {
+            Some(config) => config,
+            None => return Ok(prepared.not_begun(&config)),
+        };
+        start
     };
     run.truncate_records((state.position.steps / prepared.steps_per_epoch(&config)) as usize)?;
     prepared.go(&config, &run, state, options, events)
+}
+
+fn backbone(
+    resources: Option<&Resources>,
+    config: &TrainConfig,
+    options: &TrainOptions<'_>,
+    events: &mut dyn FnMut(&Event<'_>),
+) -> Result<Arc<Backbone>, TrainError> {
+    events(&Event::Stage("reading the backbone"));
+    let own = Resources::default();
+    let backbone = resources.unwrap_or(&own).backbone(config, options.offline, events)?;
+    let missing = config.blocks.filter(|asked| asked.iter().zip(&backbone.kept).any(|(a, b)| a > b));
+    if let Some(asked) = missing {
+        let [asked, kept] = [asked, backbone.kept].map(|blocks| blocks.map(|n| n.to_string()).join(","));
+        events(&Event::Note(format!("of the blocks {asked} the backbone has {kept}; they are kept")));
+    }
+    Ok(backbone)
 }
 
 /// Images and threads.
@@ -178,17 +210,8 @@ struct Start {
 }
 
 impl Start {
-    fn fresh(
-        config: &TrainConfig,
-        prepared: &Prepared,
-        resources: Option<&Resources>,
-        options: &TrainOptions<'_>,
-        events: &mut dyn FnMut(&Event<'_>),
-    ) -> Result<Self, TrainError> {
-        events(&Event::Stage("reading the backbone"));
-        let own = Resources::default();
-        let backbone = resources.unwrap_or(&own).backbone(config, options.offline, events)?;
-        let setup = setup::prepare(config, &prepared.data, &backbone)?;
+    fn fresh(config: &TrainConfig, prepared: &Prepared, backbone: &Backbone) -> Result<Self, TrainError> {
+        let setup = setup::prepare(config, prepared.data.train.dataset(), backbone)?;
         let options = trainer_options(config);
         let trainer = Trainer::new(&setup.spec, &setup.state, &options, prepared.compute.clone())?;
         Ok(Self { trainer, copies: Vec::new(), position: Position::default(), info: setup.info })
@@ -228,6 +251,36 @@ impl Prepared {
             return Err(TrainError::TooFewSteps { steps: schedule.total(), copies: config.branch_count() });
         }
         Ok(prepared)
+    }
+
+    /// The configuration with nothing left to choose, as the run keeps it from then on. `None` if interrupted.
+    fn settle(
+        &self,
+        config: &TrainConfig,
+        backbone: &Backbone,
+        run: &RunDir,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Option<TrainConfig>, TrainError> {
+        if config.augmentation != Augmentation::Auto {
+            return Ok(Some(config.clone()));
+        }
+        let (workers, compute) = (&self.workers, &self.compute);
+        let trials = choose::Trials::new(config, &self.data.train, backbone, workers, compute)?;
+        let Some(choice) = trials.run(options.interrupt, events)? else { return Ok(None) };
+        let config = TrainConfig { augmentation: choice.augmentation, ..config.clone() };
+        let mut json = serde_json::to_vec_pretty(&choice).expect("a choice is plain values");
+        json.push(b'\n');
+        run.write(&run.choice(), &json)?;
+        run.write(&run.config(), config.to_toml().as_bytes())?;
+        events(&Event::Chosen(&choice));
+        Ok(Some(config))
+    }
+
+    /// The outcome of a training that was interrupted before its first step.
+    fn not_begun(&self, config: &TrainConfig) -> Outcome {
+        let total = Schedule::new(config, self.steps_per_epoch(config) as usize).total();
+        Outcome::Interrupted { done: 0, total }
     }
 
     fn steps_per_epoch(&self, config: &TrainConfig) -> u64 {

@@ -254,7 +254,7 @@ impl Session<'_> {
     }
 }
 
-fn images<'b>(batch: &'b Batch, info: &ModelInfo) -> Images<'b> {
+pub(super) fn images<'b>(batch: &'b Batch, info: &ModelInfo) -> Images<'b> {
     let pixels = Pixels::U8 { data: &batch.pixels, normalize: info.preprocessing.normalize() };
     Images { pixels, n: batch.n, height: batch.size, width: batch.size }
 }

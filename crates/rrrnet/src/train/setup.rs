@@ -1,12 +1,13 @@
 //! From a configuration and a backbone to the network that is trained.
 
-use super::{Images, TrainError};
+use super::TrainError;
 use crate::arch::Split;
 use crate::backbone::{Backbone, Tail};
 use crate::config::{Method, TrainConfig};
 use crate::model::{Combine, Model, ModelInfo, Preprocessing, Provenance};
 use crate::plan::{Plan, PlanOptions};
 use crate::recycle::{add_classifiers, full_state, recycle};
+use rrr_data::Dataset;
 use rrr_nn::{NetSpec, NetState};
 use std::path::Path;
 
@@ -18,8 +19,11 @@ pub(super) struct Setup {
     pub(super) info: ModelInfo,
 }
 
-pub(super) fn prepare(config: &TrainConfig, data: &Images, backbone: &Backbone) -> Result<Setup, TrainError> {
-    let dataset = data.train.dataset();
+pub(super) fn prepare(
+    config: &TrainConfig,
+    dataset: &Dataset,
+    backbone: &Backbone,
+) -> Result<Setup, TrainError> {
     let (mut spec, mut state) = network(config, backbone, dataset.classes.len())?;
     if config.method == Method::Fge {
         spec.branches = 1;
@@ -88,11 +92,9 @@ fn network(
         return Ok((net.full_net(classes), full_state(net, &backbone.state, classes, config.seed)?));
     };
     let split = Split::parse(split, net)?;
+    let blocks = std::array::from_fn(|i| blocks[i].min(backbone.kept[i]));
     if let Some(tail) = &backbone.tail {
         return prepared(config, backbone, tail, blocks, split, classes);
-    }
-    if blocks.iter().zip(&backbone.kept).any(|(asked, kept)| asked > kept) {
-        return Err(reduced(backbone, format!("it has {:?} blocks, not {blocks:?}", backbone.kept)));
     }
     let plan = Plan::new(PlanOptions {
         backbone: net.clone(),
@@ -102,6 +104,7 @@ fn network(
         classes,
         input_size: config.image_size,
         round_to: config.round_to,
+        budget: config.budget.map(|blocks| net.at_most(blocks)),
         shift: None,
     })?;
     tracing::info!(shift = plan.shift(), planes = ?plan.planes(), ratio = plan.ratio(), "plan");
@@ -122,7 +125,13 @@ fn prepared(
     if (blocks, split) != (backbone.kept, tail.split) || config.branch_count() != branches {
         return Err(reduced(
             backbone,
-            format!("it has {branches} branches from {} and {:?} blocks", tail.split, backbone.kept),
+            format!(
+                "it has {branches} branches, not {} from {split} with blocks {}; give --blocks {} --split {} --branches {branches}",
+                config.branch_count(),
+                list(blocks),
+                list(backbone.kept),
+                tail.split
+            ),
         ));
     }
     let net = backbone.arch.reduced(blocks)?;
@@ -130,6 +139,10 @@ fn prepared(
     let mut state = NetState { stem: backbone.state.clone(), branches: tail.branches.clone() };
     add_classifiers(&spec.branch, &mut state.branches, config.seed);
     Ok((spec, state))
+}
+
+fn list(blocks: [usize; 4]) -> String {
+    blocks.map(|n| n.to_string()).join(",")
 }
 
 fn reduced(backbone: &Backbone, reason: String) -> TrainError {
