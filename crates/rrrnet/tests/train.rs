@@ -165,8 +165,7 @@ fn the_augmentation_is_chosen_once_and_kept() {
         let [chosen, given, stopped] =
             ["chosen", "given", "stopped"].map(|name| world.path(&format!("{method}-{name}")));
         run(&auto, &chosen);
-        let choice: Choice =
-            serde_json::from_slice(&fs::read(RunDir::open(&chosen).unwrap().choice()).unwrap()).unwrap();
+        let choice = Choice::read(&RunDir::open(&chosen).unwrap()).unwrap().unwrap();
         // Of the 4 training images of each class, one is held out.
         assert_eq!((choice.train_images, choice.held_out_images), (9, 3));
         let kept = TrainConfig::read(&chosen.join("config.toml")).unwrap();

@@ -11,11 +11,13 @@ use crate::config::{Augmentation, Method, Settings, TrainConfig};
 use crate::engine::Engine;
 use crate::evaluate::{EvaluateError, predict_store};
 use crate::model::{Model, Weights};
+use crate::run::{RunDir, RunError};
 use rrr_data::{Dataset, ImageStore, Limits, Loader, StoreOptions, Workers};
 use rrr_nn::{Compute, Trainer};
 use rrr_report::metrics::Metrics;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,6 +54,31 @@ pub struct Trial {
     pub accuracy: f64,
     /// Negative log-likelihood of the held-out images.
     pub nll: f64,
+}
+
+impl Choice {
+    /// Keeps it in the folder of a run.
+    pub(super) fn write(&self, run: &RunDir) -> Result<(), RunError> {
+        let mut json = serde_json::to_vec_pretty(self).expect("a choice is plain values");
+        json.push(b'\n');
+        run.write(&run.choice(), &json)
+    }
+
+    /// The choice of a run; `None` where nothing was left to choose.
+    ///
+    /// # Errors
+    /// [`RunError`] names the file that cannot be read.
+    pub fn read(run: &RunDir) -> Result<Option<Self>, RunError> {
+        let path = run.choice();
+        match std::fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(choice) => Ok(Some(choice)),
+                Err(e) => Err(RunError::Damaged { path, reason: e.to_string() }),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(RunError::File { action: "read", path, reason: e.to_string() }),
+        }
+    }
 }
 
 impl fmt::Display for Choice {

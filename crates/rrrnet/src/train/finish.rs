@@ -1,5 +1,6 @@
 //! What a finished training leaves behind: the model, its evaluation, its predictions and the report.
 
+use super::choose::Choice;
 use super::data::Images as Data;
 use super::{Event, TrainError};
 use crate::bench::QuickSpeed;
@@ -132,12 +133,16 @@ impl Finish<'_> {
             cost: cost(model),
             speed: None,
             config: Some(self.config.to_toml()),
-            provenance: self.provenance(&model.info.provenance),
+            provenance: self.provenance(&model.info.provenance)?,
         })
     }
 
-    fn provenance(&self, p: &Provenance) -> rrr_report::report::Provenance {
-        rrr_report::report::Provenance {
+    fn provenance(&self, p: &Provenance) -> Result<rrr_report::report::Provenance, TrainError> {
+        let augmentation = match Choice::read(self.run)? {
+            Some(choice) => choice.to_string(),
+            None => self.config.augmentation.to_string(),
+        };
+        Ok(rrr_report::report::Provenance {
             versions: vec![Fact::new("rrrnet", &p.rrrnet)],
             seed: p.seed,
             command: self.command.clone(),
@@ -158,9 +163,10 @@ impl Finish<'_> {
             notes: vec![
                 Fact::new("recipe", &p.recipe),
                 Fact::new("epochs", p.epochs),
+                Fact::new("augmentation", augmentation),
                 Fact::new("precision", self.config.precision),
             ],
-        }
+        })
     }
 }
 

@@ -269,9 +269,7 @@ impl Prepared {
         let trials = choose::Trials::new(config, &self.data.train, backbone, workers, compute)?;
         let Some(choice) = trials.run(options.interrupt, events)? else { return Ok(None) };
         let config = TrainConfig { augmentation: choice.augmentation, ..config.clone() };
-        let mut json = serde_json::to_vec_pretty(&choice).expect("a choice is plain values");
-        json.push(b'\n');
-        run.write(&run.choice(), &json)?;
+        choice.write(run)?;
         run.write(&run.config(), config.to_toml().as_bytes())?;
         events(&Event::Chosen(&choice));
         Ok(Some(config))
