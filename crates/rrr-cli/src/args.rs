@@ -3,7 +3,6 @@
 use crate::commands::suite::SuiteArgs;
 use crate::settings::{SettingsArgs, precision, three};
 use crate::term::Color;
-use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use rrrnet::compute::Precision;
@@ -212,12 +211,12 @@ pub struct ReduceArgs {
     /// Standard deviation of each input channel, likewise
     #[arg(long, value_name = "R,G,B", value_parser = three, requires = "mean")]
     pub std: Option<[f64; 3]>,
-    /// Blocks kept of each stage [default: those that `rrr train` takes, with their budget]
+    /// Blocks kept of each stage [default: those of `rrr train`, with their budget; 1,1,1,1 with --split]
     #[arg(long, value_name = "N,N,N,N", value_delimiter = ',')]
     pub blocks: Option<Vec<usize>>,
-    /// Block at which branches begin, or its published index
-    #[arg(long, value_name = "BLOCK", default_value = "layer3.0")]
-    pub split: String,
+    /// Block at which branches begin, or its published index [default: layer3.0]
+    #[arg(long, value_name = "BLOCK")]
+    pub split: Option<String>,
     /// Number of branches; 1 makes a reduced backbone that can still be split in any way
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub branches: usize,
@@ -417,14 +416,6 @@ fn probability(text: &str) -> Result<f32, String> {
         Ok(_) => Err("it must be above 0 and at most 1".into()),
         Err(e) => Err(e.to_string()),
     }
-}
-
-/// The four numbers that were given with `flag`.
-pub fn four_stages(flag: &str, numbers: &[usize]) -> anyhow::Result<[usize; 4]> {
-    numbers.try_into().map_err(|_| {
-        let n = numbers.len();
-        anyhow!("{flag} has {n} numbers\nhint: give one for each of the four stages, such as 1,1,1,1")
-    })
 }
 
 /// Parses a number of at least 1.

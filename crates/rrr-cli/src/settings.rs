@@ -34,7 +34,7 @@ pub struct SettingsArgs {
     /// Model to start from, a run or a file: its tensors replace those of the same name and shape
     #[arg(long, value_name = "MODEL", help_heading = "Method")]
     pub init: Option<PathBuf>,
-    /// Blocks kept of each stage, as far as the backbone has them [default: by recipe]
+    /// Blocks kept of each stage, as far as the backbone has them [default: by recipe; 1,1,1,1 with --split]
     #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', help_heading = "Method")]
     pub blocks: Option<Vec<usize>>,
     /// Block at which branches begin, or its published index [default: layer3.0]

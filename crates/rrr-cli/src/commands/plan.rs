@@ -1,15 +1,17 @@
 //! `rrr plan`: architecture and cost, without weights.
 
 use crate::Done;
-use crate::args::{Format, Globals, PlanArgs, four_stages};
+use crate::args::{Format, Globals, PlanArgs};
 use rrrnet::arch::{ResNet, Split};
+use rrrnet::config::Settings;
 use rrrnet::plan::{Plan, PlanOptions, plan_table};
 use std::io::Write;
 
 pub fn run(args: &PlanArgs, _globals: &Globals) -> anyhow::Result<Done> {
     let backbone = ResNet::by_name(&args.backbone)?;
-    let blocks = four_stages("--blocks", &args.blocks)?;
-    let budget = args.budget.as_deref().map(|b| four_stages("--budget", b)).transpose()?;
+    let blocks = Some(args.blocks.clone());
+    let (blocks, budget) =
+        Settings { blocks, budget: args.budget.clone(), ..Settings::default() }.layout()?;
     let plan = Plan::new(PlanOptions {
         split: Split::parse(&args.split, &backbone)?,
         backbone,

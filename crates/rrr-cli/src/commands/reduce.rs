@@ -46,7 +46,12 @@ pub fn run(args: &ReduceArgs, globals: &Globals, term: &Term) -> anyhow::Result<
 }
 
 fn options(args: &ReduceArgs) -> anyhow::Result<ReduceOptions> {
-    let asked = Settings { blocks: args.blocks.clone(), budget: args.budget.clone(), ..Settings::default() };
+    let asked = Settings {
+        blocks: args.blocks.clone(),
+        split: args.split.clone(),
+        budget: args.budget.clone(),
+        ..Settings::default()
+    };
     let (blocks, budget) = asked.layout()?;
     if !args.lr.is_finite() || args.lr <= 0.0 {
         bail!("--lr is {}\nhint: give a number above 0", args.lr);
@@ -59,7 +64,7 @@ fn options(args: &ReduceArgs) -> anyhow::Result<ReduceOptions> {
         backbone: args.backbone.clone(),
         normalize: args.mean.zip(args.std).map(|(mean, std)| (single(mean), single(std))),
         blocks,
-        split: args.split.clone(),
+        split: args.split.clone().unwrap_or_else(|| "layer3.0".into()),
         branches: args.branches,
         classes: args.classes,
         round_to: args.round_to,

@@ -23,16 +23,18 @@ impl Settings {
         )
     }
 
-    /// Blocks kept of each stage, and the blocks that give the budget of stem and branches, if any.
+    /// Blocks kept of each stage, and the blocks that give the budget of stem and branches, if any: the recipe's unless
+    /// blocks or a split are given.
     ///
     /// # Errors
     /// [`ConfigError`]: there is no such recipe, or not one number per stage.
     pub fn layout(&self) -> Result<([usize; 4], Option<[usize; 4]>), ConfigError> {
         let base = self.recipe()?;
-        let (blocks, budget) = match &self.blocks {
-            // A recipe's budget belongs to its blocks.
-            Some(blocks) => (Some(blocks), self.budget.as_ref()),
-            None => (base.blocks.as_ref(), self.budget.as_ref().or(base.budget.as_ref())),
+        // A recipe's blocks, split and budget belong together.
+        let (blocks, budget) = if self.blocks.is_some() || self.split.is_some() {
+            (self.blocks.as_ref(), self.budget.as_ref())
+        } else {
+            (base.blocks.as_ref(), self.budget.as_ref().or(base.budget.as_ref()))
         };
         let blocks = blocks.map_or(Ok([1; 4]), |b| four_stages("blocks", b))?;
         Ok((blocks, budget.map(|b| four_stages("budget", b)).transpose()?))
@@ -296,13 +298,15 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_of_a_recipe_belongs_to_its_blocks() {
+    fn blocks_split_and_budget_of_a_recipe_belong_together() {
         let fast = photos().resolve().unwrap();
         assert_eq!((fast.blocks, fast.budget), (Some([3, 8, 1, 1]), Some([1; 4])));
         let asked = Settings { blocks: Some(vec![2; 4]), ..photos() };
         assert_eq!(asked.clone().resolve().unwrap().budget, None);
         let both = Settings { budget: Some(vec![3; 4]), ..asked };
         assert_eq!(both.resolve().unwrap().budget, Some([3; 4]));
+        let split = Settings { split: Some("layer4.0".into()), ..photos() }.resolve().unwrap();
+        assert_eq!((split.blocks, split.budget), (Some([1; 4]), None));
     }
 
     #[test]
