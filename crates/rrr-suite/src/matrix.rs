@@ -3,6 +3,7 @@
 use crate::error::{Result, SuiteError};
 use crate::fingerprint::{Digests, hash_of};
 use crate::spec::{Kind, MethodSpec, SplitRule, Suite};
+use rrrnet::arch::{at_most, blocks_text};
 use rrrnet::config::{ConfigError, Method, Settings, TrainConfig};
 use rrrnet::plan::{Plan, PlanOptions};
 use serde::Serialize;
@@ -112,7 +113,7 @@ impl Place<'_> {
         for (series, steps) in &chains[..1 + usize::from(forward.control)] {
             let mut after = None;
             for (i, blocks) in steps.iter().enumerate() {
-                let text = blocks.map(|b| b.to_string()).join(",");
+                let text = blocks_text(*blocks);
                 let mut cell = self.cell(method, format!("{series} {:02} {text}", i + 1));
                 cell.series = Some((*series).into());
                 cell.step = Some(i + 1);
@@ -174,7 +175,8 @@ fn check_plan(
     };
     let split = rrrnet::arch::Split::parse(split, &backbone).map_err(|e| e.to_string())?;
     let branches = if config.method == Method::Reduced { 1 } else { config.branch_count() };
-    let (blocks, budget) = (backbone.at_most(blocks), config.budget.map(|b| backbone.at_most(b)));
+    let (blocks, budget) =
+        (at_most(blocks, backbone.blocks), config.budget.map(|b| at_most(b, backbone.blocks)));
     let (input_size, round_to, shift) = (config.image_size, config.round_to, None);
     Plan::new(PlanOptions { backbone, blocks, split, branches, classes, input_size, round_to, budget, shift })
         .map(|_| ())

@@ -92,6 +92,16 @@ pub enum ArchError {
     },
 }
 
+/// `blocks` of each stage, as far as so many are `available`.
+pub fn at_most(blocks: [usize; 4], available: [usize; 4]) -> [usize; 4] {
+    std::array::from_fn(|i| blocks[i].min(available[i]))
+}
+
+/// The blocks of each stage as flags take them, such as `1,1,1,1`.
+pub fn blocks_text(blocks: [usize; 4]) -> String {
+    blocks.map(|n| n.to_string()).join(",")
+}
+
 impl ResNet {
     /// Names that [`by_name`](Self::by_name) knows.
     pub const NAMES: [&str; 5] =
@@ -135,11 +145,6 @@ impl ResNet {
     /// Channels of the 3x3 convolution of a bottleneck with `planes` planes, at least 1.
     pub fn width(&self, planes: usize) -> usize {
         (planes * self.base_width / 64).max(1)
-    }
-
-    /// `blocks`, as far as there are so many.
-    pub fn at_most(&self, blocks: [usize; 4]) -> [usize; 4] {
-        std::array::from_fn(|i| blocks[i].min(self.blocks[i]))
     }
 
     /// The layout that keeps the first `blocks[i]` blocks of stage `i + 1`.

@@ -1,6 +1,7 @@
 //! A plan for programs (JSON) and for people (a table).
 
 use super::Plan;
+use crate::arch::blocks_text;
 use crate::cost::{NetCost, PartCost};
 use serde::{Serialize, Serializer};
 use std::fmt::Write;
@@ -161,12 +162,12 @@ pub fn plan_table(plan: &Plan) -> String {
     let [params, macs, bytes] = saved;
     rows.push(["saved".into(), String::new(), params, macs, bytes]);
 
-    let blocks = o.blocks.map(|b| b.to_string()).join(",");
+    let blocks = blocks_text(o.blocks);
     let planes = plan.planes().map(|p| p.to_string()).join(", ");
     let rounded = o.round_to.map(|r| format!(", multiples of {r}")).unwrap_or_default();
     let limit = match o.budget {
         Some(blocks) => {
-            format!("what blocks {} leave beside the stem", blocks.map(|b| b.to_string()).join(","))
+            format!("what blocks {} leave beside the stem", blocks_text(blocks))
         }
         None => "the tail's parameters".into(),
     };

@@ -3,7 +3,7 @@
 //! What helps on photographs harms where colour, orientation or a mirror image tells classes apart. No test and no
 //! validation image takes part in the choice.
 
-use super::data::{TRAINING, WARMING, loader_options};
+use super::data::{TRAINING, WARMING, loader_options, store_options};
 use super::session::{images as input, trainer_options};
 use super::{Event, Schedule, TrainError, setup};
 use crate::backbone::Backbone;
@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::evaluate::{EvaluateError, predict_store};
 use crate::model::{Model, Weights};
 use crate::run::{RunDir, RunError};
-use rrr_data::{Dataset, ImageStore, Limits, Loader, StoreOptions, Workers};
+use rrr_data::{Dataset, ImageStore, Loader, Workers};
 use rrr_nn::{Compute, Trainer};
 use rrr_report::metrics::Metrics;
 use serde::{Deserialize, Serialize};
@@ -170,13 +170,7 @@ fn divided(config: &TrainConfig, all: &Dataset, workers: &Workers) -> Result<Opt
     if held_out.is_empty() {
         return Ok(None);
     }
-    let options = StoreOptions {
-        resize: super::resize(config.resize),
-        memory_budget: config.memory_budget_mib << 20,
-        skip_bad: config.skip_bad,
-        limits: Limits::default(),
-        ..StoreOptions::new(config.image_size)
-    };
+    let options = store_options(config);
     let load = |samples| ImageStore::load(Dataset { samples, ..all.clone() }, options, workers).map(Arc::new);
     Ok(Some(Images { train: load(train)?, held_out: load(held_out)? }))
 }

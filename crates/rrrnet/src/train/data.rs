@@ -3,7 +3,7 @@
 use super::Resources;
 use crate::config::{Augmentation, ResizeFilter, TrainConfig};
 use rrr_data::{
-    DataError, Dataset, ImageStore, Limits, LoaderOptions, OpenOptions, Policy, Resize, Source, SplitSpec,
+    DataError, Dataset, ImageStore, LoaderOptions, OpenOptions, Policy, Resize, Source, SplitSpec,
     StoreOptions, Take, Workers,
 };
 use sha2::{Digest, Sha256};
@@ -33,13 +33,7 @@ impl Images {
         let source = source(config)?;
         let splits = source.split(&split_spec(config), config.seed)?;
         let decoded = resources.and_then(|r| r.images(config, &source, workers));
-        let mut options = StoreOptions {
-            size: config.image_size,
-            resize: resize(config.resize),
-            memory_budget: config.memory_budget_mib << 20,
-            skip_bad: config.skip_bad,
-            limits: Limits::default(),
-        };
+        let mut options = store_options(config);
         let mut notes = source.notes.clone();
         // Training images are read most often, so they have the first claim on memory.
         let mut load = |dataset| -> Result<Arc<ImageStore>, DataError> {
@@ -122,6 +116,16 @@ pub(super) fn loader_options(config: &TrainConfig, stream: u64) -> LoaderOptions
         Augmentation::None => Policy::None,
     };
     LoaderOptions { stream, ..LoaderOptions::training(config.batch_size, config.seed, policy) }
+}
+
+/// How the images of `config` are decoded and kept.
+pub(super) fn store_options(config: &TrainConfig) -> StoreOptions {
+    StoreOptions {
+        resize: resize(config.resize),
+        memory_budget: config.memory_budget_mib << 20,
+        skip_bad: config.skip_bad,
+        ..StoreOptions::new(config.image_size)
+    }
 }
 
 pub(crate) fn resize(filter: ResizeFilter) -> Resize {

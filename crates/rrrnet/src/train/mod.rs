@@ -23,6 +23,7 @@ pub use finish::Summary;
 pub use resources::Resources;
 pub use schedule::Schedule;
 
+use crate::arch::blocks_text;
 use crate::backbone::Backbone;
 use crate::config::{Augmentation, Method, Select, TrainConfig};
 use crate::cost::net_cost;
@@ -187,7 +188,7 @@ fn backbone(
     let backbone = resources.unwrap_or(&own).backbone(config, options.offline, events)?;
     let missing = config.blocks.filter(|asked| asked.iter().zip(&backbone.kept).any(|(a, b)| a > b));
     if let Some(asked) = missing {
-        let [asked, kept] = [asked, backbone.kept].map(|blocks| blocks.map(|n| n.to_string()).join(","));
+        let [asked, kept] = [asked, backbone.kept].map(blocks_text);
         events(&Event::Note(format!("of the blocks {asked} the backbone has {kept}; they are kept")));
     }
     Ok(backbone)

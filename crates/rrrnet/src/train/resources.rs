@@ -1,11 +1,11 @@
 //! What several trainings of one process have in common: decoded datasets and loaded backbones.
 
-use super::data::{SourceKey, resize};
+use super::data::{SourceKey, store_options};
 use super::{Event, TrainError};
 use crate::backbone::{Backbone, BackboneOptions};
 use crate::config::TrainConfig;
 use rrr_checkpoint::PullOptions;
-use rrr_data::{DecodedImages, Limits, Source, StoreOptions, Workers};
+use rrr_data::{DecodedImages, Source, Workers};
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -75,14 +75,7 @@ impl Resources {
         while held.iter().map(|(_, images)| images.bytes() as u64).sum::<u64>() + bytes > budget {
             held.remove(0);
         }
-        let options = StoreOptions {
-            size: config.image_size,
-            resize: resize(config.resize),
-            memory_budget: budget,
-            skip_bad: config.skip_bad,
-            limits: Limits::default(),
-        };
-        let images = Arc::new(DecodedImages::load(&all, options, workers));
+        let images = Arc::new(DecodedImages::load(&all, store_options(config), workers));
         tracing::info!(images = all.len(), dataset = source.name, "decoded");
         held.push((key, Arc::clone(&images)));
         Some(images)

@@ -1,7 +1,7 @@
 //! From a configuration and a backbone to the network that is trained.
 
 use super::TrainError;
-use crate::arch::Split;
+use crate::arch::{Split, at_most, blocks_text};
 use crate::backbone::{Backbone, Tail};
 use crate::config::{Method, TrainConfig};
 use crate::model::{Combine, Model, ModelInfo, Preprocessing, Provenance};
@@ -92,7 +92,7 @@ fn network(
         return Ok((net.full_net(classes), full_state(net, &backbone.state, classes, config.seed)?));
     };
     let split = Split::parse(split, net)?;
-    let blocks = std::array::from_fn(|i| blocks[i].min(backbone.kept[i]));
+    let blocks = at_most(blocks, backbone.kept);
     if let Some(tail) = &backbone.tail {
         return prepared(config, backbone, tail, blocks, split, classes);
     }
@@ -104,7 +104,7 @@ fn network(
         classes,
         input_size: config.image_size,
         round_to: config.round_to,
-        budget: config.budget.map(|blocks| net.at_most(blocks)),
+        budget: config.budget.map(|blocks| at_most(blocks, net.blocks)),
         shift: None,
     })?;
     tracing::info!(shift = plan.shift(), planes = ?plan.planes(), ratio = plan.ratio(), "plan");
@@ -128,8 +128,8 @@ fn prepared(
             format!(
                 "it has {branches} branches, not {} from {split} with blocks {}; give --blocks {} --split {} --branches {branches}",
                 config.branch_count(),
-                list(blocks),
-                list(backbone.kept),
+                blocks_text(blocks),
+                blocks_text(backbone.kept),
                 tail.split
             ),
         ));
@@ -139,10 +139,6 @@ fn prepared(
     let mut state = NetState { stem: backbone.state.clone(), branches: tail.branches.clone() };
     add_classifiers(&spec.branch, &mut state.branches, config.seed);
     Ok((spec, state))
-}
-
-fn list(blocks: [usize; 4]) -> String {
-    blocks.map(|n| n.to_string()).join(",")
 }
 
 fn reduced(backbone: &Backbone, reason: String) -> TrainError {
