@@ -106,6 +106,15 @@ pub struct SettingsArgs {
     /// Learning rate of the stem as a share of that; 0 keeps it frozen [default: by recipe]
     #[arg(long, value_name = "SHARE", help_heading = "Training")]
     pub stem_lr: Option<f64>,
+    /// Learn from this model too, a run or a file trained on the same images, such as a fine-tuned backbone
+    #[arg(long, value_name = "MODEL", help_heading = "Training")]
+    pub teacher: Option<PathBuf>,
+    /// The teacher's share of the loss, the labels have the rest [default: 0.9]
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    pub teacher_share: Option<f64>,
+    /// What logits are divided by where the teacher is learnt from [default: 2]
+    #[arg(long, value_name = "T", help_heading = "Training")]
+    pub teacher_temperature: Option<f64>,
     /// Decoupled weight decay [default: 0.01]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
     pub weight_decay: Option<f64>,
@@ -166,6 +175,9 @@ impl SettingsArgs {
             mean: self.mean,
             std: self.std,
             init: self.init,
+            teacher: self.teacher,
+            teacher_share: self.teacher_share,
+            teacher_temperature: self.teacher_temperature,
             blocks: self.blocks,
             split: self.split,
             branches: self.branches,

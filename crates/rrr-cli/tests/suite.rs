@@ -213,6 +213,26 @@ fn chains_start_from_the_weights_before() {
 }
 
 #[test]
+fn a_method_teaches_another() {
+    let taught = format!("{TWO}\n[[method]]\nname = \"T\"\nbranches = 2\nteacher = \"A\"\n");
+    let bench = Bench::new(SMALL, &taught);
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let rows = bench.rows(&bench.db);
+    let find = |method: &str| {
+        rows.iter().find(|r| r["method"] == method && r["dataset"] == "photos").unwrap().clone()
+    };
+    let [teacher, alone, taught] = ["A", "D", "T"].map(find);
+    assert_eq!(taught["after"], teacher["hash"]);
+    assert_ne!(taught["result"]["model_sha256"], alone["result"]["model_sha256"]);
+    let runs = fs::read_dir(bench.world.path("results-runs")).unwrap().flatten();
+    assert!(runs.map(|r| r.path()).all(|p| !p.join("model.safetensors").exists()));
+
+    bench.write("kind = \"matrix\"", SMALL, "[[method]]\nname = \"T\"\nbranches = 2\nteacher = \"A\"\n");
+    assert_fails(&bench.run(&[]), &["suite.toml, line 19", "no method `A` above"]);
+}
+
+#[test]
 fn exports_and_reports_are_whole() {
     let methods =
         format!("{TWO}\n[[method]]\nname = \"V\"\nmethod = \"rrr\"\nvary = {{ branches = [1, 2] }}\n");

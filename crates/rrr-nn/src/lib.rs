@@ -20,6 +20,7 @@ mod tape;
 mod trainer;
 
 pub use int8::{Calibrator, Int8Tensor, QuantizedNetwork, QuantizedParam, QuantizedSequence, QuantizedState};
+pub use loss::Lesson;
 pub use network::Network;
 pub use profile::LayerTime;
 pub use rrr_kernels::{Compute, Isa, Pool, Precision};

@@ -2,6 +2,17 @@
 
 use rrr_kernels::{Activation, BLOCK};
 
+/// What a teacher says of the images of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Lesson<'a> {
+    /// The teacher's softmax of its logits divided by `temperature`: `[n, classes]`.
+    pub probabilities: &'a [f32],
+    /// Above 0.
+    pub temperature: f32,
+    /// Weight of the teacher's word in the loss, in [0, 1]; the labels have the rest.
+    pub share: f32,
+}
+
 /// Loss of a batch, and its gradient.
 pub(crate) struct Loss {
     /// Mean over the batch.
@@ -45,6 +56,38 @@ pub(crate) fn cross_entropy(
     Loss { mean: (total / n as f64) as f32, correct }
 }
 
+/// `1 - share` times the [`cross_entropy`] with the labels plus `share` times that with a teacher's probabilities,
+/// both softened by the temperature; the latter times its square, which keeps the size of the gradient (Hinton et
+/// al. 2015, section 2). Sets `gradient` to its gradient.
+pub(crate) fn taught_cross_entropy(
+    logits: &Activation,
+    labels: &[u32],
+    smoothing: f32,
+    lesson: &Lesson<'_>,
+    gradient: &mut Activation,
+) -> Loss {
+    let (n, classes) = (logits.n(), logits.channels());
+    let plane_len = logits.plane_len();
+    let own = cross_entropy(logits, labels, smoothing, gradient);
+    let [share, temperature] = [lesson.share, lesson.temperature].map(f64::from);
+    gradient.data_mut().iter_mut().for_each(|g| *g *= 1.0 - lesson.share);
+    let mut total = 0.0f64;
+    for (image, wanted) in lesson.probabilities.chunks_exact(classes).enumerate() {
+        let at = |class: usize| class / BLOCK * plane_len + image * BLOCK + class % BLOCK;
+        let softened = |class: usize| f64::from(logits.data()[at(class)]) / temperature;
+        let max = (0..classes).map(softened).fold(f64::NEG_INFINITY, f64::max);
+        let log_sum = (0..classes).map(|c| (softened(c) - max).exp()).sum::<f64>().ln() + max;
+        for (class, &wanted) in wanted.iter().enumerate() {
+            let log_p = softened(class) - log_sum;
+            total -= temperature * temperature * f64::from(wanted) * log_p;
+            let slope = temperature * (log_p.exp() - f64::from(wanted)) / n as f64;
+            gradient.data_mut()[at(class)] += (share * slope) as f32;
+        }
+    }
+    let mean = (1.0 - share) * f64::from(own.mean) + share * total / n as f64;
+    Loss { mean: mean as f32, ..own }
+}
+
 /// Mean over the batch of the squared distance between `outputs` and `values` (`[n, outputs]`), times `scale`; sets
 /// `gradient` to its gradient.
 pub(crate) fn squared_error(
@@ -76,6 +119,58 @@ pub(crate) fn squared_error(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn random(channels: usize, n: usize) -> Activation {
+        let mut a = Activation::zeros(channels, 1, 1, n);
+        let mut seed = 1u32;
+        let plane = a.plane_len();
+        for image in 0..n {
+            for c in 0..channels {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let value = (seed >> 8) as f32 / (1 << 22) as f32 - 2.0;
+                a.data_mut()[c / BLOCK * plane + image * BLOCK + c % BLOCK] = value;
+            }
+        }
+        a
+    }
+
+    #[test]
+    fn a_teacher_that_says_the_labels_changes_nothing() {
+        let (n, classes) = (3, BLOCK + 2);
+        let logits = random(classes, n);
+        let labels = [1, BLOCK as u32 + 1, 0];
+        let mut probabilities = vec![0.0; n * classes];
+        for (row, &label) in probabilities.chunks_exact_mut(classes).zip(&labels) {
+            row[label as usize] = 1.0;
+        }
+        let [mut plain, mut taught] = [0, 1].map(|_| Activation::zeros(classes, 1, 1, n));
+        let expected = cross_entropy(&logits, &labels, 0.0, &mut plain);
+        let lesson = Lesson { probabilities: &probabilities, temperature: 1.0, share: 0.7 };
+        let found = taught_cross_entropy(&logits, &labels, 0.0, &lesson, &mut taught);
+        assert!((found.mean - expected.mean).abs() < 1e-5 && found.correct == expected.correct);
+        assert!(plain.data().iter().zip(taught.data()).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+
+    #[test]
+    fn the_gradient_of_a_lesson_is_the_slope_of_its_loss() {
+        let (n, classes) = (2, 5);
+        let mut logits = random(classes, n);
+        let probabilities = [0.1, 0.2, 0.3, 0.4, 0.0, 0.2, 0.2, 0.2, 0.2, 0.2];
+        let lesson = Lesson { probabilities: &probabilities, temperature: 4.0, share: 0.7 };
+        let mut gradient = Activation::zeros(classes, 1, 1, n);
+        taught_cross_entropy(&logits, &[3, 1], 0.1, &lesson, &mut gradient);
+        let mut scratch = Activation::zeros(classes, 1, 1, n);
+        for at in (0..n).flat_map(|image| (0..classes).map(move |c| image * BLOCK + c)) {
+            let value = logits.data()[at];
+            let mut loss = |delta: f32| {
+                logits.data_mut()[at] = value + delta;
+                taught_cross_entropy(&logits, &[3, 1], 0.1, &lesson, &mut scratch).mean
+            };
+            let slope = (loss(1e-2) - loss(-1e-2)) / 2e-2;
+            logits.data_mut()[at] = value;
+            assert!((slope - gradient.data()[at]).abs() < 2e-4, "{slope} {}", gradient.data()[at]);
+        }
+    }
 
     /// `torch.nn.functional.mse_loss(outputs, values, reduction="sum") * scale / n` and its gradient, by hand: there is
     /// nothing to it but the layout.

@@ -4,7 +4,7 @@ use crate::backward::{self, Learner};
 use crate::folded::{self, Folded, Input, Pass};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
-use crate::loss;
+use crate::loss::{self, Lesson};
 use crate::plans::{Plans, Workspace};
 use crate::tape::{self, Member};
 use crate::{Images, NetSpec, NetState, State, StateError};
@@ -83,8 +83,14 @@ pub struct StepOutput {
 /// What the outputs of every branch should be.
 #[derive(Clone, Copy)]
 enum Target<'a> {
-    Labels(&'a [u32]),
+    Labels { labels: &'a [u32], lesson: Option<Lesson<'a>> },
     Values { values: &'a [f32], scale: f32 },
+}
+
+impl<'a> Target<'a> {
+    fn labels(labels: &'a [u32]) -> Self {
+        Self::Labels { labels, lesson: None }
+    }
 }
 
 /// Everything that a [`Trainer`] needs to go on bit for bit.
@@ -299,7 +305,22 @@ impl Trainer {
     /// # Panics
     /// If `labels.len() != images.n` or a label is not below the number of classes.
     pub fn step(&mut self, images: &Images<'_>, labels: &[u32], lr: f64) -> &StepOutput {
-        self.step_range(0..self.learners.len(), images, Target::Labels(labels), lr)
+        self.step_range(0..self.learners.len(), images, Target::labels(labels), lr)
+    }
+
+    /// [`step`](Self::step) towards the labels and what a teacher says of the images.
+    ///
+    /// # Panics
+    /// As [`Trainer::step`], and if the lesson does not hold `images.n` rows of the classifier's outputs.
+    pub fn step_taught(
+        &mut self,
+        images: &Images<'_>,
+        labels: &[u32],
+        lesson: Lesson<'_>,
+        lr: f64,
+    ) -> &StepOutput {
+        let target = Target::Labels { labels, lesson: Some(lesson) };
+        self.step_range(0..self.learners.len(), images, target, lr)
     }
 
     /// One optimiser step of all branches on one batch towards given outputs `values` (`[n, classes]`), the stem run
@@ -323,7 +344,7 @@ impl Trainer {
         labels: &[u32],
         lr: f64,
     ) -> &StepOutput {
-        self.step_range(branch..branch + 1, images, Target::Labels(labels), lr)
+        self.step_range(branch..branch + 1, images, Target::labels(labels), lr)
     }
 
     fn step_range(
@@ -335,7 +356,9 @@ impl Trainer {
     ) -> &StepOutput {
         let classes = self.layout.fc.as_ref().map_or(0, |fc| fc.conv.cout());
         match target {
-            Target::Labels(labels) => {
+            Target::Labels { labels, lesson } => {
+                let told = lesson.map_or(images.n * classes, |lesson| lesson.probabilities.len());
+                assert_eq!(told, images.n * classes, "a probability for each class and image");
                 assert_eq!(labels.len(), images.n, "one label per image");
                 assert!(labels.iter().all(|&l| (l as usize) < classes), "a label is not below {classes}");
             }
@@ -365,8 +388,14 @@ impl Trainer {
         for (learner, gradient) in learners.iter().zip(&mut gradients) {
             let logits = &learner.member.tape.logits;
             let loss = match target {
-                Target::Labels(labels) => {
-                    loss::cross_entropy(logits, labels, self.options.label_smoothing, gradient)
+                Target::Labels { labels, lesson } => {
+                    let smoothing = self.options.label_smoothing;
+                    match &lesson {
+                        Some(lesson) => {
+                            loss::taught_cross_entropy(logits, labels, smoothing, lesson, gradient)
+                        }
+                        None => loss::cross_entropy(logits, labels, smoothing, gradient),
+                    }
                 }
                 Target::Values { values, scale } => loss::squared_error(logits, values, scale, gradient),
             };

@@ -4,7 +4,7 @@ use crate::error::{Result, SuiteError};
 use crate::fingerprint::{Digests, hash_of};
 use crate::spec::{Kind, MethodSpec, SplitRule, Suite};
 use rrrnet::arch::{at_most, blocks_text};
-use rrrnet::config::{ConfigError, Method, Settings, TrainConfig};
+use rrrnet::config::{ConfigError, Method, Settings, TEACHER_AUTO, TrainConfig};
 use rrrnet::plan::{Plan, PlanOptions};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +19,9 @@ pub struct Task {
     pub key: String,
     /// Place in the matrix.
     pub cell: Cell,
-    /// What is trained; without `init`, which [`after`](Self::after) stands for.
+    /// What is trained; without `init`, and with a method's name as `teacher`, which [`after`](Self::after) stands for.
     pub config: TrainConfig,
-    /// Hash of the task whose model this one starts from.
+    /// Hash of the task whose model this one learns from (where [`config`](Self::config) has a teacher) or starts from.
     pub after: Option<String>,
 }
 
@@ -73,9 +73,13 @@ pub fn tasks(suite: &Suite, options: &PlanningOptions) -> Result<Vec<Task>> {
                 let place = Place { name, path, split, seed };
                 match suite.kind {
                     Kind::Matrix => {
+                        let mut hashes: BTreeMap<&str, String> = BTreeMap::new();
                         for method in &suite.methods {
+                            let teacher = teacher(suite, method, &hashes)?;
                             let cell = place.cell(method, method.name.clone());
-                            tasks.push(place.task(suite, method, None, cell, None, &mut digests)?);
+                            let task = place.task(suite, method, None, cell, teacher, &mut digests)?;
+                            hashes.insert(&method.name, task.hash.clone());
+                            tasks.push(task);
                         }
                     }
                     Kind::ForwardBlocks => place.chains(suite, &mut tasks, &mut digests)?,
@@ -156,6 +160,22 @@ impl Place<'_> {
         let (hash, key) = hash_of(&config, &dataset.digest, backbone, after.as_deref());
         Ok(Task { hash, key, cell, config, after })
     }
+}
+
+/// The task of the method that teaches this one.
+fn teacher(suite: &Suite, method: &MethodSpec, hashes: &BTreeMap<&str, String>) -> Result<Option<String>> {
+    let given = method.settings.teacher.as_ref().or(suite.common.teacher.as_ref());
+    let given = given.map(PathBuf::as_path).filter(|t| *t != Path::new(TEACHER_AUTO));
+    let find = |name: &Path| {
+        let name = name.to_string_lossy();
+        hashes.get(name.as_ref()).cloned().ok_or_else(|| {
+            let line = method.keys.get("teacher").copied().unwrap_or(method.line);
+            let message =
+                format!("teacher: there is no method `{name}` above\nhint: name one, or say {TEACHER_AUTO}");
+            at(suite, line, message)
+        })
+    };
+    given.map(find).transpose()
 }
 
 /// A backbone given as a path beside the suite's file.

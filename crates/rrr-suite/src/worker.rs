@@ -280,13 +280,17 @@ impl Work<'_> {
             let model = crate::db::run_path(self.runs(), after).join("model.safetensors");
             if !model.is_file() {
                 return Err(format!(
-                    "the model of task {} to start from is not there: {}\nhint: it is kept until the tasks that need \
+                    "the model of task {} that is needed is not there: {}\nhint: it is kept until the tasks that need \
                      it are done; delete the database's row to train it again, or run with --keep models",
                     &after[..12],
                     model.display()
                 ));
             }
-            config.init = Some(model);
+            if config.teacher.is_some() {
+                config.teacher = Some(model);
+            } else {
+                config.init = Some(model);
+            }
         }
         Ok(config)
     }
@@ -295,7 +299,7 @@ impl Work<'_> {
         self.claim.run.parent().unwrap_or(Path::new(""))
     }
 
-    /// Removes what need not stay: checkpoints, and models that no task starts from any more.
+    /// Removes what need not stay: checkpoints, and models that no task needs any more.
     fn tidy(&self, db: &Database) -> Result<()> {
         let run = &self.claim.run;
         if self.options.keep != Keep::All {

@@ -219,6 +219,19 @@ pub(crate) fn probabilities(
     (logits, combined)
 }
 
+/// One distribution per image, `[n, classes]`, of logits divided by a temperature.
+pub(crate) fn softened(logits: Logits, combine: Combine, temperature: f32) -> Vec<f32> {
+    let (branches, n, classes) = (logits.branches, logits.n, logits.classes);
+    let mut data = logits.data;
+    data.iter_mut().for_each(|v| *v /= temperature);
+    let (probs, combined) = probabilities(data, branches, classes, combine);
+    combined.unwrap_or_else(|| {
+        (0..n)
+            .flat_map(|i| mean((0..branches).map(|b| &probs[(b * n + i) * classes..][..classes]), classes))
+            .collect()
+    })
+}
+
 fn mean<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, classes: usize) -> Vec<f32> {
     let count = rows.len() as f64;
     let mut sum = vec![0.0f64; classes];

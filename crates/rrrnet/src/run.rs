@@ -5,6 +5,7 @@
 //! | `config.toml` | the resolved configuration; `rrr train --config` takes it |
 //! | `augmentation.json` | how the augmentation was chosen ([`Choice`](crate::train::Choice)), if it was |
 //! | `metrics.jsonl` | one line per epoch ([`EpochRecord`]) |
+//! | `teacher/` | the run of the teacher, if it was trained for this one |
 //! | `checkpoint/last.safetensors` | what it takes to go on |
 //! | `checkpoint/best.safetensors` | the model with the best validation accuracy, not calibrated, if there is a validation split |
 //! | `model.safetensors` | the finished model, self-contained |
@@ -155,6 +156,10 @@ impl RunDir {
                 _ => {}
             }
         }
+        if run.teacher().config().is_file() {
+            fs::remove_dir_all(&run.teacher().root)
+                .map_err(|e| file_error("remove", &run.teacher().root, &e))?;
+        }
         fs::create_dir_all(run.checkpoints()).map_err(|e| file_error("write", &run.checkpoints(), &e))?;
         run.write(&run.config(), config.as_bytes())?;
         Ok(run)
@@ -208,6 +213,16 @@ impl RunDir {
     /// `report.html`.
     pub fn report(&self) -> PathBuf {
         self.root.join("report.html")
+    }
+
+    /// The run of a teacher that is trained for this run, perhaps not there yet.
+    pub(crate) fn teacher(&self) -> Self {
+        Self { root: self.root.join("teacher") }
+    }
+
+    /// Removes what it takes to go on.
+    pub(crate) fn remove_checkpoints(&self) -> Result<(), RunError> {
+        fs::remove_dir_all(self.checkpoints()).map_err(|e| file_error("remove", &self.checkpoints(), &e))
     }
 
     fn checkpoints(&self) -> PathBuf {

@@ -5,7 +5,7 @@ mod common;
 use common::{CLASSES, World};
 use rrr_checkpoint::Checkpoint;
 use rrrnet::compute::Precision;
-use rrrnet::config::{Augmentation, Method, Select, Settings, TrainConfig};
+use rrrnet::config::{Augmentation, Method, Select, Settings, TEACHER_AUTO, TrainConfig};
 use rrrnet::evaluate::{EvaluateOptions, evaluate, evaluate_run};
 use rrrnet::model::{Combine, Model};
 use rrrnet::predict::{Timing, Workers, load};
@@ -187,6 +187,77 @@ fn the_augmentation_is_chosen_once_and_kept() {
         resume(&stopped, None, &options, &mut |_| {}).unwrap();
         assert_same(&chosen, &stopped, "a stop during the choice");
     }
+}
+
+#[test]
+fn a_teacher_is_learnt_from_and_stops_and_threads_change_nothing() {
+    let world = World::new();
+    let teacher = world.path("teacher");
+    run(&config(&world, Method::Finetune), &teacher);
+    // It looks at larger images than its pupil.
+    let alone = Settings { image_size: Some(24), ..settings(&world, Method::Rrr) };
+    let taught = Settings { teacher: Some(teacher), ..alone.clone() };
+    let [alone, taught] = [alone, taught].map(|s| s.resolve().unwrap());
+    let outs = ["alone", "whole", "pieces", "threads"].map(|name| world.path(name));
+    run(&alone, &outs[0]);
+    run(&taught, &outs[1]);
+    run_with_stops(&taught, &outs[2]);
+    run(&TrainConfig { threads: Some(2), ..taught.clone() }, &outs[3]);
+    assert_same(&outs[1], &outs[2], "stops");
+    assert_same(&outs[1], &outs[3], "threads");
+    let weights = |out: &Path| tensors(&out.join("model.safetensors"));
+    assert!(weights(&outs[0]) != weights(&outs[1]));
+
+    // A teacher without a say is none.
+    let silent = world.path("silent");
+    run(&TrainConfig { teacher_share: Some(0.0), ..taught }, &silent);
+    assert!(weights(&outs[0]) == weights(&silent));
+}
+
+#[test]
+fn a_teacher_is_made_where_none_is_given() {
+    let world = World::new();
+    let auto = Settings { teacher: Some(TEACHER_AUTO.into()), ..settings(&world, Method::Rrr) };
+    let auto = auto.resolve().unwrap();
+    let outs = ["whole", "pieces", "given"].map(|name| world.path(name));
+    run(&auto, &outs[0]);
+    let stops = run_with_stops(&auto, &outs[1]);
+    assert_same(&outs[0], &outs[1], "stops");
+    let made = outs[0].join("teacher");
+    let of = TrainConfig::read(&made.join("config.toml")).unwrap();
+    assert_eq!((of.method, of.augmentation), (Method::Finetune, auto.augmentation));
+    assert!(stops > of.epochs && made.join("report.html").exists() && !made.join("checkpoint").exists());
+
+    run(&TrainConfig { teacher: Some(made), ..auto.clone() }, &outs[2]);
+    assert_same(&outs[0], &outs[2], "made and given");
+
+    // Another training in the same folder has a teacher of its own.
+    let interrupt = AtomicBool::new(true);
+    let options = TrainOptions { overwrite: true, offline: true, interrupt: &interrupt, command: None };
+    train(&auto, &outs[0], &options, &mut |_| {}).unwrap();
+    assert!(!outs[0].join("teacher/model.safetensors").exists());
+}
+
+#[test]
+fn a_teacher_that_has_seen_the_held_out_images_is_refused() {
+    let world = World::new();
+    let teacher = world.path("teacher");
+    run(&config(&world, Method::Probe), &teacher);
+    let pupil = Settings { teacher: Some(teacher), ..settings(&world, Method::Rrr) };
+    let refuse = |settings: Settings| {
+        let (interrupt, out) = (AtomicBool::new(false), world.path("refused"));
+        let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+        let e = train(&settings.resolve().unwrap(), &out, &options, &mut |_| {}).unwrap_err();
+        assert!(matches!(e, TrainError::Teacher { .. }) && !out.exists(), "{e}");
+        e.to_string()
+    };
+    let seed = refuse(Settings { seed: Some(1), ..pupil.clone() });
+    assert!(seed.contains("another split of this dataset (seed 0, 12 images)"), "{seed}");
+    let fewer = refuse(Settings { train_per_class: Some(3), ..pupil.clone() });
+    assert!(fewer.contains("another split"), "{fewer}");
+    fs::remove_dir_all(world.photos().join("red")).unwrap();
+    let classes = refuse(pupil);
+    assert!(classes.contains("its 3 classes are not the 2 classes here"), "{classes}");
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl Database {
         })
     }
 
-    /// Whether every task that starts from `hash`, in any suite, is done.
+    /// Whether a task that needs the model of `hash`, in any suite, is not done.
     pub(crate) fn is_needed(&self, hash: &str) -> Result<bool> {
         self.read(|c| {
             c.query_row("SELECT 1 FROM task WHERE after = ?1 AND state != 'done'", [hash], |_| Ok(()))

@@ -59,7 +59,7 @@ pub struct Row {
     pub total: u64,
     /// Why it failed.
     pub message: Option<String>,
-    /// Hash of the task whose model it starts from.
+    /// Hash of the task whose model it needs.
     pub after: Option<String>,
     /// The resolved configuration, TOML.
     #[serde(skip)]

@@ -10,7 +10,7 @@ CREATE TABLE suite (
 CREATE TABLE task (
     hash     TEXT PRIMARY KEY,  -- SHA-256 of key
     key      TEXT NOT NULL,     -- canonical JSON of all that determines the result
-    after    TEXT,              -- hash of the task whose model this one starts from
+    after    TEXT,              -- hash of the task whose model this one needs
     state    TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'running', 'done', 'failed')),
     attempts INTEGER NOT NULL DEFAULT 0,
     owner    TEXT,              -- host, process and a random number, while it runs

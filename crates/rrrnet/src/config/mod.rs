@@ -50,6 +50,10 @@ impl Method {
     }
 }
 
+/// As [`TrainConfig::teacher`]: one that is trained first, by fine-tuning the whole backbone on the same images by the
+/// same recipe, and kept in the run's folder.
+pub const TEACHER_AUTO: &str = "auto";
+
 named_enum! {
     /// How the learning rate moves over the steps.
     pub enum ScheduleKind {
@@ -122,6 +126,12 @@ pub struct Settings {
     pub std: Option<[f64; 3]>,
     /// See [`TrainConfig::init`].
     pub init: Option<PathBuf>,
+    /// See [`TrainConfig::teacher`].
+    pub teacher: Option<PathBuf>,
+    /// See [`TrainConfig::teacher_share`].
+    pub teacher_share: Option<f64>,
+    /// See [`TrainConfig::teacher_temperature`].
+    pub teacher_temperature: Option<f64>,
     /// See [`TrainConfig::blocks`].
     pub blocks: Option<Vec<usize>>,
     /// See [`TrainConfig::split`].
@@ -215,6 +225,16 @@ pub struct TrainConfig {
     /// A model to start from, a run or a file: its tensors replace those of the same name and shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
+    /// A model trained on the same images, a run or a file, whose probabilities are learnt beside the labels; or
+    /// [`TEACHER_AUTO`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
+    /// Weight of the teacher in the loss, in [0, 1]; the labels have the rest. Absent without a teacher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_share: Option<f64>,
+    /// What logits are divided by where the teacher is learnt from. Absent likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_temperature: Option<f64>,
     /// Blocks kept of each of the four stages, as far as the backbone has them; absent where the method uses the whole backbone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocks: Option<[usize; 4]>,

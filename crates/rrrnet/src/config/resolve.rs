@@ -8,6 +8,8 @@ use crate::recycle::Recycle;
 
 const DEFAULT_RECIPE: &str = "fast";
 const DEFAULT_BACKBONE: &str = "resnet152";
+const DEFAULT_TEACHER_SHARE: f64 = 0.9;
+const DEFAULT_TEMPERATURE: f64 = 2.0;
 
 impl Settings {
     /// These settings where given, else those of `base`.
@@ -16,7 +18,8 @@ impl Settings {
             ($($field:ident)*) => { Settings { $($field: self.$field.or(base.$field)),* } };
         }
         layered!(
-            data image_column label_column method recipe backbone mean std init blocks split branches round_to budget recycle train_per_class val_per_class
+            data image_column label_column method recipe backbone mean std init teacher teacher_share
+            teacher_temperature blocks split branches round_to budget recycle train_per_class val_per_class
             test_per_class val_fraction test_fraction epochs batch_size lr stem_lr weight_decay label_smoothing schedule
             ema_epochs ema_decay warm_passes augmentation image_size resize independent_batches seed threads
             precision checkpoint_every select skip_bad memory_budget_mib
@@ -54,7 +57,7 @@ impl Settings {
         let method = self.method.unwrap_or(Method::Rrr);
         self.reject_meaningless(method)?;
         let recipe = self.recipe.clone().unwrap_or_else(|| DEFAULT_RECIPE.into());
-        let (asked_ema, asked_stem) = (self.ema_epochs, self.stem_lr);
+        let (asked_ema, asked_stem, asked_teacher) = (self.ema_epochs, self.stem_lr, self.teacher.clone());
         let (blocks, budget) = self.layout()?;
         let base = self.recipe()?;
         let (base_epochs, base_ema) = (base.epochs, base.ema_epochs);
@@ -67,8 +70,10 @@ impl Settings {
         });
         let reduced = method.is_reduced();
         let independent_batches = s.independent_batches.unwrap_or(false);
-        // Branches with batches of their own leave no batch to train the stem on, whatever a recipe says.
-        let stem_lr = if independent_batches { asked_stem } else { s.stem_lr };
+        // Branches with batches of their own leave no batch to train the stem on or to show to a teacher, whatever a
+        // recipe says.
+        let (stem_lr, teacher) =
+            if independent_batches { (asked_stem, asked_teacher) } else { (s.stem_lr, s.teacher) };
         let config = TrainConfig {
             data: s.data.ok_or(ConfigError::Missing {
                 key: "data",
@@ -82,6 +87,11 @@ impl Settings {
             mean: s.mean,
             std: s.std,
             init: s.init,
+            teacher_share: teacher.is_some().then(|| s.teacher_share.unwrap_or(DEFAULT_TEACHER_SHARE)),
+            teacher_temperature: teacher
+                .is_some()
+                .then(|| s.teacher_temperature.unwrap_or(DEFAULT_TEMPERATURE)),
+            teacher,
             blocks: reduced.then_some(blocks),
             split: reduced.then(|| s.split.unwrap_or_else(|| "layer3.0".into())),
             branches: method.has_branches().then(|| s.branches.unwrap_or(8)),
@@ -188,7 +198,7 @@ impl TrainConfig {
     fn check(&self) -> Result<(), ConfigError> {
         let at_least_1 = "it must be at least 1";
         let share = "it must be at least 0 and below 1";
-        let rules: [(&'static str, String, bool, &str); 18] = [
+        let rules: [(&'static str, String, bool, &str); 21] = [
             ("epochs", self.epochs.to_string(), self.epochs >= 1, at_least_1),
             ("batch_size", self.batch_size.to_string(), self.batch_size >= 1, at_least_1),
             (
@@ -221,6 +231,24 @@ impl TrainConfig {
                 self.label_smoothing.to_string(),
                 (0.0..1.0).contains(&self.label_smoothing),
                 share,
+            ),
+            (
+                "teacher_share",
+                format!("{:?}", self.teacher_share),
+                self.teacher_share.is_none_or(|share| (0.0..=1.0).contains(&share)),
+                "it must lie in 0..1",
+            ),
+            (
+                "teacher_temperature",
+                format!("{:?}", self.teacher_temperature),
+                self.teacher_temperature.is_none_or(|t| t.is_finite() && t > 0.0),
+                "it must be a number above 0",
+            ),
+            (
+                "teacher",
+                format!("{:?}", self.teacher),
+                self.teacher.is_none() || !self.independent_batches,
+                "a teacher looks at the batches that the branches share: leave independent_batches out",
             ),
             ("ema_decay", self.ema_decay.to_string(), (0.0..1.0).contains(&self.ema_decay), share),
             (

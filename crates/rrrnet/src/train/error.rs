@@ -67,6 +67,17 @@ pub enum TrainError {
         /// The learning rate of the step.
         lr: f64,
     },
+    /// A teacher that cannot teach here.
+    #[error(
+        "{} cannot be the teacher: {reason}\nhint: train it on the same images: the same --seed, --train-per-class, \
+         --val-per-class and --test-per-class (or fractions)", path.display()
+    )]
+    Teacher {
+        /// The model.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// `select = "best"` without images to choose by.
     #[error(
         "choosing the best weights needs validation images\nhint: give --val-per-class or --val-fraction"

@@ -13,6 +13,7 @@ mod resources;
 mod schedule;
 mod session;
 mod setup;
+mod teacher;
 
 pub use checkpoint::training_position;
 pub use choose::{Choice, Trial};
@@ -25,7 +26,7 @@ pub use schedule::Schedule;
 
 use crate::arch::blocks_text;
 use crate::backbone::Backbone;
-use crate::config::{Augmentation, Method, Select, TrainConfig};
+use crate::config::{Augmentation, Method, Select, TEACHER_AUTO, TrainConfig};
 use crate::cost::net_cost;
 use crate::model::{Model, ModelInfo};
 use crate::run::RunDir;
@@ -37,6 +38,7 @@ use session::{Ended, Session, trainer_options};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use teacher::Teacher;
 
 /// Number of the method as implemented: it rises whenever the same configuration begins to give other numbers, so that
 /// results kept by a benchmark suite are known to be old.
@@ -134,8 +136,12 @@ fn start(
 ) -> Result<Outcome, TrainError> {
     RunDir::check_new(out, options.overwrite)?;
     let init = config.init.as_deref().map(absolute);
-    let config = &TrainConfig { data: absolute(&config.data), init, ..config.clone() };
-    let prepared = Prepared::new(config, resources, events)?;
+    let teacher = config
+        .teacher
+        .as_deref()
+        .map(|path| if path == Path::new(TEACHER_AUTO) { path.into() } else { absolute(path) });
+    let config = &TrainConfig { data: absolute(&config.data), init, teacher, ..config.clone() };
+    let mut prepared = Prepared::new(config, resources, events)?;
     let backbone = backbone(resources, config, options, events)?;
     let start = Start::fresh(config, &prepared, &backbone)?;
     let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
@@ -143,6 +149,9 @@ fn start(
         return Ok(prepared.not_begun(config));
     };
     drop(backbone);
+    if let Some(interrupted) = prepared.teach(resources, &config, &run, options, events)? {
+        return Ok(interrupted);
+    }
     prepared.go(&config, &run, start, options, events)
 }
 
@@ -156,7 +165,7 @@ fn go_on(
     let run = RunDir::open(run)?;
     let mut config = TrainConfig::read(&run.config())?;
     config.threads = threads.or(config.threads);
-    let prepared = Prepared::new(&config, resources, events)?;
+    let mut prepared = Prepared::new(&config, resources, events)?;
     let state = if run.last().exists() {
         let saved = Saved::read(&run.last())?;
         if saved.fingerprint != prepared.fingerprint {
@@ -173,6 +182,9 @@ fn go_on(
         };
         start
     };
+    if let Some(interrupted) = prepared.teach(resources, &config, &run, options, events)? {
+        return Ok(interrupted);
+    }
     run.truncate_records((state.position.steps / prepared.steps_per_epoch(&config)) as usize)?;
     prepared.go(&config, &run, state, options, events)
 }
@@ -200,6 +212,7 @@ struct Prepared {
     workers: Workers,
     compute: Compute,
     fingerprint: String,
+    teacher: Option<Teacher>,
 }
 
 /// Where a training starts from: the beginning, or a checkpoint.
@@ -246,7 +259,9 @@ impl Prepared {
             events(&Event::Note(caveat.into()));
         }
         let compute = config.precision.compute(threads);
-        let prepared = Self { data, workers, compute, fingerprint };
+        let given = config.teacher.as_deref().filter(|path| *path != Path::new(TEACHER_AUTO));
+        let teacher = given.map(|path| Teacher::new(path, config, &data, &workers, &compute)).transpose()?;
+        let prepared = Self { data, workers, compute, fingerprint, teacher };
         let schedule = Schedule::new(config, prepared.steps_per_epoch(config) as usize);
         if !schedule.copies_are_distinct() {
             return Err(TrainError::TooFewSteps { steps: schedule.total(), copies: config.branch_count() });
@@ -276,6 +291,38 @@ impl Prepared {
         Ok(Some(config))
     }
 
+    /// Trains the teacher where it is to be made, or goes on with that. The outcome if interrupted.
+    fn teach(
+        &mut self,
+        resources: Option<&Resources>,
+        config: &TrainConfig,
+        run: &RunDir,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Option<Outcome>, TrainError> {
+        if config.teacher.as_deref() != Some(Path::new(TEACHER_AUTO)) {
+            return Ok(None);
+        }
+        let own = run.teacher();
+        if !own.model().exists() {
+            events(&Event::Stage("training the teacher first, the whole backbone"));
+            let outcome = if own.config().exists() {
+                go_on(resources, own.root(), config.threads, options, events)?
+            } else {
+                let options = TrainOptions { command: None, ..options.clone() };
+                start(resources, &teacher::config_of(config)?, own.root(), &options, events)?
+            };
+            if matches!(outcome, Outcome::Interrupted { .. }) {
+                return Ok(Some(outcome));
+            }
+            own.remove_checkpoints()?;
+            events(&Event::Stage("the teacher is ready"));
+        }
+        let teacher = Teacher::new(&own.model(), config, &self.data, &self.workers, &self.compute)?;
+        self.teacher = Some(teacher);
+        Ok(None)
+    }
+
     /// The outcome of a training that was interrupted before its first step.
     fn not_begun(&self, config: &TrainConfig) -> Outcome {
         let total = Schedule::new(config, self.steps_per_epoch(config) as usize).total();
@@ -288,7 +335,7 @@ impl Prepared {
 
     /// Trains to the end or to an interrupt, and finishes the run.
     fn go(
-        self,
+        mut self,
         config: &TrainConfig,
         run: &RunDir,
         state: Start,
@@ -311,6 +358,7 @@ impl Prepared {
             copies: state.copies,
             position: state.position,
             pace: Pace::new(),
+            teacher: self.teacher.take(),
         };
         if session.run(options.interrupt, events)? == Ended::Interrupted {
             return Ok(Outcome::Interrupted { done: session.position.steps, total });

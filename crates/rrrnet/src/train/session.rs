@@ -2,6 +2,7 @@
 
 use super::checkpoint::{Pace, Position, Saved, Sums};
 use super::data::{BRANCHES, Images as Data, TRAINING, WARMING, loader_options};
+use super::teacher::Teacher;
 use super::{Event, Schedule, Step, TrainError};
 use crate::config::{Method, TrainConfig};
 use crate::engine::Engine;
@@ -31,6 +32,7 @@ pub(super) struct Session<'a> {
     pub(super) copies: Vec<State>,
     pub(super) position: Position,
     pub(super) pace: Pace,
+    pub(super) teacher: Option<Teacher>,
 }
 
 /// Whether the loop came to its end.
@@ -107,10 +109,19 @@ impl Session<'_> {
             let (epoch, from) = (self.position.steps / per_epoch, self.position.steps % per_epoch);
             let iterate = |loader: &Loader| loader.epoch(epoch, from as usize);
             let mut batches = loaders.iter().map(iterate).collect::<Result<Vec<_>, _>>()?;
+            let mut lessons = self
+                .teacher
+                .as_ref()
+                .map(|t| t.epoch(self.config, self.workers, epoch, from as usize))
+                .transpose()?;
             for _ in from..per_epoch {
                 let started = Instant::now();
-                let (lr, seen) =
-                    self.step(epoch as usize, (self.position.steps % per_epoch) as usize, &mut batches)?;
+                let (lr, seen) = self.step(
+                    epoch as usize,
+                    (self.position.steps % per_epoch) as usize,
+                    &mut batches,
+                    lessons.as_mut(),
+                )?;
                 let spent = started.elapsed().as_secs_f64();
                 self.position.seconds += spent;
                 self.position.epoch_seconds += spent;
@@ -143,6 +154,7 @@ impl Session<'_> {
         epoch: usize,
         step: usize,
         batches: &mut [EpochIter],
+        lessons: Option<&mut EpochIter>,
     ) -> Result<(f64, usize), TrainError> {
         let done = self.position.steps;
         if self.schedule.starts_ema(done) {
@@ -151,11 +163,19 @@ impl Session<'_> {
         let lr = self.schedule.lr(done);
         let independent = self.config.independent_batches;
         let mut seen = 0;
+        let lesson = self
+            .teacher
+            .as_mut()
+            .zip(lessons)
+            .map(|(t, batches)| t.lesson(self.config, batches))
+            .transpose()?;
         for (i, iter) in batches.iter_mut().enumerate() {
             let batch = iter.next().expect("an epoch has a batch for each of its steps")?;
             let (pixels, labels) = (images(&batch, &self.info), &batch.labels);
             let (first, out) = if independent {
                 (i, self.trainer.step_branch(i, &pixels, labels, lr))
+            } else if let Some(lesson) = lesson {
+                (0, self.trainer.step_taught(&pixels, labels, lesson, lr))
             } else {
                 (0, self.trainer.step(&pixels, labels, lr))
             };
