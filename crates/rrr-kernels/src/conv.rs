@@ -3,10 +3,11 @@
 use crate::bf16::{self, GradDims};
 use crate::micro::{BLOCK, GradTile, Micro, Run};
 use crate::pool::Pool;
-use crate::precision::Precision;
+use crate::precision::{Precision, Weights};
 use crate::rows::{RowsDims, RowsGeometry, RowsJob, RowsPlan, run};
 use crate::shared::SharedMut;
-use crate::{Isa, blocks};
+use crate::winograd::{self, Winograd};
+use crate::{Buffer, Isa, blocks};
 use std::sync::Arc;
 
 /// Rows that a weight gradient sums at a time, so that both operands stay in the first-level cache.
@@ -271,6 +272,8 @@ pub struct ConvPlan {
     x_plane: usize,
     y_plane: usize,
     forward: RowsPlan,
+    /// Where [`ConvPlan::forward`] is faster that way.
+    winograd: Option<Winograd>,
     /// For [`ConvPlan::grad_input`]; absent for an image.
     backward: Option<RowsPlan>,
     /// Per tap, runs cut at multiples of `CHUNK_ROWS` output rows.
@@ -325,6 +328,10 @@ impl ConvPlan {
             },
             max_rows,
         );
+        let winograd = match compute.precision {
+            Precision::F32 => Winograd::new(&conv, (height, width), n),
+            Precision::Bf16 => None,
+        };
         let backward = (gradients && !conv.rgb).then(|| {
             // Output pixel whose tap lies on an input pixel.
             let over = |pixel: usize, tap: usize| -> Option<usize> {
@@ -352,7 +359,19 @@ impl ConvPlan {
             Vec::new()
         };
         let x_plane = if conv.rgb { n * image_stride } else { x_plane };
-        Self { conv, out, n, compute: compute.clone(), x_plane, y_plane, forward, backward, runs, x_stride }
+        Self {
+            conv,
+            out,
+            n,
+            compute: compute.clone(),
+            x_plane,
+            y_plane,
+            forward,
+            winograd,
+            backward,
+            runs,
+            x_stride,
+        }
     }
 
     /// The convolution.
@@ -376,21 +395,49 @@ impl ConvPlan {
         (c.cout * c.cin * c.kernel * c.kernel * self.out.0 * self.out.1 * self.n) as u64
     }
 
-    /// `y = x * w` for every job, in parallel.
+    /// Packed weights transformed for [`Weights::Winograd`], if [`ConvPlan::forward`] is faster with these. Whether it
+    /// is depends on the convolution, its precision and the size of the maps, not on the number of images: so the
+    /// output for an image is the same to the bit alone and in a batch.
     ///
     /// # Panics
-    /// If a slice of a job has the wrong length.
+    /// If `packed` has the wrong length.
+    pub fn winograd_weights(&self, packed: &[f32]) -> Option<Buffer> {
+        self.winograd.is_some().then(|| {
+            let mut points = Buffer::zeros(winograd::weights_len(&self.conv));
+            winograd::weights(self.compute.isa(), &self.compute.pool, &self.conv, packed, &mut points);
+            points
+        })
+    }
+
+    /// Whether there are [`ConvPlan::winograd_weights`].
+    pub fn is_winograd(&self) -> bool {
+        self.winograd.is_some()
+    }
+
+    /// `y = x * w` for every job, in parallel; the weights of all jobs are of one kind.
+    ///
+    /// # Panics
+    /// If a slice of a job has the wrong length, or weights are of a kind that the plan does not compute with.
     pub fn forward<'a>(&self, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
+        let pool = &self.compute.pool;
+        pool.with_slice(jobs, |jobs| match jobs.first().map(|job| job.w) {
+            Some(Weights::Winograd(_)) => {
+                let winograd = self.winograd.as_ref().expect("the plan is not for Winograd's weights");
+                winograd.run(self.compute.micro, pool, &self.conv, jobs);
+            }
+            _ => self.run_rows(&self.forward, &self.forward_dims(), jobs),
+        });
+    }
+
+    fn forward_dims(&self) -> RowsDims {
         let k = self.conv.k();
-        let a_block = if self.conv.rgb { BLOCK } else { self.x_plane };
-        let dims = RowsDims {
+        RowsDims {
             k_blocks: k / BLOCK,
             k_tail: k % BLOCK,
-            a_block,
+            a_block: if self.conv.rgb { BLOCK } else { self.x_plane },
             panels: blocks(self.conv.cout),
             c_plane: self.y_plane,
-        };
-        self.run_rows(&self.forward, &dims, jobs);
+        }
     }
 
     /// Gradient of the input, for every job in parallel: `x` is the output's gradient, `w` the weights of
@@ -407,15 +454,15 @@ impl ConvPlan {
             panels: blocks(self.conv.cin),
             c_plane: self.x_plane,
         };
-        self.run_rows(plan, &dims, jobs);
+        self.compute.pool.with_slice(jobs, |jobs| self.run_rows(plan, &dims, jobs));
     }
 
-    fn run_rows<'a>(&self, plan: &RowsPlan, dims: &RowsDims, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
+    fn run_rows(&self, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {
         let pool = &self.compute.pool;
-        pool.with_slice(jobs, |jobs| match self.compute.precision {
+        match self.compute.precision {
             Precision::F32 => run(self.compute.micro, pool, plan, dims, jobs),
             Precision::Bf16 => bf16::run(self.compute.isa(), pool, plan, dims, jobs),
-        });
+        }
     }
 
     /// Gradient of the packed weights, for every job in parallel.

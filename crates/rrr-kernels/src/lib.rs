@@ -27,6 +27,7 @@ mod rows;
 mod scratch;
 mod shared;
 mod simd;
+mod winograd;
 
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step};

@@ -4,6 +4,7 @@
 //! the others; idle threads spin briefly (a wake-up through the kernel costs more than most pieces), then
 //! yield, then sleep.
 
+use crate::buffer::Buffer;
 use crate::scratch::Scratch;
 use crate::shared::SharedMut;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ pub struct Pool {
     /// Held while a job runs: one job at a time.
     running: Mutex<()>,
     scratch: Mutex<Scratch>,
+    floats: Mutex<Buffer>,
 }
 
 struct Shared {
@@ -78,7 +80,7 @@ impl Pool {
                     .expect("cannot start a thread")
             })
             .collect();
-        Self { shared, workers, running: Mutex::new(()), scratch: Mutex::default() }
+        Self { shared, workers, running: Mutex::new(()), scratch: Mutex::default(), floats: Mutex::default() }
     }
 
     /// Number of threads, the caller's included.
@@ -152,6 +154,17 @@ impl Pool {
         let mut scratch = std::mem::take(&mut *lock(&self.scratch));
         let result = scratch.with_slice(items, f);
         *lock(&self.scratch) = scratch;
+        result
+    }
+
+    /// Hands `len` unspecified floats, kept for the next call, to `f`.
+    pub(crate) fn with_floats<R>(&self, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+        let mut floats = std::mem::take(&mut *lock(&self.floats));
+        if floats.len() < len {
+            floats = Buffer::zeros(len);
+        }
+        let result = f(&mut floats[..len]);
+        *lock(&self.floats) = floats;
         result
     }
 }

@@ -53,32 +53,44 @@ pub enum Weights<'a> {
     /// Pairs of bf16, as [`Conv::round`](crate::Conv::round) and
     /// [`Conv::round_transposed`](crate::Conv::round_transposed) make them.
     Bf16(&'a [u32]),
+    /// As [`ConvPlan::winograd_weights`](crate::ConvPlan::winograd_weights) makes them.
+    Winograd(&'a [f32]),
 }
 
 impl<'a> Weights<'a> {
     /// Number of bytes.
     pub fn bytes(self) -> usize {
         match self {
-            Weights::F32(w) => size_of_val(w),
+            Weights::F32(w) | Weights::Winograd(w) => size_of_val(w),
             Weights::Bf16(w) => size_of_val(w),
         }
     }
 
     /// # Panics
-    /// If they are in bf16.
+    /// If they are of another kind.
     pub(crate) fn f32(self) -> &'a [f32] {
         match self {
             Weights::F32(w) => w,
             Weights::Bf16(_) => panic!("this plan computes in f32, its weights are in bf16"),
+            Weights::Winograd(_) => panic!("the weights are Winograd's"),
         }
     }
 
     /// # Panics
-    /// If they are in f32.
+    /// If they are of another kind.
+    pub(crate) fn winograd(self) -> &'a [f32] {
+        match self {
+            Weights::Winograd(w) => w,
+            _ => panic!("the weights are not Winograd's"),
+        }
+    }
+
+    /// # Panics
+    /// If they are of another kind.
     pub(crate) fn bf16(self) -> &'a [u32] {
         match self {
             Weights::Bf16(w) => w,
-            Weights::F32(_) => panic!("this plan computes in bf16, its weights are in f32"),
+            _ => panic!("this plan computes in bf16, its weights are in f32"),
         }
     }
 }

@@ -5,10 +5,11 @@ use crate::input::PaddedImages;
 use crate::layout::{ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
 use rrr_kernels::{
-    Activation, BLOCK, BN_EPS, Buffer, Compute, Conv, PackedWeights, RowsJob, avg_pool, max_pool,
-    max_pool_size,
+    Activation, BLOCK, BN_EPS, Buffer, Compute, Conv, ConvPlan, PackedWeights, RowsJob, Weights, avg_pool,
+    max_pool, max_pool_size,
 };
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// What a sequence reads.
 #[derive(Clone, Copy)]
@@ -58,6 +59,8 @@ pub(crate) struct FoldedConv {
     pub name: String,
     pub conv: Conv,
     weight: PackedWeights,
+    /// The weights for plans that want them transformed, made by the first of these.
+    winograd: OnceLock<Buffer>,
     bias: Buffer,
 }
 
@@ -84,7 +87,23 @@ impl FoldedConv {
             }
         }
         let weight = PackedWeights::new(&c.conv, weight, compute);
-        Self { name: c.name.clone(), conv: c.conv, weight, bias }
+        Self { name: c.name.clone(), conv: c.conv, weight, winograd: OnceLock::new(), bias }
+    }
+
+    /// Weights as `plan` is fastest with.
+    fn weights_for(&self, plan: &ConvPlan) -> Weights<'_> {
+        match &self.weight {
+            PackedWeights::F32(packed) if plan.is_winograd() => {
+                let transform = || plan.winograd_weights(packed).expect("the plan has asked for them");
+                Weights::Winograd(self.winograd.get_or_init(transform))
+            }
+            weight => weight.get(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let winograd = self.winograd.get().map_or(0, |w| size_of_val(&w[..]));
+        self.weight.get().bytes() + winograd + size_of_val(&self.bias[..])
     }
 
     /// Weights in PyTorch's order.
@@ -158,6 +177,7 @@ impl Folded {
                 name: "fc".to_owned(),
                 conv: fc.conv,
                 weight: PackedWeights::new(&fc.conv, params(fc.weight.clone()), compute),
+                winograd: OnceLock::new(),
                 bias: params(fc.bias.clone()),
             }),
         }
@@ -173,7 +193,7 @@ impl Folded {
             [Some(&b.conv1), Some(&b.conv2), Some(&b.conv3), b.downsample.as_ref()].into_iter().flatten()
         });
         let convs = self.conv1.iter().chain(blocks).chain(&self.fc);
-        convs.map(|c| c.weight.get().bytes() + size_of_val(&c.bias[..])).sum()
+        convs.map(FoldedConv::bytes).sum()
     }
 }
 
@@ -303,7 +323,7 @@ impl ConvLayer<'_> {
         pass.plans.time(&first.name, macs, |_| {
             plan.forward(y.iter_mut().enumerate().map(|(branch, y)| {
                 let conv = (self.conv)(branch);
-                let mut job = RowsJob::new(x(branch), conv.weight.get(), y.data_mut());
+                let mut job = RowsJob::new(x(branch), conv.weights_for(&plan), y.data_mut());
                 job.bias = Some(&conv.bias);
                 job.residual = residual.as_ref().map(|r| r(branch).data());
                 job.relu = self.relu;
