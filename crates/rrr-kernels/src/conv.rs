@@ -6,7 +6,7 @@ use crate::pool::Pool;
 use crate::precision::{Precision, Weights};
 use crate::rows::{RowsDims, RowsGeometry, RowsJob, RowsPlan, run};
 use crate::shared::SharedMut;
-use crate::winograd::{self, Winograd};
+use crate::winograd::{self, Taps, Winograd};
 use crate::{Buffer, Isa, blocks};
 use std::sync::Arc;
 
@@ -274,6 +274,8 @@ pub struct ConvPlan {
     forward: RowsPlan,
     /// Where [`ConvPlan::forward`] is faster that way.
     winograd: Option<Winograd>,
+    /// Where it is, and [`ConvPlan::grad_input`], with weights that change from call to call.
+    winograd_once: Option<Winograd>,
     /// For [`ConvPlan::grad_input`]; absent for an image.
     backward: Option<RowsPlan>,
     /// Per tap, runs cut at multiples of `CHUNK_ROWS` output rows.
@@ -328,10 +330,10 @@ impl ConvPlan {
             },
             max_rows,
         );
-        let winograd = match compute.precision {
-            Precision::F32 => Winograd::new(&conv, (height, width), n),
-            Precision::Bf16 => None,
-        };
+        let f32 = compute.precision == Precision::F32;
+        let winograd = f32.then(|| Winograd::new(&conv, (height, width), n)).flatten();
+        let once = f32 && gradients;
+        let winograd_once = once.then(|| Winograd::for_one_call(&conv, (height, width), n)).flatten();
         let backward = (gradients && !conv.rgb).then(|| {
             // Output pixel whose tap lies on an input pixel.
             let over = |pixel: usize, tap: usize| -> Option<usize> {
@@ -368,6 +370,7 @@ impl ConvPlan {
             y_plane,
             forward,
             winograd,
+            winograd_once,
             backward,
             runs,
             x_stride,
@@ -404,7 +407,8 @@ impl ConvPlan {
     pub fn winograd_weights(&self, packed: &[f32]) -> Option<Buffer> {
         self.winograd.is_some().then(|| {
             let mut points = Buffer::zeros(winograd::weights_len(&self.conv));
-            winograd::weights(self.compute.isa(), &self.compute.pool, &self.conv, packed, &mut points);
+            let (isa, pool) = (self.compute.isa(), &self.compute.pool);
+            winograd::weights(isa, pool, &self.conv, Taps::Forward, packed, &mut points);
             points
         })
     }
@@ -426,6 +430,19 @@ impl ConvPlan {
                 winograd.run(self.compute.micro, pool, &self.conv, jobs);
             }
             _ => self.run_rows(&self.forward, &self.forward_dims(), jobs),
+        });
+    }
+
+    /// As [`ConvPlan::forward`] with weights that change from call to call, as those in training do: what is faster
+    /// with them may give other bits.
+    ///
+    /// # Panics
+    /// As [`ConvPlan::forward`].
+    pub fn forward_training<'a>(&self, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
+        let Some(winograd) = &self.winograd_once else { return self.forward(jobs) };
+        let pool = &self.compute.pool;
+        pool.with_slice(jobs, |jobs| {
+            winograd.run_once(self.compute.micro, pool, &self.conv, Taps::Forward, jobs);
         });
     }
 
@@ -454,7 +471,14 @@ impl ConvPlan {
             panels: blocks(self.conv.cin),
             c_plane: self.x_plane,
         };
-        self.compute.pool.with_slice(jobs, |jobs| self.run_rows(plan, &dims, jobs));
+        let pool = &self.compute.pool;
+        pool.with_slice(jobs, |jobs| match &self.winograd_once {
+            Some(winograd) => {
+                let conv = Conv::new(self.conv.cout, self.conv.cin, 3, 1);
+                winograd.run_once(self.compute.micro, pool, &conv, Taps::Turned, jobs);
+            }
+            None => self.run_rows(plan, &dims, jobs),
+        });
     }
 
     fn run_rows(&self, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {

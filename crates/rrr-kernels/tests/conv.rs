@@ -86,7 +86,7 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Small integers: every value is a bf16, every sum is exact in f32, so results must agree to the bit.
+/// Small integers: every value is a bf16, every sum is exact in f32, so direct results must agree to the bit.
 fn values(len: usize, seed: usize) -> Vec<f32> {
     (0..len)
         .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % 7) as f32 - 3.0)
@@ -121,6 +121,18 @@ fn each_mac(c: &Case, mut f: impl FnMut(usize, usize, usize, usize, usize, usize
     }
 }
 
+/// To the bit, but for what may be computed by Winograd's points, which are not integers.
+fn assert_close(what: &str, case: &Case, compute: &Compute, got: &[f32], want: &[f32]) {
+    if (case.kernel, case.stride, compute.precision()) != (3, 1, Precision::F32) {
+        return assert_eq!(got, want, "{what}");
+    }
+    assert_eq!(got.len(), want.len(), "{what}");
+    let allowed = 5e-6 * want.iter().fold(0f32, |m, v| m.max(v.abs()));
+    for (got, want) in got.iter().zip(want) {
+        assert!((got - want).abs() <= allowed, "{what}: {got} is not {want} within {allowed:e}");
+    }
+}
+
 fn check(case: &Case, compute: &Compute) {
     let name = format!("{} {}", compute.isa(), compute.precision());
     let conv = Conv::new(case.cin, case.cout, case.kernel, case.stride);
@@ -151,6 +163,8 @@ fn check(case: &Case, compute: &Compute) {
     let mut y_act = Activation::zeros(case.cout, oh, ow, case.n);
     plan.forward([RowsJob::new(x_act.data(), packed.get(0), y_act.data_mut())]);
     assert_eq!(y_act.to_nchw(), y, "{name} forward");
+    plan.forward_training([RowsJob::new(x_act.data(), packed.get(0), y_act.data_mut())]);
+    assert_close(&format!("{name} forward in training"), case, compute, &y_act.to_nchw(), &y);
 
     let bias: Vec<f32> = values(blocks(case.cout) * BLOCK, 4);
     let mut full = dy_act.clone();
@@ -164,7 +178,13 @@ fn check(case: &Case, compute: &Compute) {
 
     let mut dx_act = Activation::zeros(case.cin, case.height, case.width, case.n);
     plan.grad_input([RowsJob::new(dy_act.data(), packed.get(1), dx_act.data_mut())]);
-    assert_eq!(dx_act.to_nchw(), dx, "{name} input gradient");
+    assert_close(&format!("{name} input gradient"), case, compute, &dx_act.to_nchw(), &dx);
+    let mut onto = x_act.clone();
+    let mut job = RowsJob::new(dy_act.data(), packed.get(1), onto.data_mut());
+    (job.residual, job.accumulate) = (Some(x_act.data()), true);
+    plan.grad_input([job]);
+    let expected: Vec<f32> = dx.iter().zip(&x).map(|(dx, x)| dx + 2.0 * x).collect();
+    assert_close(&format!("{name} input gradient, added"), case, compute, &onto.to_nchw(), &expected);
 
     let mut dw_packed = Buffer::zeros(conv.packed_len());
     plan.grad_weight([GradWeight::new(x_act.data(), dy_act.data(), &mut dw_packed)]);
@@ -201,6 +221,31 @@ proptest! {
         for compute in computes(case.threads) {
             check(&case, &compute);
         }
+    }
+}
+
+/// Enough tiles for Winograd's points in training; the same bits for any number of threads.
+#[test]
+#[cfg_attr(miri, ignore = "too slow to interpret")]
+fn training_by_points_equals_plain_loops() {
+    for (cin, cout, height, width, n) in [(79, 40, 8, 8, 8), (17, 33, 4, 4, 33), (16, 5, 7, 11, 6)] {
+        let case = Case { cin, cout, kernel: 3, stride: 1, height, width, n, threads: 2 };
+        for compute in computes(case.threads) {
+            check(&case, &compute);
+        }
+        let conv = Conv::new(cin, cout, 3, 1);
+        let mut dy = Activation::zeros(cout, height, width, n);
+        dy.set_nchw(&values(n * cout * height * width, 1));
+        let gradients = [1, 2, 4].map(|threads| {
+            let compute = Compute::new(Arc::new(Pool::new(threads)));
+            let packed = Packed::new(conv, &values(cout * cin * 9, 2), &compute);
+            let packed = packed.with_transposed(conv, &compute);
+            let plan = ConvPlan::new(conv, (height, width), n, true, &compute);
+            let mut dx = Activation::zeros(cin, height, width, n);
+            plan.grad_input([RowsJob::new(dy.data(), packed.get(1), dx.data_mut())]);
+            dx.to_nchw()
+        });
+        assert!(gradients.iter().all(|g| *g == gradients[0]));
     }
 }
 

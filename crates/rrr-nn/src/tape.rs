@@ -257,7 +257,7 @@ fn convolve(
     let x = pick(&mut members[0].as_mut().tape).0.unwrap_or_else(|| input.features());
     let n = x.n();
     let plan = plans.get(layer.conv, (x.height(), x.width()), n);
-    plan.forward(members.iter_mut().map(|member| {
+    plan.forward_training(members.iter_mut().map(|member| {
         let Member { params, rounded, tape, .. } = member.as_mut();
         let (x, y) = pick(tape);
         fit(y, layer.conv.cout(), plan.output(), n);

@@ -135,6 +135,10 @@ proptest! {
             let (got, want) = (network.forward(&batch.f32()), net.forward(&batch.f32()));
             prop_assert_eq!((got.branches, got.n, got.classes), (want.branches, want.n, want.classes));
             assert_close("logits", &got.data, &want.data, 2e-5);
+            let alone = network.forward(&batch.f32().slice(n - 1, 1));
+            for (alone, all) in alone.data.chunks(got.classes).zip(got.data.chunks(n * got.classes)) {
+                prop_assert_eq!(alone, &all[(n - 1) * got.classes..], "an image has its bits alone");
+            }
             let (got, want) = (network.features(&batch.u8()), net.features(&batch.u8()));
             prop_assert_eq!((got.branches, got.n, got.classes), (want.branches, want.n, want.classes));
             assert_close("features", &got.data, &want.data, 2e-5);

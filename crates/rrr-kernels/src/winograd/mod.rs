@@ -17,7 +17,7 @@ use crate::rows::RowsJob;
 use crate::{Isa, blocks};
 use run::{Dims, Run};
 use std::ops::Range;
-use transform::{POINTS, TILE};
+use transform::{Kernels, POINTS, TILE, WeightsTile};
 
 /// Transformed input that a task makes.
 const INPUT_BYTES: usize = 256 << 10;
@@ -37,24 +37,41 @@ const MIN_GAIN: usize = 2;
 /// Fewest tiles of a map: a map by itself has to make up for reading four times the weights.
 const MIN_MAP_TILES: usize = 4;
 
+/// Fewest tiles of all maps that make up for transforming weights for one call.
+const MIN_TILES_ONCE: usize = 32;
+
 /// Number of the weights that [`weights`] makes.
 pub fn weights_len(conv: &Conv) -> usize {
     blocks(conv.cout) * POINTS * blocks(conv.cin) * BLOCK * BLOCK
+}
+
+/// The order of a kernel's taps.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Taps {
+    Forward,
+    /// Turned by half a turn, as the input gradient needs them.
+    Turned,
 }
 
 /// Packed weights to their points, `[cout / 16][point][cin, padded][16]`.
 ///
 /// # Panics
 /// If a length is wrong.
-pub fn weights(isa: Isa, pool: &Pool, conv: &Conv, packed: &[f32], points: &mut [f32]) {
+pub fn weights(isa: Isa, pool: &Pool, conv: &Conv, taps: Taps, packed: &[f32], points: &mut [f32]) {
     let k = blocks(conv.cin) * BLOCK;
     assert_eq!((conv.kernel, packed.len()), (3, conv.packed_len()));
     assert_eq!(points.len(), weights_len(conv));
-    let (packed, _) = packed.as_chunks::<BLOCK>();
+    let kernels = Kernels::new(isa);
     pool.for_each_chunk(points, POINTS * k * BLOCK, |panel, points| {
-        let (points, _) = points.as_chunks_mut::<BLOCK>();
-        let packed = &packed[panel * 9 * k..(panel + 1) * 9 * k];
-        isa.vectorize(|| transform::weights(k, packed, points));
+        let packed = &packed[panel * 9 * k * BLOCK..(panel + 1) * 9 * k * BLOCK];
+        let taps = std::array::from_fn(|tap| {
+            let tap = if taps == Taps::Turned { 8 - tap } else { tap };
+            packed[tap * k * BLOCK..].as_ptr()
+        });
+        // SAFETY: `k` rows follow each tap in `packed`, and 36 times `k` rows are the whole of `points`.
+        unsafe {
+            kernels.weights(&WeightsTile { taps, to: points.as_mut_ptr(), point: k * BLOCK, count: k });
+        }
     });
 }
 
@@ -77,29 +94,65 @@ struct Position {
 }
 
 impl Winograd {
-    /// For `n` maps of `height` x `width`, if it is worth it there, which does not depend on `n`.
-    pub fn new(conv: &Conv, (height, width): (usize, usize), n: usize) -> Option<Self> {
-        let plan = Self::of_maps((height, width), n);
-        let tiles = plan.tiles.0 * plan.tiles.1;
-        // Of the direct convolution, without those on padding.
-        let products = (3 * height - 2) * (3 * width - 2);
-        let worth = products >= MIN_GAIN * POINTS * tiles && tiles >= MIN_MAP_TILES;
-        (conv.kernel == 3 && conv.stride == 1 && worth).then_some(plan)
+    /// For `n` maps of `height` x `width` and weights that are transformed once, if it is worth it there, which does not
+    /// depend on `n`.
+    pub fn new(conv: &Conv, size: (usize, usize), n: usize) -> Option<Self> {
+        let plan = Self::of_maps(size, n);
+        (plan.saves(conv) && plan.tiles.0 * plan.tiles.1 >= MIN_MAP_TILES).then_some(plan)
+    }
+
+    /// The same for weights that are transformed for one call, which pays with enough tiles only.
+    pub fn for_one_call(conv: &Conv, size: (usize, usize), n: usize) -> Option<Self> {
+        let plan = Self::of_maps(size, n);
+        (plan.saves(conv) && plan.count() >= MIN_TILES_ONCE).then_some(plan)
     }
 
     fn of_maps((height, width): (usize, usize), n: usize) -> Self {
         Self { height, width, n, tiles: (height.div_ceil(TILE), width.div_ceil(TILE)) }
     }
 
-    /// Computes all jobs in parallel.
+    /// Whether there are sufficiently fewer products.
+    fn saves(&self, conv: &Conv) -> bool {
+        // Of the direct convolution, without those on padding.
+        let products = (3 * self.height - 2) * (3 * self.width - 2);
+        conv.kernel == 3 && conv.stride == 1 && products >= MIN_GAIN * POINTS * self.tiles.0 * self.tiles.1
+    }
+
+    /// Computes all jobs in parallel; their weights are Winograd's.
     ///
     /// # Panics
     /// If a slice of a job has the wrong length.
     pub fn run(&self, micro: Micro, pool: &Pool, conv: &Conv, jobs: &[RowsJob<'_>]) {
-        let dims = self.dims(conv, self.tiles_per_task(conv).next_multiple_of(micro.max_rows()));
-        let by_tiles = jobs.len() * dims.shares >= TASKS_PER_THREAD * pool.threads();
-        let run = Run::new(self, dims, micro, weights_len(conv), jobs);
-        if by_tiles { run.by_tiles(pool) } else { run.by_panels(pool) }
+        let dims = self.dims_for(micro, pool, conv, jobs.len());
+        pool.with_floats(dims.scratch_len(jobs.len(), pool.threads()), |scratch| {
+            Run::new(self, dims, micro, jobs, None).run(pool, scratch);
+        });
+    }
+
+    /// Computes all jobs, one by one, each in parallel; their weights are packed, and transformed for this one call.
+    ///
+    /// # Panics
+    /// If a slice of a job has the wrong length.
+    pub fn run_once(&self, micro: Micro, pool: &Pool, conv: &Conv, taps: Taps, jobs: &[RowsJob<'_>]) {
+        let len = weights_len(conv);
+        for job in jobs.chunks(1) {
+            let dims = self.dims_for(micro, pool, conv, 1);
+            pool.with_floats(len + dims.scratch_len(1, pool.threads()), |floats| {
+                let (points, scratch) = floats.split_at_mut(len);
+                weights(micro.isa(), pool, conv, taps, job[0].w.f32(), points);
+                Run::new(self, dims, micro, job, Some(points)).run(pool, scratch);
+            });
+        }
+    }
+
+    fn dims_for(&self, micro: Micro, pool: &Pool, conv: &Conv, jobs: usize) -> Dims {
+        let mut dims = self.dims(conv, self.tiles_per_task(conv).next_multiple_of(micro.max_rows()));
+        let (shares, tasks) = (jobs * dims.shares, TASKS_PER_THREAD * pool.threads());
+        dims.by_tiles = shares >= tasks;
+        if !dims.by_tiles {
+            dims.group = (shares * dims.panels / tasks).clamp(1, dims.group);
+        }
+        dims
     }
 
     /// Number of tiles.
@@ -123,6 +176,8 @@ impl Winograd {
             tiles,
             shares: self.count().div_ceil(tiles),
             group: (SUMS_BYTES / (POINTS * tiles * BLOCK * size_of::<f32>())).clamp(1, panels),
+            weights: weights_len(conv),
+            by_tiles: true,
         }
     }
 

@@ -20,8 +20,12 @@ pub struct Dims {
     /// Tiles of a task (the last one's may be fewer), and into how many such shares they are cut.
     pub tiles: usize,
     pub shares: usize,
-    /// Panels whose sums a task makes at a time, if it makes all.
+    /// Panels whose sums a task makes at a time.
     pub group: usize,
+    /// Number of the transformed weights.
+    pub weights: usize,
+    /// Whether a task makes all panels of some tiles; else it makes one group of them.
+    pub by_tiles: bool,
 }
 
 impl Dims {
@@ -42,6 +46,12 @@ impl Dims {
     fn sums_len(&self, panels: usize) -> usize {
         panels * POINTS * self.sums_point()
     }
+
+    /// Floats that a [`Run`] works in.
+    pub fn scratch_len(&self, jobs: usize, threads: usize) -> usize {
+        let inputs = if self.by_tiles { threads } else { jobs * self.shares };
+        inputs * self.input_len() + threads * self.sums_len(self.group)
+    }
 }
 
 /// Some jobs on maps of one size.
@@ -51,68 +61,76 @@ pub struct Run<'a> {
     micro: Micro,
     kernels: Kernels,
     jobs: &'a [RowsJob<'a>],
+    points: Option<&'a [f32]>,
 }
 
 impl<'a> Run<'a> {
+    /// Transformed weights of all jobs, if not their own.
+    ///
     /// # Panics
     /// If a slice of a job has the wrong length.
     pub fn new(
         winograd: &'a Winograd,
         dims: Dims,
         micro: Micro,
-        weights: usize,
         jobs: &'a [RowsJob<'a>],
+        points: Option<&'a [f32]>,
     ) -> Self {
         for job in jobs {
             assert!(job.x.len() >= dims.k_blocks * dims.plane, "input too small");
             assert!(job.y.len() >= dims.panels * dims.plane, "output too small");
-            assert_eq!(job.w.winograd().len(), weights, "weights of another shape");
+            let weights = points.unwrap_or_else(|| job.w.winograd());
+            assert_eq!(weights.len(), dims.weights, "weights of another shape");
             assert!(job.bias.is_none_or(|b| b.len() >= dims.panels * BLOCK), "bias too small");
             assert!(job.residual.is_none_or(|r| r.len() >= dims.panels * dims.plane), "residual too small");
         }
-        Self { winograd, dims, micro, kernels: Kernels::new(micro.isa()), jobs }
+        Self { winograd, dims, micro, kernels: Kernels::new(micro.isa()), jobs, points }
     }
 
-    /// A task makes all channels of some tiles: what it transforms stays in its caches.
-    pub fn by_tiles(&self, pool: &Pool) {
+    /// Computes all jobs in parallel.
+    ///
+    /// # Panics
+    /// If `scratch` is shorter than [`Dims::scratch_len`].
+    pub fn run(&self, pool: &Pool, scratch: &mut [f32]) {
+        let scratch = &mut scratch[..self.dims.scratch_len(self.jobs.len(), pool.threads())];
+        if self.dims.by_tiles { self.by_tiles(pool, scratch) } else { self.by_panels(pool, scratch) }
+    }
+
+    /// What a task transforms stays in its caches.
+    fn by_tiles(&self, pool: &Pool, scratch: &mut [f32]) {
         let dims = &self.dims;
-        let len = pool.threads() * (dims.input_len() + dims.sums_len(dims.group));
-        pool.with_floats(len, |scratch| {
-            in_slots(pool, self.jobs.len() * dims.shares, scratch, |task, scratch| {
-                let (job, tiles) = (&self.jobs[task / dims.shares], self.share(task % dims.shares));
-                let (input, sums) = scratch.split_at_mut(dims.input_len());
-                let to = SharedMut::new(input);
-                for block in 0..dims.k_blocks {
-                    self.transform_input(job, block, tiles.clone(), &to, 0);
-                }
-                for from in (0..dims.panels).step_by(dims.group) {
-                    let panels = from..(from + dims.group).min(dims.panels);
-                    self.finish(job, panels, tiles.clone(), input, sums);
-                }
-            });
+        in_slots(pool, self.jobs.len() * dims.shares, scratch, |task, scratch| {
+            let (job, tiles) = (&self.jobs[task / dims.shares], self.share(task % dims.shares));
+            let (input, sums) = scratch.split_at_mut(dims.input_len());
+            let to = SharedMut::new(input);
+            for block in 0..dims.k_blocks {
+                self.transform_input(job, block, tiles.clone(), &to, 0);
+            }
+            for from in (0..dims.panels).step_by(dims.group) {
+                let panels = from..(from + dims.group).min(dims.panels);
+                self.finish(job, panels, tiles.clone(), input, sums);
+            }
         });
     }
 
-    /// With few tiles: all are transformed first, then a task makes a panel of some, so that every thread has work and
-    /// weights are read once.
-    pub fn by_panels(&self, pool: &Pool) {
+    /// For few tiles: all are transformed first; then every thread has work, and weights are read once.
+    fn by_panels(&self, pool: &Pool, scratch: &mut [f32]) {
         let dims = &self.dims;
         let shares = self.jobs.len() * dims.shares;
-        let inputs = shares * dims.input_len();
-        pool.with_floats(inputs + pool.threads() * dims.sums_len(1), |scratch| {
-            let (input, sums) = scratch.split_at_mut(inputs);
-            let to = SharedMut::new(input);
-            pool.run(shares * dims.k_blocks, |task| {
-                let (at, block) = (task / dims.k_blocks, task % dims.k_blocks);
-                let (job, tiles) = (&self.jobs[at / dims.shares], self.share(at % dims.shares));
-                self.transform_input(job, block, tiles, &to, at * dims.input_len());
-            });
-            in_slots(pool, shares * dims.panels, sums, |task, sums| {
-                let (rest, share) = (task / dims.shares, task % dims.shares);
-                let (index, panel) = (rest / dims.panels, rest % dims.panels);
-                let input = &input[(index * dims.shares + share) * dims.input_len()..];
-                self.finish(&self.jobs[index], panel..panel + 1, self.share(share), input, sums);
-            });
+        let (input, sums) = scratch.split_at_mut(shares * dims.input_len());
+        let to = SharedMut::new(input);
+        pool.run(shares * dims.k_blocks, |task| {
+            let (at, block) = (task / dims.k_blocks, task % dims.k_blocks);
+            let (job, tiles) = (&self.jobs[at / dims.shares], self.share(at % dims.shares));
+            self.transform_input(job, block, tiles, &to, at * dims.input_len());
+        });
+        let groups = dims.panels.div_ceil(dims.group);
+        in_slots(pool, shares * groups, sums, |task, sums| {
+            let (rest, share) = (task / dims.shares, task % dims.shares);
+            let (index, from) = (rest / groups, rest % groups * dims.group);
+            let panels = from..(from + dims.group).min(dims.panels);
+            let input = &input[(index * dims.shares + share) * dims.input_len()..];
+            self.finish(&self.jobs[index], panels, self.share(share), input, sums);
         });
     }
 
@@ -182,7 +200,7 @@ impl<'a> Run<'a> {
         let (dims, micro) = (&self.dims, self.micro);
         assert!(tiles <= dims.tiles && input.len() >= dims.input_len());
         assert!(panels.end <= dims.panels && sums.len() >= dims.sums_len(panels.len()));
-        let weights = job.w.winograd();
+        let weights = self.points.unwrap_or_else(|| job.w.winograd());
         let point_len = dims.k_blocks * BLOCK * BLOCK;
         let count = tiles.div_ceil(micro.max_rows());
         let rows: [u32; MAX_ROWS] = std::array::from_fn(|r| (r * BLOCK) as u32);

@@ -1,4 +1,4 @@
-use super::{Run, Winograd, weights, weights_len};
+use super::{Dims, Run, Taps, Winograd, weights, weights_len};
 use crate::micro::{BLOCK, Micro};
 use crate::{Activation, Buffer, Conv, Isa, Pool, RowsJob, Weights, blocks};
 use proptest::prelude::*;
@@ -87,7 +87,7 @@ impl Operands {
         let mut packed = Buffer::zeros(conv.packed_len());
         conv.pack(&self.w, &mut packed);
         let mut points = Buffer::zeros(weights_len(&conv));
-        weights(isa, &pool, &conv, &packed, &mut points);
+        weights(isa, &pool, &conv, Taps::Forward, &packed, &mut points);
         let run = |tiles: Option<(usize, bool)>| {
             let mut y = residual.clone();
             let mut job = RowsJob::new(x.data(), Weights::Winograd(&points), y.data_mut());
@@ -97,10 +97,10 @@ impl Operands {
             let (micro, winograd) = (Micro::new(isa).expect("available"), Winograd::of_maps(c.size, count));
             match tiles {
                 None => winograd.run(micro, &pool, &conv, &[job]),
-                Some((tiles, all_panels)) => {
-                    let (dims, jobs) = (winograd.dims(&conv, tiles), [job]);
-                    let run = Run::new(&winograd, dims, micro, weights_len(&conv), &jobs);
-                    if all_panels { run.by_tiles(&pool) } else { run.by_panels(&pool) }
+                Some((tiles, by_tiles)) => {
+                    let (dims, jobs) = (Dims { by_tiles, ..winograd.dims(&conv, tiles) }, [job]);
+                    let mut scratch = Buffer::zeros(dims.scratch_len(1, threads));
+                    Run::new(&winograd, dims, micro, &jobs, None).run(&pool, &mut scratch);
                 }
             }
             for plane in y.planes() {
@@ -213,4 +213,12 @@ fn the_choice_depends_on_the_map() {
     for size in 1..7 {
         assert!(!chosen(3, 1, size), "maps of {size}");
     }
+}
+
+#[test]
+fn weights_of_one_call_need_enough_tiles() {
+    let conv = Conv::new(16, 16, 3, 1);
+    let chosen = |size, n| Winograd::for_one_call(&conv, (size, size), n).is_some();
+    assert!(chosen(4, 32) && chosen(8, 8) && chosen(16, 2));
+    assert!(!chosen(4, 31) && !chosen(8, 7) && !chosen(2, 1000));
 }

@@ -1,8 +1,8 @@
 //! The transforms of F(4x4, 3x3): Toom-Cook's points 0, ±√½, ±√2 and infinity.
 //!
 //! Of the usual sets of points this one has the smallest error (the integers 0, ±1, ±2 lose two to four times as
-//! much), and as the product of √½ and √2 is 1, half of the rows need no factor. Input and output are transformed by
-//! kernels over [`Simd`], written once and compiled for each instruction set.
+//! much), and as the product of √½ and √2 is 1, half of the rows need no factor. Each transform is a
+//! kernel over [`Simd`], written once and compiled for each instruction set.
 
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and column")]
 
@@ -13,7 +13,6 @@ use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd};
-use std::array::from_fn;
 
 /// Outputs of a tile, in each direction.
 pub const TILE: usize = 4;
@@ -57,11 +56,24 @@ pub struct OutputTiles {
     pub epilogue: Epilogue,
 }
 
+/// Kernels of 16 output channels, for input channels that follow one another.
+pub struct WeightsTile {
+    /// First input channel's weights under each tap, `[row][column]`.
+    pub taps: [*const f32; 9],
+    /// First input channel's first point.
+    pub to: *mut f32,
+    /// Floats from point to point.
+    pub point: usize,
+    /// Number of input channels.
+    pub count: usize,
+}
+
 /// The kernels of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Kernels {
     input: unsafe fn(&InputTiles),
     output: unsafe fn(&OutputTiles),
+    weights: unsafe fn(&WeightsTile),
 }
 
 impl Kernels {
@@ -96,6 +108,15 @@ impl Kernels {
     pub unsafe fn output(&self, tiles: &OutputTiles) {
         // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
         unsafe { (self.output)(tiles) }
+    }
+
+    /// Transforms weights to their points.
+    ///
+    /// # Safety
+    /// All pointers must be valid for `count` channels, and no other thread may access the points.
+    pub unsafe fn weights(&self, tile: &WeightsTile) {
+        // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
+        unsafe { (self.weights)(tile) }
     }
 }
 
@@ -180,6 +201,32 @@ unsafe fn output_body<S: Simd>(t: &OutputTiles) {
 }
 
 #[inline(always)]
+unsafe fn weights_body<S: Simd>(t: &WeightsTile) {
+    // SAFETY: all accesses are within what the caller of `Kernels::weights` vouches for.
+    unsafe {
+        for channel in 0..t.count {
+            for lane in (0..BLOCK).step_by(S::LANES) {
+                let at = channel * BLOCK + lane;
+                let mut columns = [[S::zero(); PATCH]; 3];
+                for c in 0..3 {
+                    let mut g = [S::zero(); 3];
+                    for r in 0..3 {
+                        g[r] = S::load(t.taps[r * 3 + c].add(at));
+                    }
+                    columns[c] = weights_line::<S>(g);
+                }
+                for r in 0..PATCH {
+                    let row = weights_line::<S>([columns[0][r], columns[1][r], columns[2][r]]);
+                    for c in 0..PATCH {
+                        S::store(t.to.add((r * PATCH + c) * t.point + at), row[c]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
 unsafe fn input_line<S: Simd>(d: [S::V; PATCH]) -> [S::V; PATCH] {
     // SAFETY: features by the caller.
     unsafe {
@@ -211,6 +258,23 @@ unsafe fn output_line<S: Simd>(m: [S::V; PATCH]) -> [S::V; TILE] {
     }
 }
 
+#[inline(always)]
+unsafe fn weights_line<S: Simd>(g: [S::V; 3]) -> [S::V; PATCH] {
+    // SAFETY: features by the caller.
+    unsafe {
+        let near = splat_add::<S>(-2.0 / 3.0, g[0], splat_add::<S>(-1.0 / 3.0, g[2], S::zero()));
+        let far = splat_add::<S>(1.0 / 6.0, g[0], splat_add::<S>(1.0 / 3.0, g[2], S::zero()));
+        [
+            g[0],
+            splat_add::<S>(-2.0 / 3.0 * HALF_ROOT, g[1], near),
+            splat_add::<S>(2.0 / 3.0 * HALF_ROOT, g[1], near),
+            splat_add::<S>(1.0 / 6.0 * ROOT, g[1], far),
+            splat_add::<S>(-1.0 / 6.0 * ROOT, g[1], far),
+            g[2],
+        ]
+    }
+}
+
 /// `a * b + c`.
 #[inline(always)]
 unsafe fn splat_add<S: Simd>(a: f32, b: S::V, c: S::V) -> S::V {
@@ -236,7 +300,13 @@ macro_rules! kernels {
                 unsafe { output_body::<$simd>(t) }
             }
 
-            pub(super) const KERNELS: Kernels = Kernels { input, output };
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn weights(t: &WeightsTile) {
+                // SAFETY: passed on to the caller.
+                unsafe { weights_body::<$simd>(t) }
+            }
+
+            pub(super) const KERNELS: Kernels = Kernels { input, output, weights };
         }
     };
 }
@@ -248,50 +318,3 @@ kernels!(avx2, Avx2, ["avx2,fma"]);
 #[cfg(target_arch = "aarch64")]
 kernels!(neon, Neon, ["neon"]);
 kernels!(portable, Portable, []);
-
-/// Weights of 16 output channels.
-type Line<T> = [T; BLOCK];
-
-/// The weights of `k` input channels, `[tap][k][16]`, to their points, `[point][k][16]`; in f64, as it is done once for
-/// many products.
-#[inline(always)]
-pub fn weights(k: usize, packed: &[Line<f32>], points: &mut [Line<f32>]) {
-    for i in 0..k {
-        let mut columns = [[[0.0; BLOCK]; PATCH]; 3];
-        for (c, column) in columns.iter_mut().enumerate() {
-            let taps: [&Line<f32>; 3] = from_fn(|r| &packed[(r * 3 + c) * k + i]);
-            let mut wide = [[0.0; BLOCK]; 3];
-            for (wide, tap) in wide.iter_mut().zip(taps) {
-                for (w, &t) in wide.iter_mut().zip(tap) {
-                    *w = f64::from(t);
-                }
-            }
-            weights_line(wide.each_ref(), column);
-        }
-        let mut row = [[0.0; BLOCK]; PATCH];
-        for r in 0..PATCH {
-            weights_line(columns.each_ref().map(|column| &column[r]), &mut row);
-            for (c, line) in row.iter().enumerate() {
-                for (p, &w) in points[(r * PATCH + c) * k + i].iter_mut().zip(line) {
-                    *p = w as f32;
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn weights_line(g: [&Line<f64>; 3], out: &mut [Line<f64>; PATCH]) {
-    use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
-    for l in 0..BLOCK {
-        let [g0, g1, g2] = g.map(|g| g[l]);
-        let near = (g0 + 0.5 * g2, FRAC_1_SQRT_2 * g1);
-        let far = (g0 + 2.0 * g2, SQRT_2 * g1);
-        out[0][l] = g0;
-        out[1][l] = (near.0 + near.1) * (-2.0 / 3.0);
-        out[2][l] = (near.0 - near.1) * (-2.0 / 3.0);
-        out[3][l] = (far.0 + far.1) * (1.0 / 6.0);
-        out[4][l] = (far.0 - far.1) * (1.0 / 6.0);
-        out[5][l] = g2;
-    }
-}
