@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
-from network import CLASSES, Split
+from network import CLASSES, SIZE, Split
 
-SIZE, CALIBRATION = 128, 64
+CALIBRATION = 64
 
 
 def main():

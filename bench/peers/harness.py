@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 WARM_UP = 2
+# Side of the images, see network.py.
+SIZE = int(os.environ["PEERS_SIZE"])
 
 
 def arguments():
@@ -31,7 +33,7 @@ def arguments():
 def images(args):
     import numpy as np
 
-    return np.fromfile(args.folder / f"input-{args.batch}.f32", np.float32).reshape(args.batch, 3, 128, 128)
+    return np.fromfile(args.folder / f"input-{args.batch}.f32", np.float32).reshape(args.batch, 3, SIZE, SIZE)
 
 
 def measure(args, run, version, forward=False):

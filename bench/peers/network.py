@@ -1,12 +1,22 @@
-"""The network that every peer runs, in PyTorch: a ResNet-152 reduced to blocks 1,1,1,1 and split at layer3.0 into 8
-branches with 79 and 170 planes (20 classes), weights random."""
+"""The network that every peer runs, in PyTorch: a reduced ResNet-152 split at layer3.0 into 8 branches (20 classes),
+weights random. The environment says which, and the size of its images:
+
+    PEERS_NETWORK=paper     blocks 1,1,1,1, branches with 79 and 170 planes
+    PEERS_NETWORK=default   blocks 3,8,1,1 within the parameters of 1,1,1,1, branches with 59 and 150 planes
+    PEERS_SIZE=128
+"""
+
+import os
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-BRANCHES, CLASSES, PLANES = 8, 20, (79, 170)
+BRANCHES, CLASSES = 8, 20
+SIZE = int(os.environ["PEERS_SIZE"])
+# Blocks of the stem's two stages, planes of a branch's two blocks.
+BLOCKS, PLANES = {"paper": ((1, 1), (79, 170)), "default": ((3, 8), (59, 150))}[os.environ["PEERS_NETWORK"]]
 
 
 class Bottleneck(nn.Module):
@@ -59,7 +69,7 @@ class Split(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(Stem(), *stage(64, 64, 1, 1), *stage(256, 128, 1, 2))
+        self.stem = nn.Sequential(Stem(), *stage(64, 64, BLOCKS[0], 1), *stage(256, 128, BLOCKS[1], 2))
         p3, p4 = PLANES
         tail = lambda: nn.Sequential(*stage(512, p3, 1, 2), *stage(4 * p3, p4, 1, 2), *head(4 * p4))
         self.tails = nn.ModuleList(tail() for _ in range(BRANCHES))

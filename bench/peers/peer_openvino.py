@@ -1,7 +1,7 @@
 """OpenVINO. Variants: f32, bf16 (on a CPU that has it), int8 (post-training quantisation with NNCF, kept beside the
 network)."""
 
-from harness import arguments, images, measure
+from harness import SIZE, arguments, images, measure
 
 ARGS = arguments()
 
@@ -18,7 +18,7 @@ def quantized(core):
         import numpy as np
 
         data = np.fromfile(ARGS.folder / "calibration.f32", np.float32)
-        data = data.reshape(-1, ARGS.batch, 3, 128, 128)
+        data = data.reshape(-1, ARGS.batch, 3, SIZE, SIZE)
         model = core.read_model(ARGS.folder / f"network-{ARGS.batch}.onnx")
         # Symmetric activations serve CNNs with ReLU best: NNCF's preset for performance.
         preset = nncf.QuantizationPreset.PERFORMANCE

@@ -15,7 +15,7 @@ ARGS = arguments()
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from network import CLASSES, Split, resnet152  # noqa: E402
+from network import CLASSES, SIZE, Split, resnet152  # noqa: E402
 
 OPTIONS = set(ARGS.variant.split("+"))
 LAYOUT = torch.channels_last if "channels_last" in OPTIONS else torch.contiguous_format
@@ -26,7 +26,7 @@ def autocast():
 
 
 def batch_of_noise():
-    return torch.randn(ARGS.batch, 3, 128, 128).contiguous(memory_format=LAYOUT)
+    return torch.randn(ARGS.batch, 3, SIZE, SIZE).contiguous(memory_format=LAYOUT)
 
 
 def placed(module):

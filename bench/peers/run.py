@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs rrrnet and other engines on the same work, in turns, and prints tables of medians and ratios.
 
-    bench/peers/run.py [--work forward,train_step,published_step] [--batch 1,32] [--rounds 5] [--threads 2]
-                       [--engines NAME,...] [--json FILE] [--markdown FILE] [--table FILE]
+    bench/peers/run.py [--work forward,train_step,published_step] [--network paper] [--size 128] [--batch 1,32]
+                       [--rounds 5] [--threads 2] [--engines NAME,...] [--json FILE] [--markdown FILE] [--table FILE]
 
 Makes a virtual environment beside this file on its first run and installs the pinned engines into it (about 6 GB with
 what PyTorch's default Linux wheels bring), and builds the Rust engines in `rust/`, which takes minutes. An engine that
@@ -23,7 +23,7 @@ from results import Results, markdown_table, table, text_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-NETWORK = HERE / ".network"
+NETWORKS = ["paper", "default"]
 WORKS = ["forward", "train_step", "published_step", "full", "augment"]
 # Engines in `rust/` and their packages.
 RUST = {"tract": "tract-onnx", "rten": "rten", "Burn": "burn"}
@@ -48,6 +48,8 @@ class Engine:
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", default="forward,train_step,published_step", help=f"of {', '.join(WORKS)}")
+    parser.add_argument("--network", default="paper", choices=NETWORKS, help="the paper's, or of the default recipe")
+    parser.add_argument("--size", type=int, default=128, help="side of the images in pixels (default 128)")
     parser.add_argument("--batch", default="1,32", help="batch sizes of `forward` (default 1,32)")
     parser.add_argument("--rounds", type=int, default=5, help="turns; each engine runs once per turn (default 5)")
     parser.add_argument("--repeats", type=int, help="timed calls per engine and turn (default: by work)")
@@ -63,6 +65,8 @@ def arguments():
     for work in args.works:
         if work not in WORKS:
             parser.error(f"unknown work {work}: use {', '.join(WORKS)}")
+    args.folder = HERE / ".network" / f"{args.network}-{args.size}"
+    os.environ |= {"PEERS_NETWORK": args.network, "PEERS_SIZE": str(args.size)}
     args.batches = [int(n) for n in args.batch.split(",")]
     return args
 
@@ -159,6 +163,8 @@ def engines(args, python):
                 # A build of its own each, so that one that does not build costs no other one.
                 target = str(HERE / "rust" / "target" / feature)
                 program, reason = cargo(HERE / "rust", "--features", feature, "--target-dir", target)
+                if name == "Burn" and args.network != "paper":
+                    reason = "only the paper's network is written out for it"
                 chosen.append(Engine(name, "f32", (program, feature), ("forward",), reason))
     return chosen
 
@@ -182,6 +188,7 @@ def run_ours(engine, work, batch, args):
         int8 = engine.precision == "int8"
         name = "int8" if int8 else {"train_step": "train", "published_step": "train"}.get(work, work)
         command = [*engine.command, "--json", "--work", name, "--batch", str(batch), "--threads", str(args.threads)]
+        command += ["--network", args.network, "--size", str(args.size)]
         # It makes ten calls a round with one image.
         rounds = repeats(args, work, batch) // (10 if work == "forward" and batch == 1 else 1)
         command += ["--rounds", str(max(rounds, 1))]
@@ -196,9 +203,9 @@ def run_peer(engine, work, batch, args):
     numbers = [str(batch), str(args.threads), str(repeats(args, work, batch))]
     rust = engine.name in RUST
     if rust:
-        command = [*engine.command, str(NETWORK), *numbers]
+        command = [*engine.command, str(args.folder), *numbers]
     else:
-        folder = ROOT / "data" / "CLP_Micro" if work == "augment" else NETWORK
+        folder = ROOT / "data" / "CLP_Micro" if work == "augment" else args.folder
         command = [*engine.command, work, *numbers, str(folder)]
     result = json.loads(output_of(command).splitlines()[-1])
     result["ms"] = statistics.median(result.pop("times"))
@@ -233,6 +240,7 @@ def measure(args, chosen, results, keep):
                 for engine in chosen:
                     line = {"turn": turn, "engine": engine.name, "precision": engine.precision, "work": work}
                     line |= {"batch": batch, "threads": args.threads, "cpu": cpu_name()}
+                    line |= {"network": args.network, "size": args.size}
                     if work not in engine.works or (engine.name, engine.precision, work, batch) in results.missing:
                         continue
                     say(f"turn {turn + 1} of {args.rounds}: {work}, batch {batch}, {engine.name} {engine.precision}")
@@ -254,14 +262,14 @@ def main():
         lines = [json.loads(line) for line in args.table.read_text().splitlines()]
         for line in lines:
             results.add(line)
-        cpu, threads = lines[0]["cpu"], lines[0]["threads"]
+        cpu, threads, network, size = (lines[0][key] for key in ["cpu", "threads", "network", "size"])
     else:
-        cpu, threads = cpu_name(), args.threads
+        cpu, threads, network, size = cpu_name(), args.threads, args.network, args.size
         python = args.python or environment()
         chosen = engines(args, python)
         if "forward" in args.works:
             say("exporting the network")
-            export = [python, str(HERE / "export.py"), str(NETWORK), *map(str, args.batches)]
+            export = [python, str(HERE / "export.py"), str(args.folder), *map(str, args.batches)]
             subprocess.run(export, check=True, stderr=subprocess.DEVNULL)
 
         def keep(line):
@@ -272,7 +280,7 @@ def main():
         measure(args, chosen, results, keep)
 
     rows = table(results)
-    heading = f"{cpu}, {threads} threads, median of {results.turns()} turns"
+    heading = f"the {network} network at {size}x{size}, {cpu}, {threads} threads, median of {results.turns()} turns"
     print("\n".join([heading, *text_table(rows)]))
     if args.markdown:
         with args.markdown.open("a") as file:

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! cargo run --release -p rrr-nn --example step_bench -- [--json] [--work forward,int8,train] [--rounds 5]
-//!     [--threads 2] [--precision f32|bf16] [--batch 32] [--size 128]
+//!     [--threads 2] [--precision f32|bf16] [--batch 32] [--size 128] [--network paper|default]
 //! ```
 //!
-//! The network is a ResNet-152 reduced to blocks 1,1,1,1 and split at `layer3.0` into 8 branches with 79 and 170
-//! planes (20 classes); work `int8` is its forward pass quantised, `full` is a step of a whole ResNet-152, everything trained. Milliseconds are medians
-//! of the rounds. `bench/peers` runs this side by side with PyTorch.
+//! The network is a reduced ResNet-152 split at `layer3.0` into 8 branches (20 classes): `paper` has blocks 1,1,1,1 and
+//! branches with 79 and 170 planes, `default` blocks 3,8,1,1 and 59 and 150 planes. Work `int8` is its forward pass
+//! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds. `bench/peers` runs this side by side with PyTorch.
 
 use rrr_nn::{
     BlockSpec, Calibrator, Compute, Images, NetSpec, NetState, Network, Normalize, Pixels, Pool, Precision,
@@ -26,6 +26,7 @@ struct Args {
     precision: Precision,
     batch: usize,
     size: usize,
+    network: NetSpec,
 }
 
 impl Args {
@@ -39,6 +40,7 @@ impl Args {
             precision: Precision::auto(),
             batch: 32,
             size: 128,
+            network: PAPER.spec(),
         };
         let mut args = std::env::args().skip(1);
         while let Some(flag) = args.next() {
@@ -55,6 +57,8 @@ impl Args {
                 "--threads" => out.threads = number()?,
                 "--batch" => out.batch = number()?,
                 "--size" => out.size = number()?,
+                "--network" if value == "paper" => out.network = PAPER.spec(),
+                "--network" if value == "default" => out.network = DEFAULT.spec(),
                 "--precision" => out.precision = value.parse()?,
                 _ => return Err(format!("unknown flag {flag}")),
             }
@@ -108,13 +112,27 @@ fn stage(name: &str, cin: usize, width: usize, count: usize, stride: usize) -> V
     (0..count).map(block).collect()
 }
 
-fn split_network() -> NetSpec {
-    let stem = [stage("layer1", 64, 64, 1, 1), stage("layer2", 256, 128, 1, 2)].concat();
-    let tail = [stage("layer3", 512, 79, 1, 2), stage("layer4", 316, 170, 1, 2)].concat();
-    NetSpec {
-        stem: SequenceSpec { conv1: Some(64), blocks: stem, classes: None },
-        branches: 8,
-        branch: SequenceSpec { conv1: None, blocks: tail, classes: Some(CLASSES) },
+/// A network of a stem of two stages and eight branches.
+struct Split {
+    /// Blocks of the stages.
+    blocks: [usize; 2],
+    /// Planes of a branch's blocks.
+    planes: [usize; 2],
+}
+
+const PAPER: Split = Split { blocks: [1, 1], planes: [79, 170] };
+const DEFAULT: Split = Split { blocks: [3, 8], planes: [59, 150] };
+
+impl Split {
+    fn spec(&self) -> NetSpec {
+        let (blocks, planes) = (self.blocks, self.planes);
+        let stem = [stage("layer1", 64, 64, blocks[0], 1), stage("layer2", 256, 128, blocks[1], 2)];
+        let tail = [stage("layer3", 512, planes[0], 1, 2), stage("layer4", 4 * planes[0], planes[1], 1, 2)];
+        NetSpec {
+            stem: SequenceSpec { conv1: Some(64), blocks: stem.concat(), classes: None },
+            branches: 8,
+            branch: SequenceSpec { conv1: None, blocks: tail.concat(), classes: Some(CLASSES) },
+        }
     }
 }
 
@@ -170,7 +188,7 @@ impl Args {
 
     fn forward(&self) {
         let mut rng = Rng(1);
-        let spec = split_network();
+        let spec = self.network.clone();
         let mut network = Network::new(&spec, &rng.net_state(&spec), self.compute()).expect("made to fit");
         let mut batches = vec![self.batch, 1];
         batches.dedup();
@@ -185,7 +203,7 @@ impl Args {
     /// The forward pass in 8 bits, calibrated on its own input.
     fn int8(&self) {
         let mut rng = Rng(1);
-        let spec = split_network();
+        let spec = self.network.clone();
         let state = rng.net_state(&spec);
         let mut calibrator =
             Calibrator::new(&spec, &state, self.compute().shared_pool()).expect("made to fit");
@@ -224,7 +242,7 @@ fn main() -> Result<(), String> {
         match work.as_str() {
             "forward" => args.forward(),
             "int8" => args.int8(),
-            "train" => args.train("train_step", &split_network()),
+            "train" => args.train("train_step", &args.network.clone()),
             "full" => args.train("full", &resnet152()),
             _ => return Err(format!("unknown work {work}: use forward, int8, train or full")),
         }

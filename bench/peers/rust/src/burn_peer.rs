@@ -80,7 +80,7 @@ pub fn load(work: &Work) -> Result<Forward, Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(work.threads).build_global()?;
     let device = Device::flex();
     let network = Network::new(&device);
-    let data = TensorData::new(work.input.clone(), [work.batch, 3, 128, 128]);
+    let data = TensorData::new(work.input.clone(), [work.batch, 3, work.size, work.size]);
     let input = Tensor::<4>::from_data(data, &device);
     Ok(Box::new(move || {
         let out = network.forward(input.clone()).into_data();

@@ -22,8 +22,9 @@ type Forward = Box<dyn FnMut() -> Result<Vec<f32>, Box<dyn Error>>>;
 /// What an engine is given.
 pub struct Work {
     pub model: PathBuf,
-    /// `[batch, 3, 128, 128]`.
+    /// `[batch, 3, size, size]`.
     pub input: Vec<f32>,
+    pub size: usize,
     pub batch: usize,
     pub threads: usize,
 }
@@ -33,10 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [engine, folder, batch, threads, repeats] = args.as_slice() else {
         return Err("usage: rust-peers ENGINE FOLDER BATCH THREADS REPEATS".into());
     };
-    let (folder, batch) = (Path::new(folder), batch.parse()?);
+    let (folder, batch): (_, usize) = (Path::new(folder), batch.parse()?);
+    let input = floats(&folder.join(format!("input-{batch}.f32")))?;
     let work = Work {
         model: folder.join(format!("network-{batch}.onnx")),
-        input: floats(&folder.join(format!("input-{batch}.f32")))?,
+        size: (input.len() / 3 / batch).isqrt(),
+        input,
         batch,
         threads: threads.parse()?,
     };
