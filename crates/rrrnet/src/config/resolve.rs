@@ -58,6 +58,8 @@ impl Settings {
         self.reject_meaningless(method)?;
         let recipe = self.recipe.clone().unwrap_or_else(|| DEFAULT_RECIPE.into());
         let (asked_ema, asked_stem, asked_teacher) = (self.ema_epochs, self.stem_lr, self.teacher.clone());
+        let asked_lesson =
+            [("teacher_share", self.teacher_share), ("teacher_temperature", self.teacher_temperature)];
         let (blocks, budget) = self.layout()?;
         let base = self.recipe()?;
         let (base_epochs, base_ema) = (base.epochs, base.ema_epochs);
@@ -74,6 +76,12 @@ impl Settings {
         // recipe says.
         let (stem_lr, teacher) =
             if independent_batches { (asked_stem, asked_teacher) } else { (s.stem_lr, s.teacher) };
+        if teacher.is_none()
+            && let Some((key, Some(value))) = asked_lesson.into_iter().find(|(_, value)| value.is_some())
+        {
+            let reason = "there is no teacher: name a model as `teacher`".into();
+            return Err(ConfigError::Invalid { key, value: value.to_string(), reason });
+        }
         let config = TrainConfig {
             data: s.data.ok_or(ConfigError::Missing {
                 key: "data",
@@ -186,6 +194,11 @@ impl Settings {
     }
 }
 
+/// A value in an error about it.
+fn shown(value: Option<&impl std::fmt::Debug>) -> String {
+    value.map_or_else(|| "nothing".into(), |value| format!("{value:?}"))
+}
+
 fn four_stages(key: &'static str, blocks: &[usize]) -> Result<[usize; 4], ConfigError> {
     <[usize; 4]>::try_from(blocks).map_err(|_| ConfigError::Invalid {
         key,
@@ -234,19 +247,19 @@ impl TrainConfig {
             ),
             (
                 "teacher_share",
-                format!("{:?}", self.teacher_share),
+                shown(self.teacher_share.as_ref()),
                 self.teacher_share.is_none_or(|share| (0.0..=1.0).contains(&share)),
                 "it must lie in 0..1",
             ),
             (
                 "teacher_temperature",
-                format!("{:?}", self.teacher_temperature),
+                shown(self.teacher_temperature.as_ref()),
                 self.teacher_temperature.is_none_or(|t| t.is_finite() && t > 0.0),
                 "it must be a number above 0",
             ),
             (
                 "teacher",
-                format!("{:?}", self.teacher),
+                shown(self.teacher.as_ref()),
                 self.teacher.is_none() || !self.independent_batches,
                 "a teacher looks at the batches that the branches share: leave independent_batches out",
             ),
@@ -263,24 +276,24 @@ impl TrainConfig {
                 (1..=1024).contains(&self.branch_count()),
                 "it must lie in 1..1024",
             ),
-            ("round_to", format!("{:?}", self.round_to), self.round_to != Some(0), at_least_1),
+            ("round_to", shown(self.round_to.as_ref()), self.round_to != Some(0), at_least_1),
             (
                 "train_per_class",
-                format!("{:?}", self.train_per_class),
+                shown(self.train_per_class.as_ref()),
                 self.train_per_class != Some(0),
                 at_least_1,
             ),
-            ("val_fraction", format!("{:?}", self.val_fraction), in_share(self.val_fraction), share),
-            ("test_fraction", format!("{:?}", self.test_fraction), in_share(self.test_fraction), share),
+            ("val_fraction", shown(self.val_fraction.as_ref()), in_share(self.val_fraction), share),
+            ("test_fraction", shown(self.test_fraction.as_ref()), in_share(self.test_fraction), share),
             (
                 "mean",
-                format!("{:?}", self.mean),
+                shown(self.mean.as_ref()),
                 self.mean.is_some() == self.std.is_some(),
                 "give mean and std together",
             ),
             (
                 "std",
-                format!("{:?}", self.std),
+                shown(self.std.as_ref()),
                 self.std.is_none_or(|s| s.iter().all(|s| *s > 0.0 && s.is_finite())),
                 "it must be above 0",
             ),
@@ -302,6 +315,7 @@ fn in_share(x: Option<f64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TEACHER_AUTO;
 
     fn photos() -> Settings {
         Settings { data: Some("photos".into()), ..Settings::default() }
@@ -351,6 +365,22 @@ mod tests {
         let s = Settings { method: Some(Method::Probe), branches: Some(4), ..photos() };
         let text = s.resolve().unwrap_err().to_string();
         assert_eq!(text, "branches has no meaning for method probe: it trains a single branch");
+    }
+
+    #[test]
+    fn a_lesson_needs_a_teacher() {
+        let alone = Settings { teacher_share: Some(0.5), ..photos() };
+        let text = alone.clone().resolve().unwrap_err().to_string();
+        assert!(text.contains("teacher_share = 0.5") && text.contains("no teacher"), "{text}");
+        let taught = Settings { teacher: Some(TEACHER_AUTO.into()), ..alone };
+        let c = taught.clone().resolve().unwrap();
+        assert_eq!((c.teacher_share, c.teacher_temperature), (Some(0.5), Some(DEFAULT_TEMPERATURE)));
+        let alone = Settings { independent_batches: Some(true), ..taught };
+        let text = alone.resolve().unwrap_err().to_string();
+        assert!(
+            text.contains("teacher = \"auto\"") && text.contains("leave independent_batches out"),
+            "{text}"
+        );
     }
 
     #[test]
