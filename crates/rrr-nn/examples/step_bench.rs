@@ -7,7 +7,8 @@
 //!
 //! The network is a reduced ResNet-152 split at `layer3.0` into 8 branches (20 classes): `paper` has blocks 1,1,1,1 and
 //! branches with 79 and 170 planes, `default` blocks 3,8,1,1 and 59 and 150 planes. Work `int8` is its forward pass
-//! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds. `bench/peers` runs this side by side with PyTorch.
+//! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds.
+//! `bench/peers` runs this side by side with PyTorch.
 
 use rrr_nn::{
     BlockSpec, Calibrator, Compute, Images, NetSpec, NetState, Network, Normalize, Pixels, Pool, Precision,
@@ -242,7 +243,7 @@ fn main() -> Result<(), String> {
         match work.as_str() {
             "forward" => args.forward(),
             "int8" => args.int8(),
-            "train" => args.train("train_step", &args.network.clone()),
+            "train" => args.train("train_step", &args.network),
             "full" => args.train("full", &resnet152()),
             _ => return Err(format!("unknown work {work}: use forward, int8, train or full")),
         }
