@@ -276,7 +276,7 @@ pub struct ConvPlan {
     winograd: Option<Winograd>,
     /// Where it is, and [`ConvPlan::grad_input`], with weights that change from call to call.
     winograd_once: Option<Winograd>,
-    /// For [`ConvPlan::grad_input`]; absent for an image.
+    /// For [`ConvPlan::grad_input`]; absent for an image, and where Winograd's products take its place.
     backward: Option<RowsPlan>,
     /// Per tap, runs cut at multiples of `CHUNK_ROWS` output rows.
     runs: Vec<Vec<Run>>,
@@ -334,7 +334,7 @@ impl ConvPlan {
         let winograd = f32.then(|| Winograd::new(&conv, (height, width), n)).flatten();
         let once = f32 && gradients;
         let winograd_once = once.then(|| Winograd::for_one_call(&conv, (height, width), n)).flatten();
-        let backward = (gradients && !conv.rgb).then(|| {
+        let backward = (gradients && !conv.rgb && winograd_once.is_none()).then(|| {
             // Output pixel whose tap lies on an input pixel.
             let over = |pixel: usize, tap: usize| -> Option<usize> {
                 let y = (pixel / width + pad).checked_sub(tap / kernel)?;
@@ -398,24 +398,23 @@ impl ConvPlan {
         (c.cout * c.cin * c.kernel * c.kernel * self.out.0 * self.out.1 * self.n) as u64
     }
 
-    /// Packed weights transformed for [`Weights::Winograd`], if [`ConvPlan::forward`] is faster with these. Whether it
-    /// is depends on the convolution, its precision and the size of the maps, not on the number of images: so the
-    /// output for an image is the same to the bit alone and in a batch.
-    ///
-    /// # Panics
-    /// If `packed` has the wrong length.
-    pub fn winograd_weights(&self, packed: &[f32]) -> Option<Buffer> {
-        self.winograd.is_some().then(|| {
-            let mut points = Buffer::zeros(winograd::weights_len(&self.conv));
-            let (isa, pool) = (self.compute.isa(), &self.compute.pool);
-            winograd::weights(isa, pool, &self.conv, Taps::Forward, packed, &mut points);
-            points
-        })
-    }
-
-    /// Whether there are [`ConvPlan::winograd_weights`].
+    /// Whether [`ConvPlan::forward`] is faster with [`Weights::Winograd`]: that depends on the convolution, its precision
+    /// and the size of the maps, not on the number of images, so that the output for an image is the same to the bit
+    /// alone and in a batch.
     pub fn is_winograd(&self) -> bool {
         self.winograd.is_some()
+    }
+
+    /// Packed weights transformed for [`Weights::Winograd`].
+    ///
+    /// # Panics
+    /// If the plan is not for these ([`ConvPlan::is_winograd`]) or `packed` has the wrong length.
+    pub fn winograd_weights(&self, packed: &[f32]) -> Buffer {
+        assert!(self.is_winograd(), "the plan is not for Winograd's weights");
+        let mut points = Buffer::zeros(winograd::weights_len(&self.conv));
+        let (isa, pool) = (self.compute.isa(), &self.compute.pool);
+        winograd::weights(isa, pool, &self.conv, Taps::Forward, packed, &mut points);
+        points
     }
 
     /// `y = x * w` for every job, in parallel; the weights of all jobs are of one kind.
@@ -463,6 +462,13 @@ impl ConvPlan {
     /// # Panics
     /// If a slice of a job has the wrong length, or the plan was made without gradients.
     pub fn grad_input<'a>(&self, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
+        let pool = &self.compute.pool;
+        if let Some(winograd) = &self.winograd_once {
+            let conv = Conv::new(self.conv.cout, self.conv.cin, 3, 1);
+            return pool.with_slice(jobs, |jobs| {
+                winograd.run_once(self.compute.micro, pool, &conv, Taps::Turned, jobs);
+            });
+        }
         let plan = self.backward.as_ref().expect("planned with gradients");
         let dims = RowsDims {
             k_blocks: blocks(self.conv.cout),
@@ -471,14 +477,7 @@ impl ConvPlan {
             panels: blocks(self.conv.cin),
             c_plane: self.x_plane,
         };
-        let pool = &self.compute.pool;
-        pool.with_slice(jobs, |jobs| match &self.winograd_once {
-            Some(winograd) => {
-                let conv = Conv::new(self.conv.cout, self.conv.cin, 3, 1);
-                winograd.run_once(self.compute.micro, pool, &conv, Taps::Turned, jobs);
-            }
-            None => self.run_rows(plan, &dims, jobs),
-        });
+        pool.with_slice(jobs, |jobs| self.run_rows(plan, &dims, jobs));
     }
 
     fn run_rows(&self, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {

@@ -94,8 +94,7 @@ impl FoldedConv {
     fn weights_for(&self, plan: &ConvPlan) -> Weights<'_> {
         match &self.weight {
             PackedWeights::F32(packed) if plan.is_winograd() => {
-                let transform = || plan.winograd_weights(packed).expect("the plan has asked for them");
-                Weights::Winograd(self.winograd.get_or_init(transform))
+                Weights::Winograd(self.winograd.get_or_init(|| plan.winograd_weights(packed)))
             }
             weight => weight.get(),
         }
