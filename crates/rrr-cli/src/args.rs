@@ -246,8 +246,11 @@ pub struct ReduceArgs {
     #[arg(long, value_name = "N", default_value_t = 16384, value_parser = positive, requires = "repair", help_heading = "Repair")]
     pub crops: usize,
     /// Side of the crops in pixels: that of the later trainings is best
-    #[arg(long, value_name = "PIXELS", default_value_t = 128, value_parser = positive, requires = "repair", help_heading = "Repair")]
+    #[arg(long, value_name = "PIXELS", default_value_t = 64, value_parser = positive, requires = "repair", help_heading = "Repair")]
     pub image_size: usize,
+    /// Side of the same crops for the full network [default: --image-size, 128 if that is smaller]
+    #[arg(long, value_name = "PIXELS", value_parser = positive, requires = "repair", help_heading = "Repair")]
+    pub teacher_size: Option<usize>,
     /// Passes over the crops before the split
     #[arg(long, value_name = "N", default_value_t = 8, requires = "repair", help_heading = "Repair")]
     pub epochs_whole: usize,

@@ -75,6 +75,24 @@ impl Crops {
         crops.n = crops.pixels.len() / (options.size * options.size * 3);
         crops
     }
+
+    /// The pixels of all crops, which have a side of `from` pixels, with one of `to`.
+    ///
+    /// # Panics
+    /// If a side is 0, or `from` is not that of the crops.
+    pub fn resized(&self, from: usize, to: usize, resize: Resize, workers: &Workers) -> Vec<u8> {
+        assert_eq!(self.pixels.len(), self.n * from * from * 3, "the crops have another size");
+        let mut pixels = vec![0; self.n * to * to * 3];
+        workers.run(|| {
+            let both =
+                pixels.par_chunks_exact_mut(to * to * 3).zip(self.pixels.par_chunks_exact(from * from * 3));
+            both.for_each(|(out, crop)| {
+                let crop = RgbImage { width: from, height: from, pixels: crop.to_vec() };
+                crop.resize_into(out, to, resize);
+            });
+        });
+        pixels
+    }
 }
 
 /// How many crops a picture is worth; nothing is decoded. Of one whose size is unknown the decoder will say why.

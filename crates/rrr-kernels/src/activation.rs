@@ -90,6 +90,22 @@ impl Activation {
         self.data_mut().chunks_exact_mut(len)
     }
 
+    /// Copies `images` in, the first of which becomes image `at`.
+    ///
+    /// # Panics
+    /// If they have another size or number of channels, or go beyond the last image.
+    pub fn put(&mut self, at: usize, images: &Self) {
+        let shape = |a: &Self| (a.channels, a.height, a.width);
+        assert_eq!(shape(self), shape(images), "activations differ in shape");
+        assert!(at + images.n <= self.n, "there are {} images", self.n);
+        let (from, to) = (images.n * BLOCK, self.n * BLOCK);
+        for (from_plane, to_plane) in images.planes().zip(self.planes_mut()) {
+            for (from, to) in from_plane.chunks_exact(from).zip(to_plane.chunks_exact_mut(to)) {
+                to[at * BLOCK..][..from.len()].copy_from_slice(from);
+            }
+        }
+    }
+
     /// Values in PyTorch's order, `[n][channels][height][width]`.
     pub fn to_nchw(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.n * self.channels * self.height * self.width];

@@ -5,6 +5,9 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 const ALIGN: usize = 64;
+/// Size of the pages that the system is asked for where they fit, and least size of such memory.
+#[cfg(all(target_os = "linux", not(miri)))]
+const LARGE_PAGE: usize = 2 << 20;
 
 /// Plain numbers of which all bits zero is one.
 pub trait Element: Copy + Send + Sync + private::Sealed {}
@@ -20,10 +23,17 @@ impl Element for u32 {}
 
 /// A zero-initialised `[T]` that begins on a cache line.
 pub struct Aligned<T: Element> {
-    /// What was allocated, up to a cache line before the elements.
-    base: NonNull<u8>,
+    /// Owns what `ptr` points to.
+    _memory: Memory,
     ptr: NonNull<T>,
     len: usize,
+}
+
+enum Memory {
+    None,
+    Heap(#[expect(dead_code, reason = "kept to be freed")] Heap),
+    #[cfg(all(target_os = "linux", not(miri)))]
+    Pages(#[expect(dead_code, reason = "kept to be unmapped")] memmap2::MmapMut),
 }
 
 /// A zero-initialised `[f32]` that begins on a cache line.
@@ -33,14 +43,20 @@ impl<T: Element> Aligned<T> {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         if len == 0 {
-            return Self { base: NonNull::dangling(), ptr: NonNull::dangling(), len };
+            return Self { _memory: Memory::None, ptr: NonNull::dangling(), len };
         }
-        let layout = Self::layout(len);
-        // SAFETY: the layout has a non-zero size.
-        let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        // SAFETY: there is room for `len` elements behind the first cache line that begins in the allocation.
-        let ptr = unsafe { base.add(base.align_offset(ALIGN)) }.cast::<T>();
-        Self { base, ptr, len }
+        let bytes = len.checked_mul(size_of::<T>()).expect("buffer size overflows");
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if bytes >= LARGE_PAGE
+            && let Some((pages, ptr)) = large_pages(bytes)
+        {
+            return Self { _memory: Memory::Pages(pages), ptr: ptr.cast(), len };
+        }
+        let heap = Heap::zeros(bytes);
+        let base = heap.base;
+        // SAFETY: there is room for `bytes` bytes behind the first cache line that begins in the allocation.
+        let ptr = unsafe { base.add(base.align_offset(ALIGN)) }.cast();
+        Self { _memory: Memory::Heap(heap), ptr, len }
     }
 
     /// The memory as bytes.
@@ -54,14 +70,44 @@ impl<T: Element> Aligned<T> {
         // SAFETY: as in `as_bytes`; every byte pattern is an element, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.len * size_of::<T>()) }
     }
+}
 
+/// Zeroed memory of the allocator, a cache line more than asked for.
+struct Heap {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Heap {
     /// The alignment is the allocator's usual one: asked for more, it would write the zeros itself, where fresh memory
     /// comes zeroed from the system and is touched first by whoever uses it.
-    fn layout(len: usize) -> Layout {
-        let bytes = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(ALIGN));
-        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, align_of::<T>()).ok());
-        layout.expect("buffer size overflows")
+    fn zeros(bytes: usize) -> Self {
+        let padded = bytes.checked_add(ALIGN);
+        let layout = padded.and_then(|padded| Layout::from_size_align(padded, align_of::<u32>()).ok());
+        let layout = layout.expect("buffer size overflows");
+        // SAFETY: the layout has a non-zero size.
+        let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        Self { base, layout }
     }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `zeros` with the same layout.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+/// Zeroed memory that begins with a large page, of which it is made where the system has such: a first touch of 4 KiB
+/// pages costs more than what a single image does with them. `None` if there is none to map.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn large_pages(bytes: usize) -> Option<(memmap2::MmapMut, NonNull<u8>)> {
+    let mut pages = memmap2::MmapMut::map_anon(bytes.checked_add(LARGE_PAGE)?).ok()?;
+    let offset = pages.as_ptr().align_offset(LARGE_PAGE);
+    // Advice that is not taken costs nothing but time.
+    let _ = pages.advise_range(memmap2::Advice::HugePage, offset, bytes);
+    let ptr = NonNull::new(pages[offset..][..bytes].as_mut_ptr())?;
+    Some((pages, ptr))
 }
 
 impl<T: Element> Default for Aligned<T> {
@@ -75,15 +121,6 @@ impl<T: Element> Clone for Aligned<T> {
         let mut copy = Self::zeros(self.len);
         copy.copy_from_slice(self);
         copy
-    }
-}
-
-impl<T: Element> Drop for Aligned<T> {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: allocated by `zeros` with the same layout.
-            unsafe { dealloc(self.base.as_ptr(), Self::layout(self.len)) }
-        }
     }
 }
 

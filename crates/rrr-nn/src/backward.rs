@@ -225,7 +225,7 @@ fn image_layers(
         learners
             .iter_mut()
             .zip(&d)
-            .map(|(l, d)| GradWeight::new(images.data(), d.data(), &mut l.gradients[conv1.weight.clone()])),
+            .map(|(l, d)| GradWeight::new(images.data, d.data(), &mut l.gradients[conv1.weight.clone()])),
     );
     workspace.give(d);
     workspace.give(dy);

@@ -1,7 +1,7 @@
 //! Sequences in inference form: each batch norm folded into the convolution before it.
 
 use crate::State;
-use crate::input::PaddedImages;
+use crate::input::Padded;
 use crate::layout::{ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
 use rrr_kernels::{
@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 /// What a sequence reads.
 #[derive(Clone, Copy)]
 pub(crate) enum Input<'a> {
-    Images(&'a PaddedImages),
+    Images(Padded<'a>),
     Features(&'a Activation),
 }
 
@@ -27,7 +27,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    pub fn images(self) -> &'a PaddedImages {
+    pub fn images(self) -> Padded<'a> {
         match self {
             Input::Images(i) => i,
             Input::Features(_) => panic!("the sequence begins with conv1: it reads images, not features"),
@@ -250,7 +250,7 @@ fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>)
     let images = input.images();
     let conv1 = |branch: usize| sequences[branch].conv1.as_ref().expect("same architecture");
     let layer = ConvLayer { branches: sequences.len(), conv: &conv1, relu: true };
-    let y = layer.run_on(images.size, images.n, |_| images.data(), NO_RESIDUAL, pass);
+    let y = layer.run_on(images.size, images.n, |_| images.data, NO_RESIDUAL, pass);
     let size = (max_pool_size(y[0].height()), max_pool_size(y[0].width()));
     let mut pooled = pass.workspace.take_many(y.len(), y[0].channels(), size, images.n);
     pass.plans.time("maxpool", 0, |compute| max_pool_all(compute, &y, &mut pooled));

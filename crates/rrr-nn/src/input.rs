@@ -2,6 +2,7 @@
 
 use crate::{Images, Pixels};
 use rrr_kernels::{Buffer, Pool};
+use std::ops::Range;
 
 /// Zero padding of the 7x7 convolution.
 const PAD: usize = 3;
@@ -10,7 +11,16 @@ const PAD: usize = 3;
 #[derive(Default)]
 pub(crate) struct PaddedImages {
     data: Buffer,
+    n: usize,
+    size: (usize, usize),
+}
+
+/// Some of [`PaddedImages`].
+#[derive(Clone, Copy)]
+pub(crate) struct Padded<'a> {
+    pub data: &'a [f32],
     pub n: usize,
+    /// Height and width without the border.
     pub size: (usize, usize),
 }
 
@@ -61,9 +71,14 @@ impl PaddedImages {
         size_of_val(&self.data[..])
     }
 
-    pub fn data(&self) -> &[f32] {
+    pub fn all(&self) -> Padded<'_> {
+        self.some(0..self.n)
+    }
+
+    pub fn some(&self, images: Range<usize>) -> Padded<'_> {
         let len = (self.size.0 + 2 * PAD) * (self.size.1 + 2 * PAD) * 3;
-        &self.data[..self.n * len]
+        let data = &self.data[images.start * len..images.end * len];
+        Padded { data, n: images.len(), size: self.size }
     }
 }
 

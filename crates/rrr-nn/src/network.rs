@@ -8,9 +8,17 @@ use crate::profile::{LayerTime, Profile};
 use crate::{Images, Logits, NetSpec, NetState, Part, Pixels, SequenceSpec, State, StateError};
 use rrr_kernels::{Activation, Compute};
 use std::borrow::Cow;
+use std::ops::Range;
 
-/// Images that go through the network at a time: more would only leave the caches sooner.
-const MAX_BATCH: usize = 32;
+/// Pixels that go through layers in inference form at a time: enough to keep them busy, few enough for the activations
+/// between them to stay in a cache of some 16 MiB.
+const PART_PIXELS: usize = 1 << 16;
+
+/// Ranges of `n` images of `size` that run at a time.
+pub(crate) fn parts(n: usize, size: (usize, usize)) -> impl Iterator<Item = Range<usize>> {
+    let most = (PART_PIXELS / (size.0 * size.1).max(1)).max(1);
+    (0..n).step_by(most).map(move |start| start..n.min(start + most))
+}
 
 /// A network in inference form: batch norms folded into the convolutions, weights packed once.
 pub struct Network {
@@ -105,8 +113,8 @@ impl Network {
         self.run(images, |_, logits| logits, logits);
     }
 
-    /// As [`Network::forward`], with the time of every layer (a batch of more than 32 images runs in parts,
-    /// each of which has its times).
+    /// As [`Network::forward`], with the time of every layer (a batch runs in parts of 65,536 pixels, each of which
+    /// has its times).
     ///
     /// # Panics
     /// As [`Network::forward`].
@@ -138,7 +146,7 @@ impl Network {
         out.data.clear();
         for (start, part) in images.parts() {
             self.images.load(&part, plans.compute().pool());
-            let images_in = Input::Images(&self.images);
+            let images_in = Input::Images(self.images.all());
             let mut pass = Pass { plans, workspace, observer: None };
             let stem = (!self.stem.is_empty())
                 .then(|| folded::run(std::slice::from_ref(&self.stem), images_in, &mut pass));
@@ -158,10 +166,9 @@ impl Network {
 }
 
 impl<'a> Images<'a> {
-    /// The images in batches of at most [`MAX_BATCH`], each with the number of its first one.
+    /// The images as they run, each part with the number of its first one.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (usize, Images<'a>)> {
-        let starts = (0..self.n).step_by(MAX_BATCH);
-        starts.map(|start| (start, self.slice(start, MAX_BATCH.min(self.n - start))))
+        parts(self.n, (self.height, self.width)).map(|r| (r.start, self.slice(r.start, r.len())))
     }
 
     /// `count` images from `start` on.

@@ -158,7 +158,7 @@ fn forward_image(
         let tape = tape.image.as_mut().expect("has conv1");
         fit(&mut tape.conv, channels, size, images.n);
         let weights = weights((params, &conv1.weight), (rounded, &conv1.rounded));
-        RowsJob::new(images.data(), weights, tape.conv.data_mut())
+        RowsJob::new(images.data, weights, tape.conv.data_mut())
     }));
     batch_norm(compute, members, momentum, conv1, true, input, |tape| {
         let tape = tape.image.as_mut().expect("has conv1");

@@ -5,6 +5,7 @@ use crate::folded::{self, Folded, Input, Pass};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::loss::{self, Lesson};
+use crate::network;
 use crate::plans::{Plans, Workspace};
 use crate::tape::{self, Member};
 use crate::{Images, NetSpec, NetState, State, StateError};
@@ -372,7 +373,7 @@ impl Trainer {
             self.forward_stem();
         }
         let frozen = if trains_stem { None } else { self.run_stem() };
-        let images_in = Input::Images(&self.images);
+        let images_in = Input::Images(self.images.all());
         let stem_output = match &frozen {
             Some(features) => Some(&features[0]),
             None if trains_stem => self.stem.member.tape.last(),
@@ -434,11 +435,11 @@ impl Trainer {
     fn forward_stem(&mut self) {
         let stem = std::slice::from_mut(&mut self.stem);
         let momentum = self.options.bn_momentum;
-        tape::forward(&self.stem_layout, stem, Input::Images(&self.images), momentum, &mut self.plans);
+        tape::forward(&self.stem_layout, stem, Input::Images(self.images.all()), momentum, &mut self.plans);
         self.folded_stem = None;
     }
 
-    /// The stem's output for the loaded images, if there is a stem.
+    /// The frozen stem's output for the loaded images, if there is a stem.
     fn run_stem(&mut self) -> Option<Vec<Activation>> {
         if self.spec.stem.is_empty() {
             return None;
@@ -447,9 +448,21 @@ impl Trainer {
         let compute = self.plans.compute();
         let fold = || Folded::new(layout, &stem.params, &stem.running, compute);
         let folded = self.folded_stem.get_or_insert_with(fold);
-        let input = Input::Images(&self.images);
-        let mut pass = Pass { plans: &mut self.plans, workspace: &mut self.workspace, observer: None };
-        Some(folded::run(std::slice::from_ref(folded), input, &mut pass))
+        let images = self.images.all();
+        let mut output: Option<Vec<Activation>> = None;
+        for part in network::parts(images.n, images.size) {
+            let input = Input::Images(self.images.some(part.clone()));
+            let mut pass = Pass { plans: &mut self.plans, workspace: &mut self.workspace, observer: None };
+            let y = folded::run(std::slice::from_ref(folded), input, &mut pass);
+            if part.len() == images.n {
+                return Some(y);
+            }
+            let (channels, size) = (y[0].channels(), (y[0].height(), y[0].width()));
+            let whole = output.get_or_insert_with(|| self.workspace.take_many(1, channels, size, images.n));
+            whole[0].put(part.start, &y[0]);
+            self.workspace.give(y);
+        }
+        output
     }
 
     /// Starts the exponential moving average of the trained tensors at their present values; every later

@@ -30,6 +30,7 @@ fn options(world: &World, branches: usize, repaired: bool) -> ReduceOptions {
             pictures: vec![world.photos()],
             crops: 60,
             image_size: 32,
+            teacher_size: 48,
             epochs_whole: 6,
             epochs_branches: 5,
             batch_size: 10,

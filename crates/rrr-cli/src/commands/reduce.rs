@@ -13,6 +13,9 @@ use rrrnet::reduce::{
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+/// Least side of the crops that the full network sees, in pixels: pretrained on larger ones, it says little of small ones.
+const TEACHER_SIZE: usize = 128;
+
 pub fn run(args: &ReduceArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
     let options = options(args)?;
     let context = ReduceContext {
@@ -59,6 +62,10 @@ fn options(args: &ReduceArgs) -> anyhow::Result<ReduceOptions> {
     if !(8..=4096).contains(&args.image_size) {
         bail!("--image-size is {}\nhint: give a number of pixels in 8..4096", args.image_size);
     }
+    let teacher_size = args.teacher_size.unwrap_or(args.image_size.max(TEACHER_SIZE));
+    if !(args.image_size..=4096).contains(&teacher_size) {
+        bail!("--teacher-size is {teacher_size}\nhint: give a number of pixels in {}..4096", args.image_size);
+    }
     let single = |numbers: [f64; 3]| numbers.map(|n| n as f32);
     Ok(ReduceOptions {
         backbone: args.backbone.clone(),
@@ -74,6 +81,7 @@ fn options(args: &ReduceArgs) -> anyhow::Result<ReduceOptions> {
             pictures: args.repair.clone(),
             crops: args.crops,
             image_size: args.image_size,
+            teacher_size,
             epochs_whole: args.epochs_whole,
             epochs_branches: args.epochs_branches,
             batch_size: args.batch_size,

@@ -63,7 +63,7 @@ impl Calibrator {
         let compute = self.plans.compute().clone();
         for (_, part) in images.parts() {
             self.images.load(&part, compute.pool());
-            let images_in = Input::Images(&self.images);
+            let images_in = Input::Images(self.images.all());
             let (plans, workspace) = (&mut self.plans, &mut self.workspace);
             let stem = (!self.spec.stem.is_empty())
                 .then(|| self.stem.run(images_in, plans, workspace, compute.pool()));

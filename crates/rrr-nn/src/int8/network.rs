@@ -102,8 +102,8 @@ impl QuantizedNetwork {
         self.run(images, false, out);
     }
 
-    /// [`QuantizedNetwork::forward`] with the time of every layer (a batch of more than 32 images runs in parts, each of
-    /// which has its times).
+    /// [`QuantizedNetwork::forward`] with the time of every layer (a batch runs in parts of 65,536 pixels, each of which
+    /// has its times).
     ///
     /// # Panics
     /// As [`QuantizedNetwork::forward`].

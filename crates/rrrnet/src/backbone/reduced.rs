@@ -53,8 +53,10 @@ pub struct Repair {
     pub pictures: usize,
     /// Crops of them.
     pub crops: usize,
-    /// Side of the crops in pixels.
+    /// Side in pixels of the crops as it saw them.
     pub image_size: usize,
+    /// Side in pixels of the crops as the full backbone saw them.
+    pub teacher_size: usize,
     /// Passes over the crops before the split and after it.
     pub epochs: [usize; 2],
     /// Seed of everything random.

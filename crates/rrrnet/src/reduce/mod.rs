@@ -3,9 +3,10 @@
 //! [`reduce`] keeps the first blocks of each stage, splits the tail into branches that recycle its filters coherently, and
 //! writes the result as a file that `--backbone` takes. With pictures it also **repairs** what was cut: without
 //! labels, the small network learns to give the pooled features that the full backbone gives for the same crops
-//! (feature distillation; Romero et al., "FitNets", 2015), first as one network whose every weight is trained, then
-//! branch by branch through a linear projection each that is thrown away afterwards. The crops are fixed and so are their targets,
-//! which are computed once.
+//! (feature distillation; Romero et al., "FitNets", 2015), first as one network, then branch by branch through a linear
+//! projection each that is thrown away afterwards. First stages that are kept whole have nothing to repair and stay as
+//! they are. The full backbone may see the crops larger than the small network does. They are fixed and so are their
+//! targets, which are computed once.
 
 mod distil;
 mod error;
@@ -60,8 +61,10 @@ pub struct RepairOptions {
     pub pictures: Vec<PathBuf>,
     /// Crops of them, over all pictures.
     pub crops: usize,
-    /// Side of the crops in pixels.
+    /// Side in pixels of the crops that the small network sees.
     pub image_size: usize,
+    /// Side in pixels of the same crops as the full backbone sees them, no smaller.
+    pub teacher_size: usize,
     /// Passes over the crops before the split.
     pub epochs_whole: usize,
     /// Passes over the crops after the split.
@@ -141,29 +144,31 @@ pub fn reduce(
     let compute = context.precision.compute(context.threads);
     events(&ReduceEvent::Stage("cutting the pictures"));
     let pictures = Pictures::new(repair, options.seed, &workers)?;
-    for bad in &pictures.unreadable {
+    let unreadable = pictures.unreadable.clone();
+    for bad in &unreadable {
         events(&ReduceEvent::Note(format!("left out {bad}")));
     }
+    let (learnt_from, crops) = (pictures.learnt.pictures, pictures.learnt.n);
     let work = Work {
         options,
         repair,
         backbone: &backbone,
         small: &small,
-        pictures: &pictures,
+        workers: &workers,
         compute,
         out,
         interrupt: context.interrupt,
     };
-    let Some((state, error)) = work.run(events)? else { return Ok(ReduceOutcome::Interrupted) };
+    let Some((state, error)) = work.run(pictures, events)? else { return Ok(ReduceOutcome::Interrupted) };
     let report = Repair {
-        pictures: pictures.learnt.pictures,
-        crops: pictures.learnt.n,
+        pictures: learnt_from,
+        crops,
         image_size: repair.image_size,
+        teacher_size: repair.teacher_size,
         epochs: [repair.epochs_whole, repair.epochs_branches],
         seed: options.seed,
         error,
     };
-    let unreadable = pictures.unreadable.clone();
     let done = small.write(options, backbone.clone(), state, Some(report), unreadable, out)?;
     distil::forget(out)?;
     Ok(done)

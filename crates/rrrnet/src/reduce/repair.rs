@@ -5,7 +5,7 @@ use super::teacher::{self, Targets};
 use super::{ReduceError, ReduceEvent, ReduceOptions, RepairEpoch, RepairOptions, Small, without_classifier};
 use crate::backbone::Backbone;
 use rrr_data::rng::SeededRng;
-use rrr_data::{CropOptions, Crops, Limits, Workers, find_images};
+use rrr_data::{CropOptions, Crops, Limits, Resize, Workers, find_images};
 use rrr_nn::{Compute, NetSpec, NetState, SequenceSpec};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -20,10 +20,12 @@ pub(super) struct Pictures {
     pub(super) learnt: Crops,
     pub(super) held_out: Crops,
     pub(super) unreadable: Vec<String>,
+    /// Side of the crops.
     pub(super) size: usize,
 }
 
 impl Pictures {
+    /// As the full backbone sees them.
     pub(super) fn new(repair: &RepairOptions, seed: u64, workers: &Workers) -> Result<Self, ReduceError> {
         let mut paths = find_images(&repair.pictures)?;
         if paths.len() < 2 {
@@ -32,7 +34,7 @@ impl Pictures {
         SeededRng::new(seed, "held out", "", 0, 0).shuffle(&mut paths);
         let held_out = paths.split_off(paths.len() - paths.len().div_ceil(HELD_OUT));
         let take = |paths: &[PathBuf], count| {
-            let (size, limits) = (repair.image_size, Limits::default());
+            let (size, limits) = (repair.teacher_size, Limits::default());
             Crops::take(paths, CropOptions { count, size, seed, limits }, workers)
         };
         let learnt = take(&paths, repair.crops);
@@ -41,7 +43,18 @@ impl Pictures {
             return Err(ReduceError::TooFewPictures { found: learnt.n, needed: repair.batch_size });
         }
         let unreadable = learnt.bad.iter().chain(&held_out.bad).map(ToString::to_string).collect();
-        Ok(Self { learnt, held_out, unreadable, size: repair.image_size })
+        Ok(Self { learnt, held_out, unreadable, size: repair.teacher_size })
+    }
+
+    /// The same crops, resized with antialiasing.
+    fn resized(mut self, size: usize, workers: &Workers) -> Self {
+        if size != self.size {
+            for crops in [&mut self.learnt, &mut self.held_out] {
+                crops.pixels = crops.resized(self.size, size, Resize::Antialias, workers);
+            }
+            self.size = size;
+        }
+        self
     }
 }
 
@@ -51,7 +64,7 @@ pub(super) struct Work<'a> {
     pub(super) repair: &'a RepairOptions,
     pub(super) backbone: &'a Backbone,
     pub(super) small: &'a Small,
-    pub(super) pictures: &'a Pictures,
+    pub(super) workers: &'a Workers,
     pub(super) compute: Compute,
     pub(super) out: &'a Path,
     pub(super) interrupt: &'a AtomicBool,
@@ -62,17 +75,18 @@ impl Work<'_> {
     /// interrupted.
     pub(super) fn run(
         &self,
+        pictures: Pictures,
         events: &mut dyn FnMut(&ReduceEvent<'_>),
     ) -> Result<Option<(NetState, [f64; 2])>, ReduceError> {
-        let key = self.key();
+        let key = self.key(&pictures);
         events(&ReduceEvent::Stage("running the full backbone on the crops"));
-        let targets =
-            Targets::new(self.backbone, self.pictures, &key, self.out, &self.compute, self.interrupt)?;
+        let targets = Targets::new(self.backbone, &pictures, &key, self.out, &self.compute, self.interrupt)?;
         let Some(targets) = targets else { return Ok(None) };
+        let pictures = pictures.resized(self.repair.image_size, self.workers);
         let distillation = Distillation {
             repair: self.repair,
             seed: self.options.seed,
-            pictures: self.pictures,
+            pictures: &pictures,
             targets: &targets,
             normalize: teacher::normalize(&self.backbone.card),
             compute: &self.compute,
@@ -112,14 +126,9 @@ impl Work<'_> {
         distillation: &Distillation<'_>,
         events: &mut dyn FnMut(&ReduceEvent<'_>),
     ) -> Result<Option<(NetState, [f64; 2])>, ReduceError> {
-        let (whole, targets) = (self.small.whole.spec(), distillation.targets);
-        // One network whose every weight is trained has no stem.
-        let blocks = whole.stem.blocks.iter().chain(&whole.branch.blocks).cloned().collect();
-        let one = SequenceSpec { conv1: whole.stem.conv1, blocks, classes: Some(targets.features) };
-        let spec = NetSpec { stem: SequenceSpec::default(), branches: 1, branch: one };
-        let mut state = self.small.whole_state(self.backbone);
-        targets.add_projection(&spec.branch, &mut state, self.options.seed);
-        let state = NetState { stem: rrr_nn::State::new(), branches: vec![state] };
+        let targets = distillation.targets;
+        let (spec, mut state) = self.whole(targets.features);
+        targets.add_projection(&spec.branch, &mut state.branches[0], self.options.seed);
         let (start, first) = match distillation.saved()? {
             Some(saved) => {
                 let first = saved.first_error;
@@ -135,9 +144,29 @@ impl Work<'_> {
         let Some((mut state, last)) = distillation.run(0, &spec, start, first, events)? else {
             return Ok(None);
         };
-        let mut repaired = state.branches.pop().expect("one branch");
+        let mut repaired = state.stem;
+        repaired.extend(state.branches.pop().expect("one branch"));
         without_classifier(&mut repaired);
         Ok(Some((self.small.split(&repaired, self.options.seed)?, [first, last])))
+    }
+
+    /// The reduced network in one piece: a stem, which is not trained, of the first stages that are kept whole (not of
+    /// all four), and a branch, without its projection, of all that comes after them.
+    fn whole(&self, features: usize) -> (NetSpec, NetState) {
+        let (kept, available) = (self.options.blocks, self.backbone.arch.blocks);
+        let intact: usize =
+            kept.iter().zip(&available).take(3).take_while(|(k, a)| k == a).map(|(k, _)| k).sum();
+        let parts = self.small.whole.spec();
+        let mut blocks: Vec<_> = parts.stem.blocks.iter().chain(&parts.branch.blocks).cloned().collect();
+        let rest = blocks.split_off(intact);
+        let conv1 = parts.stem.conv1;
+        let (of_stem, of_branch) = if intact == 0 { (None, conv1) } else { (conv1, None) };
+        let stem = SequenceSpec { conv1: of_stem, blocks, classes: None };
+        let branch = SequenceSpec { conv1: of_branch, blocks: rest, classes: Some(features) };
+        let mut rest = self.small.whole_state(self.backbone);
+        let stem_state = stem.params().into_iter().filter_map(|p| rest.remove_entry(&p.name)).collect();
+        let state = NetState { stem: stem_state, branches: vec![rest] };
+        (NetSpec { stem, branches: 1, branch }, state)
     }
 
     fn with_projections(&self, mut split: NetState, targets: &Targets) -> NetState {
@@ -150,14 +179,14 @@ impl Work<'_> {
     }
 
     /// A digest of all that determines the repair, so that only the same one is continued.
-    fn key(&self) -> String {
+    fn key(&self, pictures: &Pictures) -> String {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();
         hash.update(serde_json::to_vec(self.options).expect("options are plain values"));
         hash.update(serde_json::to_vec(&self.backbone.card).expect("a card is plain values"));
         hash.update(self.compute.precision().to_string());
-        hash.update(&self.pictures.learnt.pixels);
-        hash.update(&self.pictures.held_out.pixels);
+        hash.update(&pictures.learnt.pixels);
+        hash.update(&pictures.held_out.pixels);
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
