@@ -168,7 +168,7 @@ pub struct PlanArgs {
     #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', default_value = "1,1,1,1")]
     pub blocks: Vec<usize>,
     /// Block at which branches begin, or its published index
-    #[arg(long, value_name = "BLOCK", default_value = "layer3.0")]
+    #[arg(long, value_name = "BLOCK", default_value = rrrnet::config::DEFAULT_SPLIT)]
     pub split: String,
     /// Number of branches
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]

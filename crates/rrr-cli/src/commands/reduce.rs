@@ -6,7 +6,7 @@ use crate::interrupt;
 use crate::progress::{View, duration};
 use crate::term::Term;
 use anyhow::bail;
-use rrrnet::config::Settings;
+use rrrnet::config::{DEFAULT_SPLIT, Settings};
 use rrrnet::reduce::{
     ReduceContext, ReduceEvent, ReduceOptions, ReduceOutcome, ReduceReport, RepairOptions, reduce,
 };
@@ -71,7 +71,7 @@ fn options(args: &ReduceArgs) -> anyhow::Result<ReduceOptions> {
         backbone: args.backbone.clone(),
         normalize: args.mean.zip(args.std).map(|(mean, std)| (single(mean), single(std))),
         blocks,
-        split: args.split.clone().unwrap_or_else(|| "layer3.0".into()),
+        split: args.split.clone().unwrap_or_else(|| DEFAULT_SPLIT.into()),
         branches: args.branches,
         classes: args.classes,
         round_to: args.round_to,

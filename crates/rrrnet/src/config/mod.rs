@@ -10,6 +10,7 @@ mod resolve;
 
 pub use error::ConfigError;
 pub use recipe::{RECIPES, Recipe};
+pub use resolve::DEFAULT_SPLIT;
 
 use crate::compute::Precision;
 use crate::named::named_enum;

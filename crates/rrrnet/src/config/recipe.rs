@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Name and text of every recipe.
-pub const RECIPES: &[(&str, &str)] =
-    &[("fast", include_str!("../../recipes/fast.toml")), ("paper", include_str!("../../recipes/paper.toml"))];
+pub const RECIPES: &[(&str, &str)] = &[
+    ("fast", include_str!("../../recipes/fast.toml")),
+    ("best", include_str!("../../recipes/best.toml")),
+    ("paper", include_str!("../../recipes/paper.toml")),
+];
 
 /// A named set of settings.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -84,6 +87,6 @@ mod tests {
     #[test]
     fn an_unknown_recipe_lists_the_known_ones() {
         let text = Recipe::named("slow").unwrap_err().to_string();
-        assert!(text.contains("`slow`") && text.contains("fast, paper"), "{text}");
+        assert!(text.contains("`slow`") && text.contains("fast, best, paper"), "{text}");
     }
 }

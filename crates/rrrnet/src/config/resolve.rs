@@ -7,6 +7,8 @@ use crate::compute::Precision;
 use crate::recycle::Recycle;
 
 const DEFAULT_RECIPE: &str = "fast";
+/// Block at which branches begin where nobody says: the third stage, as published ("divergence index" 15).
+pub const DEFAULT_SPLIT: &str = "layer3.0";
 const DEFAULT_BACKBONE: &str = "resnet152";
 const DEFAULT_TEACHER_SHARE: f64 = 0.9;
 const DEFAULT_TEMPERATURE: f64 = 2.0;
@@ -101,7 +103,7 @@ impl Settings {
                 .then(|| s.teacher_temperature.unwrap_or(DEFAULT_TEMPERATURE)),
             teacher,
             blocks: reduced.then_some(blocks),
-            split: reduced.then(|| s.split.unwrap_or_else(|| "layer3.0".into())),
+            split: reduced.then(|| s.split.unwrap_or_else(|| DEFAULT_SPLIT.into())),
             branches: method.has_branches().then(|| s.branches.unwrap_or(8)),
             round_to: s.round_to.filter(|_| method.has_branches()),
             budget: budget.filter(|_| method.has_branches()),
