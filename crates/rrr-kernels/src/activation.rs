@@ -148,3 +148,24 @@ impl Activation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_put_in_their_place() {
+        let numbers =
+            |from: u16, n: usize| (0..n as u16 * 20 * 6).map(|i| f32::from(from + i)).collect::<Vec<_>>();
+        let mut whole = Activation::zeros(20, 2, 3, 4);
+        let mut expected = Vec::new();
+        for (at, n) in [(0, 1), (1, 2), (3, 1)] {
+            let mut part = Activation::zeros(20, 2, 3, n);
+            part.set_nchw(&numbers(100 * at, n));
+            expected.extend(part.to_nchw());
+            whole.put(at.into(), &part);
+        }
+        assert_eq!(whole.to_nchw(), expected);
+        assert!(whole.planes().all(|plane| plane[plane.len() - BLOCK..].iter().all(|&v| v == 0.0)));
+    }
+}

@@ -4,7 +4,9 @@
 mod common;
 
 use common::{Batch, Rng, assert_close, assert_state_close, block};
-use rrr_nn::{Compute, NetSpec, NetState, Pool, SequenceSpec, State, Trainer, TrainerOptions};
+use rrr_nn::{
+    Compute, NetSpec, NetState, Network, Pool, SequenceSpec, State, Trainer, TrainerOptions, reference,
+};
 use std::sync::Arc;
 
 const LR: f64 = 1e-3;
@@ -124,4 +126,29 @@ fn a_trained_stem_is_the_same_for_any_threads_and_after_a_pause() {
     let compute = Compute::new(Arc::new(Pool::new(1)));
     let error = Trainer::resume(&split(3), &without, &options(0.2), compute).err().unwrap();
     assert!(error.to_string().contains("the stem's optimiser is missing"), "{error}");
+}
+
+#[test]
+fn a_frozen_stem_takes_large_batches_in_parts() {
+    let mut rng = Rng(5);
+    let start = rng.net_state(&split(2));
+    // Three images are as much as runs at a time.
+    let batch = rng.batch(5, 144, 120);
+    let labels = &LABELS[..5];
+    let mut reference = reference::Net::new(&split(2), &start, &options(0.0)).unwrap();
+    let (want, _) = reference.step(&batch.f32(), labels, LR);
+    let mut trainer = trainer(&split(2), &start, 0.0, 2);
+    for step in 0..2 {
+        let got = trainer.step(&batch.f32(), labels, if step == 0 { 0.0 } else { LR });
+        assert_close(&format!("losses of step {step}"), &got.loss, &want.loss, 1e-4);
+        assert_eq!(got.correct, want.correct);
+    }
+    let mut network = Network::new(&split(2), &start, Compute::new(Arc::new(Pool::new(2)))).unwrap();
+    let all = network.forward(&batch.f32());
+    for i in 0..5 {
+        let alone = network.forward(&batch.f32().slice(i, 1));
+        for branch in 0..2 {
+            assert_eq!(alone.data[branch * 4..][..4], all.data[(branch * 5 + i) * 4..][..4], "image {i}");
+        }
+    }
 }
