@@ -1,0 +1,122 @@
+//! The two operations that inference adds to those of [`Tiles`], and their implementation in software.
+
+use super::super::tiles::{SIDE, STEP, Software, Split, TILE, Tiles, add_product, bf16};
+use super::WIDTH;
+use super::activation::widen;
+use crate::simd::Simd;
+
+/// One step of a [`Product`]: 32 values of k.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Step {
+    /// First operands, a tile of 16 rows of 64 bytes for each m.
+    pub a: [*const u8; 2],
+    /// Bytes from one row of such a tile to the next.
+    pub stride: [u32; 2],
+    /// Number of the second operands' tiles.
+    pub b: u32,
+    padding: u32,
+}
+
+impl Step {
+    pub fn new(a: [*const u8; 2], stride: [u32; 2], b: u32) -> Self {
+        Self { a, stride, b, padding: 0 }
+    }
+}
+
+/// `c[m][n] = sum over steps of a[m][step] * b[step][n]` of whole tiles.
+pub(super) struct Product<'a> {
+    /// At least one.
+    pub steps: &'a [Step],
+    /// Second operands, `[step][n]`.
+    pub b: *const u32,
+    /// Result, `[m][n]`.
+    pub c: *mut f32,
+}
+
+/// What becomes of a row of sums: `y = relu(sum + bias + residual)`, rounded.
+pub(super) struct Finish {
+    /// 32 values.
+    pub bias: *const f32,
+    /// Whether negative results become zero.
+    pub relu: bool,
+}
+
+/// Tiles of activations that are stored in bf16.
+pub trait StoredTiles: Tiles {
+    /// Computes a product of `M x N` tiles, `M` and `N` 1 or 2, with sums as in [`Tiles::multiply`].
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set; pointers must be valid for the tiles that they stand for, of first
+    /// operands as far as `M` goes.
+    #[allow(private_interfaces, reason = "implemented and used in this module only")]
+    unsafe fn multiply_rows<const M: usize, const N: usize>(&self, product: &Product<'_>);
+
+    /// Finishes a row of 32 channels: 16 sums of `low`, 16 of `high` (without, the upper half becomes zero), and a
+    /// residual if there is one.
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set; pointers must be valid for what they stand for, `to` for 32 values.
+    #[allow(private_interfaces, reason = "implemented and used in this module only")]
+    unsafe fn finish(
+        finish: &Finish,
+        low: *const f32,
+        high: Option<*const f32>,
+        residual: Option<*const u16>,
+        to: *mut u16,
+    );
+}
+
+impl<S: Simd, const R: usize, const V: usize> StoredTiles for Software<S, R, V> {
+    #[inline(always)]
+    #[allow(private_interfaces, reason = "as declared")]
+    unsafe fn multiply_rows<const M: usize, const N: usize>(&self, p: &Product<'_>) {
+        // SAFETY: pointers and features by the caller.
+        unsafe {
+            p.c.write_bytes(0, M * N * TILE);
+            for step in p.steps {
+                for n in 0..N {
+                    let b =
+                        Split::new(p.b.add((step.b as usize * N + n) * TILE).cast(), STEP * size_of::<u16>());
+                    for m in 0..M {
+                        let a = Split::new(step.a[m], step.stride[m] as usize);
+                        add_product::<S, R, V>(&a, &b, p.c.add((m * N + n) * TILE));
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    #[allow(private_interfaces, reason = "as declared")]
+    unsafe fn finish(
+        finish: &Finish,
+        low: *const f32,
+        high: Option<*const f32>,
+        residual: Option<*const u16>,
+        to: *mut u16,
+    ) {
+        let mut sums = [0.0; WIDTH];
+        // SAFETY: pointers by the caller.
+        let (bias, to) = unsafe {
+            sums[..SIDE].copy_from_slice(&*low.cast::<[f32; SIDE]>());
+            if let Some(high) = high {
+                sums[SIDE..].copy_from_slice(&*high.cast::<[f32; SIDE]>());
+            }
+            (&*finish.bias.cast::<[f32; WIDTH]>(), &mut *to.cast::<[u16; WIDTH]>())
+        };
+        for (sum, bias) in sums.iter_mut().zip(bias) {
+            *sum += bias;
+        }
+        if let Some(residual) = residual {
+            // SAFETY: by the caller.
+            let residual = unsafe { &*residual.cast::<[u16; WIDTH]>() };
+            for (sum, residual) in sums.iter_mut().zip(residual) {
+                *sum += widen(*residual);
+            }
+        }
+        for (to, sum) in to.iter_mut().zip(sums) {
+            *to = bf16(if finish.relu && sum < 0.0 { 0.0 } else { sum }) as u16;
+        }
+    }
+}
