@@ -408,7 +408,7 @@ fn a_group_becomes_f32() {
     let values = integers(2 * 3 * 40 * 6, 1);
     let from = activation(&values, 2, 40, (2, 3), 3);
     let mut to = Activation::zeros(40, 2, 3, 5);
-    from.put_into(1, &mut to, 1);
+    from.put_into(1, &mut to, 1, &Pool::new(2));
     let all = to.to_nchw();
     assert_eq!(all[40 * 6..4 * 40 * 6], values[3 * 40 * 6..]);
     assert!(all[..40 * 6].iter().chain(&all[4 * 40 * 6..]).all(|&v| v == 0.0));

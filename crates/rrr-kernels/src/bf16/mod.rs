@@ -1,8 +1,9 @@
-//! Convolutions whose operands are rounded to bf16: the same three passes as in f32, made of products of
-//! 16 x 16 tiles, on AMX or in software, to the same bits.
+//! Convolutions whose operands are rounded to bf16, made of products of 16 x 16 tiles, on AMX or in software, to the same
+//! bits.
 //!
-//! Activations and gradients stay f32 in memory. A task gathers the rows that it needs into a scratch of its
-//! thread, rounded on the way; weights are rounded when they change ([`crate::Conv::round_weights`]).
+//! For training, the same three passes as in f32: activations and gradients stay f32 in memory. A task gathers the
+//! rows that it needs into a scratch of its thread, rounded on the way; weights are rounded when they change
+//! ([`crate::Conv::round`]). For inference, [`stored`]: activations in bf16 that tiles are loaded from directly.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;

@@ -2,7 +2,7 @@
 
 use super::super::tiles::bf16;
 use super::{WIDTH, plane_rows};
-use crate::{Activation, Aligned, BLOCK};
+use crate::{Activation, Aligned, BLOCK, Pool};
 
 /// `channels` x `height` x `width` numbers for each of `n` images and each group, as bf16, in blocks of 32 channels:
 /// `[group][channels / 32][row][32]` with `row = pixel * n + image`, and a row of zeros after each block's rows.
@@ -110,13 +110,13 @@ impl Bf16Activation {
     ///
     /// # Panics
     /// If they have another size or number of channels, or go beyond the last image.
-    pub fn put_into(&self, group: usize, to: &mut Activation, at: usize) {
+    pub fn put_into(&self, group: usize, to: &mut Activation, at: usize, pool: &Pool) {
         let shape = (to.channels(), to.height(), to.width());
         assert_eq!((self.channels, self.height, self.width), shape, "activations differ in shape");
         let (n, all, pixels) = (self.n, to.n(), self.height * self.width);
         assert!(at + n <= all, "there are {all} images");
         let group = &self.data()[group * self.group_len()..];
-        for (block, plane) in to.planes_mut().enumerate() {
+        pool.for_each(to.planes_mut(), |block, plane| {
             let from = &group[block * BLOCK / WIDTH * self.plane_len()..];
             let half = block * BLOCK % WIDTH;
             for pixel in 0..pixels {
@@ -126,7 +126,7 @@ impl Bf16Activation {
                     to.iter_mut().zip(&from[half..]).for_each(|(to, from)| *to = widen(*from));
                 }
             }
-        }
+        });
     }
 }
 
