@@ -404,6 +404,18 @@ fn pooling_equals_plain_loops() {
 }
 
 #[test]
+fn images_are_put_in_their_place() {
+    let values = integers(2 * 5 * 40 * 6, 1);
+    let group = |g: usize| &values[g * 5 * 240..][..5 * 240];
+    let mut whole = activation(&vec![0.0; values.len()], 2, 40, (2, 3), 5);
+    for (at, n) in [(0, 2), (2, 1), (3, 2)] {
+        let of = |g: usize| group(g)[at * 240..(at + n) * 240].to_vec();
+        whole.put(at, &activation(&[of(0), of(1)].concat(), 2, 40, (2, 3), n), &Pool::new(2));
+    }
+    assert_eq!(values_of(&whole), values);
+}
+
+#[test]
 fn a_group_becomes_f32() {
     let values = integers(2 * 3 * 40 * 6, 1);
     let from = activation(&values, 2, 40, (2, 3), 3);

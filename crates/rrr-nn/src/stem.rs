@@ -1,13 +1,12 @@
 //! A stem that is not trained, in inference form.
 
 use crate::Images;
-use crate::bf16::{self, Arena, Layers, PackedSequence, Pass};
+use crate::bf16::{self, Bf16Stem, PackedSequence};
 use crate::folded::{self, Folded, Input};
 use crate::input::PaddedImages;
 use crate::network;
 use crate::plans::{Plans, Workspace};
 use rrr_kernels::{Activation, Compute, Precision};
-use std::collections::HashMap;
 
 /// A stem in the precision that it runs in.
 pub(crate) enum FrozenStem {
@@ -15,24 +14,12 @@ pub(crate) enum FrozenStem {
     Bf16(Box<Bf16Stem>),
 }
 
-pub(crate) struct Bf16Stem {
-    layers: Layers,
-    plans: HashMap<bf16::BatchShape, bf16::Plans>,
-    arena: Arena,
-    images: PaddedImages<u16>,
-}
-
 impl FrozenStem {
     /// Rounds the stem if `compute` asks for that.
     pub fn new(folded: Folded, compute: &Compute) -> Self {
         match compute.precision() {
             Precision::F32 => Self::F32(Box::new(folded)),
-            Precision::Bf16 => Self::Bf16(Box::new(Bf16Stem {
-                layers: Layers::new("stem", &[PackedSequence::new(&folded, compute)]),
-                plans: HashMap::new(),
-                arena: Arena::default(),
-                images: PaddedImages::default(),
-            })),
+            Precision::Bf16 => Self::Bf16(Box::new(Bf16Stem::new(PackedSequence::new(&folded, compute)))),
         }
     }
 
@@ -46,7 +33,7 @@ impl FrozenStem {
     ) -> Vec<Activation> {
         match self {
             Self::F32(folded) => run_f32(folded, images, padded, plans, workspace),
-            Self::Bf16(stem) => stem.run(images, plans.compute(), workspace),
+            Self::Bf16(stem) => run_bf16(stem, images, plans.compute(), workspace),
         }
     }
 }
@@ -75,22 +62,17 @@ fn run_f32(
     output.expect("a batch has images")
 }
 
-impl Bf16Stem {
-    fn run(&mut self, images: &Images<'_>, compute: &Compute, workspace: &mut Workspace) -> Vec<Activation> {
-        let Self { layers, plans, arena, .. } = self;
-        let mut output: Option<Vec<Activation>> = None;
-        let size = (images.height, images.width);
-        for range in bf16::parts(images.n, size) {
-            let (n, start) = (range.len(), range.start);
-            self.images.load(&images.slice(start, n), compute);
-            let plans = plans.entry((size, n)).or_insert_with(|| layers.plan(size, n));
-            let pass = Pass { images: self.images.whole(), n, arena, compute, profile: &mut None };
-            layers.run(plans, pass);
-            let channels = arena.x.channels();
-            let whole =
-                output.get_or_insert_with(|| workspace.take_many(1, channels, plans.output, images.n));
-            arena.x.put_into(0, &mut whole[0], start, compute.pool());
-        }
-        output.expect("a batch has images")
+fn run_bf16(
+    stem: &mut Bf16Stem,
+    images: &Images<'_>,
+    compute: &Compute,
+    workspace: &mut Workspace,
+) -> Vec<Activation> {
+    let mut output: Option<Vec<Activation>> = None;
+    for range in bf16::stem_parts(0..images.n, (images.height, images.width)) {
+        let y = stem.run(images, range.clone(), compute, &mut None);
+        let whole = output.get_or_insert_with(|| workspace.take_many(1, y.channels(), y.size(), images.n));
+        y.put_into(0, &mut whole[0], range.start, compute.pool());
     }
+    output.expect("a batch has images")
 }

@@ -88,13 +88,8 @@ pub(crate) struct Layers {
     downsamples: Vec<bool>,
 }
 
-/// Plans for one size of input.
-pub(crate) struct Plans {
-    /// In the order of the layers.
-    layers: Vec<Bf16Plan>,
-    /// Height and width of what comes out.
-    pub output: (usize, usize),
-}
+/// Plans for one size of input, in the order of the layers.
+pub(crate) type Plans = Vec<Bf16Plan>;
 
 /// Memory for activations: what a block reads, its two inner ones, and what it puts out.
 #[derive(Default)]
@@ -112,10 +107,18 @@ impl Arena {
     }
 }
 
+/// What a sequence reads.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// Padded.
+    Images(&'a [u16]),
+    Features(&'a Bf16Activation),
+}
+
 /// What a pass works with besides the layers.
 pub(crate) struct Pass<'a> {
-    /// Padded images, and their number.
-    pub images: &'a [u16],
+    pub input: Input<'a>,
+    /// Number of images.
     pub n: usize,
     pub arena: &'a mut Arena,
     pub compute: &'a Compute,
@@ -149,7 +152,7 @@ impl Layers {
     /// Plans all layers for inputs of `size`.
     pub fn plan(&self, mut size: (usize, usize), n: usize) -> Plans {
         let mut layers = self.layers.iter();
-        let mut plans = Vec::new();
+        let mut plans = Plans::new();
         let mut plan = |sizes: &[(usize, usize)]| {
             let layer = layers.next().expect("one per plan");
             let plan = Bf16Plan::new(&layer.conv, sizes, self.branches, n);
@@ -166,7 +169,7 @@ impl Layers {
             let inner = plan(&[inner]);
             size = plan(&[inner, size][..if downsample { 2 } else { 1 }]);
         }
-        Plans { layers: plans, output: size }
+        plans
     }
 
     /// Bytes of weights and biases.
@@ -174,10 +177,10 @@ impl Layers {
         self.layers.iter().map(|l| size_of_val(&l.weight[..]) + size_of_val(&l.bias[..])).sum()
     }
 
-    /// Runs the layers on images or on `arena.x`, and leaves what comes out there.
+    /// Runs the layers, and leaves what comes out in `arena.x`.
     pub fn run(&self, plans: &Plans, pass: Pass<'_>) {
-        let Pass { images, n, arena, compute, profile } = pass;
-        let mut layers = self.layers.iter().zip(&plans.layers);
+        let Pass { input, n, arena, compute, profile } = pass;
+        let mut layers = self.layers.iter().zip(plans);
         let Arena { x, inner: [a, b], y } = arena;
         let mut step = |from: &[&[u16]],
                         residual: Option<&[u16]>,
@@ -195,17 +198,22 @@ impl Layers {
             };
             timed(profile, || layer.name.clone(), plan.macs(), || plan.forward(job, compute));
         };
-        if self.conv1 {
-            step(&[images], None, a, profile);
-            timed(profile, || format!("{}.maxpool", self.place), 0, || bf16_max_pool(a, x, compute));
-        }
+        let mut features = match input {
+            Input::Features(features) => Some(features.data()),
+            Input::Images(images) => {
+                step(&[images], None, a, profile);
+                timed(profile, || format!("{}.maxpool", self.place), 0, || bf16_max_pool(a, x, compute));
+                None
+            }
+        };
         for &downsample in &self.downsamples {
-            step(&[x.data()], None, a, profile);
+            let from = features.take().unwrap_or(x.data());
+            step(&[from], None, a, profile);
             step(&[a.data()], None, b, profile);
             if downsample {
-                step(&[b.data(), x.data()], None, y, profile);
+                step(&[b.data(), from], None, y, profile);
             } else {
-                step(&[b.data()], Some(x.data()), y, profile);
+                step(&[b.data()], Some(from), y, profile);
             }
             std::mem::swap(x, y);
         }

@@ -1,6 +1,6 @@
 //! Inference of networks in bf16.
 
-use super::{Arena, BatchShape, Layers, PackedSequence, Pass, Plans, parts};
+use super::{Arena, BatchShape, Bf16Stem, Input, Layers, PackedSequence, Pass, Plans, parts};
 use crate::classifier::Classifiers;
 use crate::input::PaddedImages;
 use crate::profile::{Profile, timed};
@@ -10,11 +10,12 @@ use std::collections::HashMap;
 
 /// A network in inference form: weights packed once, memory kept between calls.
 pub(crate) struct Bf16Network {
-    stem: Option<Layers>,
+    stem: Option<Bf16Stem>,
     branches: Layers,
     classifiers: Classifiers,
     compute: Compute,
-    plans: HashMap<BatchShape, (Option<Plans>, Plans)>,
+    /// Of the branches, for what they read.
+    plans: HashMap<BatchShape, Plans>,
     arena: Arena,
     images: PaddedImages<u16>,
     features: Vec<f32>,
@@ -30,7 +31,7 @@ impl Bf16Network {
             (weight.as_slice(), bias.as_slice())
         });
         Self {
-            stem: stem.map(|stem| Layers::new("stem", std::slice::from_ref(&stem))),
+            stem: stem.map(Bf16Stem::new),
             branches: Layers::new("branches", branches),
             classifiers: Classifiers::new(classifiers),
             compute,
@@ -45,14 +46,15 @@ impl Bf16Network {
 
     /// Bytes of the packed weights.
     pub fn weights_bytes(&self) -> usize {
-        let layers = self.stem.iter().chain([&self.branches]).map(Layers::bytes).sum::<usize>();
-        layers + self.classifiers.bytes()
+        let stem = self.stem.as_ref().map_or(0, Bf16Stem::weights_bytes);
+        stem + self.branches.bytes() + self.classifiers.bytes()
     }
 
     /// Bytes of activations and input that are kept between calls.
     pub fn activations_bytes(&self) -> usize {
         let rows = (self.features.len() + self.logits.len()) * size_of::<f32>();
-        self.arena.bytes() + self.images.bytes() + rows
+        let stem = self.stem.as_ref().map_or(0, Bf16Stem::activations_bytes);
+        stem + self.arena.bytes() + self.images.bytes() + rows
     }
 
     /// The features before the classifier, or the logits, of every branch.
@@ -63,19 +65,17 @@ impl Bf16Network {
         (out.n, out.classes) = (images.n, row);
         out.data.resize(count * out.n * row, 0.0);
         for range in parts(images.n, (images.height, images.width)) {
-            let part = images.slice(range.start, range.len());
-            timed(profile, || "images".into(), 0, || self.images.load(&part, compute));
-            let (size, n) = ((part.height, part.width), part.n);
-            let (stem_plans, branch_plans) = plans.entry((size, n)).or_insert_with(|| {
-                let stem_plans = stem.as_ref().map(|s| s.plan(size, n));
-                let size = stem_plans.as_ref().map_or(size, |plans| plans.output);
-                (stem_plans, branches.plan(size, n))
-            });
-            let images_in = self.images.whole();
-            if let Some((stem, stem_plans)) = stem.as_ref().zip(stem_plans.as_ref()) {
-                stem.run(stem_plans, Pass { images: images_in, n, arena, compute, profile });
-            }
-            branches.run(branch_plans, Pass { images: images_in, n, arena, compute, profile });
+            let n = range.len();
+            let (input, size) = if let Some(stem) = stem {
+                let x = stem.run(images, range.clone(), compute, profile);
+                (Input::Features(x), x.size())
+            } else {
+                let part = images.slice(range.start, n);
+                timed(profile, || "images".into(), 0, || self.images.load(&part, compute));
+                (Input::Images(self.images.whole()), (images.height, images.width))
+            };
+            let plans = plans.entry((size, n)).or_insert_with(|| branches.plan(size, n));
+            branches.run(plans, Pass { input, n, arena, compute, profile });
             let (features, logits) = (&mut self.features, &mut self.logits);
             features.resize(count * n * classifiers.features, 0.0);
             let pool = || bf16_avg_pool(&arena.x, features, compute);

@@ -1,7 +1,7 @@
 //! Tile registers that read activations where they lie.
 
 use super::super::amx::{Amx, ROW_BYTES};
-use super::super::tiles::TILE;
+use super::super::tiles::{SIDE, TILE};
 use super::product::{Finish, Product, Step, StoredTiles};
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -25,35 +25,42 @@ impl StoredTiles for Amx {
 
     #[inline(always)]
     #[allow(private_interfaces, reason = "as declared")]
-    unsafe fn finish(
-        finish: &Finish,
-        low: *const f32,
-        high: Option<*const f32>,
-        residual: Option<*const u16>,
-        to: *mut u16,
-    ) {
-        /// 16 bf16 as f32.
-        #[inline(always)]
-        unsafe fn widen(bits: __m256i) -> __m512 {
-            // SAFETY: features by the caller.
-            unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) }
-        }
-        // SAFETY: pointers and features by the caller.
+    unsafe fn finish<const N: usize>(f: &Finish) {
+        // SAFETY: by the caller.
+        unsafe { if f.residual.is_null() { finish_rows::<N, false>(f) } else { finish_rows::<N, true>(f) } }
+    }
+}
+
+/// See [`StoredTiles::finish`].
+#[inline(always)]
+unsafe fn finish_rows<const N: usize, const RESIDUAL: bool>(f: &Finish) {
+    /// 16 bf16 as f32.
+    #[inline(always)]
+    unsafe fn widen(bits: *const u16) -> __m512 {
+        // SAFETY: pointer and features by the caller.
         unsafe {
-            let zero = _mm512_setzero_ps();
-            let mut low = _mm512_add_ps(_mm512_loadu_ps(low), _mm512_loadu_ps(finish.bias));
-            let high = high.map_or(zero, |high| _mm512_loadu_ps(high));
-            let mut high = _mm512_add_ps(high, _mm512_loadu_ps(finish.bias.add(16)));
-            if let Some(residual) = residual {
-                low = _mm512_add_ps(low, widen(_mm256_loadu_si256(residual.cast())));
-                high = _mm512_add_ps(high, widen(_mm256_loadu_si256(residual.add(16).cast())));
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bits.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+    // SAFETY: pointers and features by the caller.
+    unsafe {
+        let bias = [_mm512_loadu_ps(f.bias), _mm512_loadu_ps(f.bias.add(SIDE))];
+        // First operand of the maximum: NaN stays NaN.
+        let least = _mm512_set1_ps(if f.relu { 0.0 } else { f32::NEG_INFINITY });
+        for r in 0..f.rows {
+            let sums = f.sums.add(r * SIDE);
+            let mut low = _mm512_add_ps(_mm512_loadu_ps(sums), bias[0]);
+            let high = if N == 2 { _mm512_loadu_ps(sums.add(TILE)) } else { _mm512_setzero_ps() };
+            let mut high = _mm512_add_ps(high, bias[1]);
+            if RESIDUAL {
+                let residual = f.residual.add(r * f.stride);
+                low = _mm512_add_ps(low, widen(residual));
+                high = _mm512_add_ps(high, widen(residual.add(SIDE)));
             }
-            if finish.relu {
-                // Zero first: NaN stays NaN.
-                (low, high) = (_mm512_max_ps(zero, low), _mm512_max_ps(zero, high));
-            }
+            let (low, high) = (_mm512_max_ps(least, low), _mm512_max_ps(least, high));
             let row = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_storeu_si512(to.cast(), row);
+            _mm512_storeu_si512(f.y.add(r * f.stride).cast(), row);
         }
     }
 }

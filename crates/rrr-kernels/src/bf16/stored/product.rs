@@ -34,12 +34,21 @@ pub(super) struct Product<'a> {
     pub c: *mut f32,
 }
 
-/// What becomes of a row of sums: `y = relu(sum + bias + residual)`, rounded.
+/// What becomes of a tile's rows of sums: `y = relu(sum + bias + residual)`, rounded.
 pub(super) struct Finish {
+    /// One tile of sums, or two for 32 channels; without the second, the upper half of the channels has none.
+    pub sums: *const f32,
     /// 32 values.
     pub bias: *const f32,
+    /// First row of the residual, or null.
+    pub residual: *const u16,
     /// Whether negative results become zero.
     pub relu: bool,
+    /// First row of the output.
+    pub y: *mut u16,
+    /// Numbers from one row of the output (and the residual) to the next.
+    pub stride: usize,
+    pub rows: usize,
 }
 
 /// Tiles of activations that are stored in bf16.
@@ -52,19 +61,12 @@ pub trait StoredTiles: Tiles {
     #[allow(private_interfaces, reason = "implemented and used in this module only")]
     unsafe fn multiply_rows<const M: usize, const N: usize>(&self, product: &Product<'_>);
 
-    /// Finishes a row of 32 channels: 16 sums of `low`, 16 of `high` (without, the upper half becomes zero), and a
-    /// residual if there is one.
+    /// Finishes rows of 32 channels, of `N` tiles of sums.
     ///
     /// # Safety
-    /// The CPU must support the instruction set; pointers must be valid for what they stand for, `to` for 32 values.
+    /// The CPU must support the instruction set; all rows must be valid.
     #[allow(private_interfaces, reason = "implemented and used in this module only")]
-    unsafe fn finish(
-        finish: &Finish,
-        low: *const f32,
-        high: Option<*const f32>,
-        residual: Option<*const u16>,
-        to: *mut u16,
-    );
+    unsafe fn finish<const N: usize>(finish: &Finish);
 }
 
 impl<S: Simd, const R: usize, const V: usize> StoredTiles for Software<S, R, V> {
@@ -89,34 +91,30 @@ impl<S: Simd, const R: usize, const V: usize> StoredTiles for Software<S, R, V> 
 
     #[inline(always)]
     #[allow(private_interfaces, reason = "as declared")]
-    unsafe fn finish(
-        finish: &Finish,
-        low: *const f32,
-        high: Option<*const f32>,
-        residual: Option<*const u16>,
-        to: *mut u16,
-    ) {
-        let mut sums = [0.0; WIDTH];
-        // SAFETY: pointers by the caller.
-        let (bias, to) = unsafe {
-            sums[..SIDE].copy_from_slice(&*low.cast::<[f32; SIDE]>());
-            if let Some(high) = high {
-                sums[SIDE..].copy_from_slice(&*high.cast::<[f32; SIDE]>());
+    unsafe fn finish<const N: usize>(f: &Finish) {
+        for r in 0..f.rows {
+            let mut sums = [0.0; WIDTH];
+            // SAFETY: pointers by the caller.
+            let (bias, y) = unsafe {
+                for (n, sums) in sums.as_chunks_mut::<SIDE>().0.iter_mut().enumerate().take(N) {
+                    *sums = f.sums.add(n * TILE + r * SIDE).cast::<[f32; SIDE]>().read();
+                }
+                let y = f.y.add(r * f.stride).cast::<[u16; WIDTH]>();
+                (&*f.bias.cast::<[f32; WIDTH]>(), &mut *y)
+            };
+            for (sum, bias) in sums.iter_mut().zip(bias) {
+                *sum += bias;
             }
-            (&*finish.bias.cast::<[f32; WIDTH]>(), &mut *to.cast::<[u16; WIDTH]>())
-        };
-        for (sum, bias) in sums.iter_mut().zip(bias) {
-            *sum += bias;
-        }
-        if let Some(residual) = residual {
-            // SAFETY: by the caller.
-            let residual = unsafe { &*residual.cast::<[u16; WIDTH]>() };
-            for (sum, residual) in sums.iter_mut().zip(residual) {
-                *sum += widen(*residual);
+            if !f.residual.is_null() {
+                // SAFETY: by the caller.
+                let residual = unsafe { &*f.residual.add(r * f.stride).cast::<[u16; WIDTH]>() };
+                for (sum, residual) in sums.iter_mut().zip(residual) {
+                    *sum += widen(*residual);
+                }
             }
-        }
-        for (to, sum) in to.iter_mut().zip(sums) {
-            *to = bf16(if finish.relu && sum < 0.0 { 0.0 } else { sum }) as u16;
+            for (y, sum) in y.iter_mut().zip(sums) {
+                *y = bf16(if f.relu && sum < 0.0 { 0.0 } else { sum }) as u16;
+            }
         }
     }
 }

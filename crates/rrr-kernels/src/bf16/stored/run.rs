@@ -155,29 +155,37 @@ pub unsafe fn work<T: StoredTiles>(task: &Task<'_>) {
     let mut steps = TakenSteps(STEPS.take());
     let steps = &mut steps.0.0;
     let mut sums = Sums([0.0; 4 * TILE]);
-    let group = task.columns.start / p.pairs();
+    let (first_group, first_column) = (task.columns.start / p.pairs(), task.columns.start % p.pairs());
     for pair in task.pairs.clone() {
         let last = (2 * pair + 1).min(plan.tiles.len() - 1);
         // SAFETY: by the caller; the scratch holds all tiles of a pair.
-        unsafe { find_steps(work, group, [2 * pair, last], &mut scratch.0, steps) };
-        for column in task.columns.clone() {
-            let (group, pair_of_panels) = (column / p.pairs(), column % p.pairs());
-            let panel = 2 * pair_of_panels;
-            let two = panel + 1 < p.panels;
+        unsafe { find_steps(work, first_group, [2 * pair, last], &mut scratch.0, steps) };
+        let (mut group, mut column) = (first_group, first_column);
+        for _ in task.columns.clone() {
+            let panel = 2 * column;
             // SAFETY: the weights were checked to hold all panels, the sums hold four tiles.
             unsafe {
                 let b = work.w.as_ptr().add((group * p.panels + panel) * plan.steps * TILE);
                 let product = Product { steps, b, c: sums.0.as_mut_ptr() };
-                match (last > 2 * pair, two) {
+                let (two_rows, two_columns) = (last > 2 * pair, panel + 1 < p.panels);
+                match (two_rows, two_columns) {
                     (true, true) => tiles.multiply_rows::<2, 2>(&product),
                     (true, false) => tiles.multiply_rows::<2, 1>(&product),
                     (false, true) => tiles.multiply_rows::<1, 2>(&product),
                     (false, false) => tiles.multiply_rows::<1, 1>(&product),
                 }
+                let column = group * p.pairs() + column;
                 for (m, tile) in (2 * pair..=last).enumerate() {
-                    let sums = sums.0.as_ptr().add(m * (1 + usize::from(two)) * TILE);
-                    finish::<T>(work, tile, column, sums, two);
+                    if two_columns {
+                        finish::<T, 2>(work, tile, column, sums.0.as_ptr().add(m * 2 * TILE));
+                    } else {
+                        finish::<T, 1>(work, tile, column, sums.0.as_ptr().add(m * TILE));
+                    }
                 }
+            }
+            column += 1;
+            if column == p.pairs() {
+                (group, column) = (group + 1, 0);
             }
         }
     }
@@ -250,24 +258,29 @@ unsafe fn gather(plan: &RowsPlan, list: u32, x: *const u8, block: usize, blocks:
     }
 }
 
-/// Finishes and stores the rows of a tile and a column; `sums` are its one or two tiles.
+/// Finishes and stores the rows of a tile and a column of all groups; `sums` are `N` tiles.
 ///
 /// # Safety
 /// As for [`work`].
 #[inline(always)]
-unsafe fn finish<T: StoredTiles>(work: &Work<'_>, tile: usize, column: usize, sums: *const f32, two: bool) {
+unsafe fn finish<T: StoredTiles, const N: usize>(
+    work: &Work<'_>,
+    tile: usize,
+    column: usize,
+    sums: *const f32,
+) {
     let tile = work.p.plan.tiles[tile];
-    let plane = column * work.p.y_plane;
+    let at = column * work.p.y_plane + tile.first as usize * WIDTH;
     // SAFETY: by the caller.
     unsafe {
-        let how = Finish { bias: work.bias.as_ptr().add(column * WIDTH), relu: work.relu };
-        let y = work.y.as_ptr().add(plane);
-        for r in 0..tile.rows as usize {
-            let at = (tile.first as usize + r * tile.stride as usize) * WIDTH;
-            let low = sums.add(r * SIDE);
-            let high = two.then(|| low.add(TILE));
-            let residual = work.residual.map(|x| x.as_ptr().add(plane + at));
-            T::finish(&how, low, high, residual, y.add(at));
-        }
+        T::finish::<N>(&Finish {
+            sums,
+            bias: work.bias.as_ptr().add(column * WIDTH),
+            residual: work.residual.map_or(std::ptr::null(), |x| x.as_ptr().add(at)),
+            relu: work.relu,
+            y: work.y.as_ptr().add(at),
+            stride: tile.stride as usize * WIDTH,
+            rows: tile.rows as usize,
+        });
     }
 }
