@@ -63,6 +63,22 @@ fn logits_are_within_a_hundredth_of_f32() {
     assert_close("logits", &run(Precision::Bf16).data, &run(Precision::F32).data, 1e-2);
 }
 
+/// A batch runs in parts, its stem in smaller ones.
+#[test]
+fn an_image_has_the_same_bits_alone_and_in_a_batch() {
+    let mut rng = Rng(10);
+    let (spec, batch) = (realistic_spec(), rng.batch(18, 128, 112));
+    let mut network =
+        Network::new(&spec, &rng.net_state(&spec), compute(Precision::Bf16, 2)).expect("made to fit");
+    let all = network.forward(&batch.u8());
+    for image in [0, 5, 15, 16, 17] {
+        let alone = network.forward(&batch.u8().slice(image, 1));
+        for branch in 0..spec.branches {
+            assert_eq!(all.row(branch, image), alone.row(branch, 0), "image {image}, branch {branch}");
+        }
+    }
+}
+
 #[test]
 fn training_follows_f32() {
     let mut rng = Rng(8);
