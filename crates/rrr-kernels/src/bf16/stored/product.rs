@@ -32,6 +32,8 @@ pub(super) struct Product<'a> {
     pub b: *const u32,
     /// Result, `[m][n]`.
     pub c: *mut f32,
+    /// How many bytes ahead to fetch second operands into the second-level cache; 0: not at all.
+    pub ahead: usize,
 }
 
 /// What becomes of a tile's rows of sums: `y = relu(sum + bias + residual)`, rounded.
@@ -67,6 +69,10 @@ pub trait StoredTiles: Tiles {
     /// The CPU must support the instruction set; all rows must be valid.
     #[allow(private_interfaces, reason = "implemented and used in this module only")]
     unsafe fn finish<const N: usize>(finish: &Finish);
+
+    /// Fetches 16 rows of 64 bytes into the second-level cache, if there is a way to; they may be anywhere.
+    #[inline(always)]
+    fn prefetch(_first: *const u8, _stride: usize) {}
 }
 
 impl<S: Simd, const R: usize, const V: usize> StoredTiles for Software<S, R, V> {

@@ -15,10 +15,14 @@ use std::ops::Range;
 const WEIGHT_BYTES: usize = 1 << 20;
 
 /// Multiply-adds that make a piece of work worth handing out.
-const TASK_MACS: usize = 4 << 20;
+const TASK_MACS: usize = 1 << 20;
 
 /// Tasks per thread that balance the load.
 const TASKS_PER_THREAD: usize = 6;
+
+/// How many bytes ahead a task fetches weights on their first use: with few rows they come from the third-level cache or
+/// memory, and a tile's loads alone do not ask for enough at a time.
+const WEIGHTS_AHEAD: usize = 8 << 10;
 
 /// A job in parts that its tasks share.
 struct Work<'a> {
@@ -160,13 +164,17 @@ pub unsafe fn work<T: StoredTiles>(task: &Task<'_>) {
         let last = (2 * pair + 1).min(plan.tiles.len() - 1);
         // SAFETY: by the caller; the scratch holds all tiles of a pair.
         unsafe { find_steps(work, first_group, [2 * pair, last], &mut scratch.0, steps) };
+        let ahead = if pair == task.pairs.start { WEIGHTS_AHEAD } else { 0 };
         let (mut group, mut column) = (first_group, first_column);
-        for _ in task.columns.clone() {
+        for i in 0..task.columns.len() {
+            if pair + 1 < task.pairs.end {
+                prefetch_rows::<T>(work, first_group, pair + 1, part(2 * plan.steps, i, task.columns.len()));
+            }
             let panel = 2 * column;
             // SAFETY: the weights were checked to hold all panels, the sums hold four tiles.
             unsafe {
                 let b = work.w.as_ptr().add((group * p.panels + panel) * plan.steps * TILE);
-                let product = Product { steps, b, c: sums.0.as_mut_ptr() };
+                let product = Product { steps, b, c: sums.0.as_mut_ptr(), ahead };
                 let (two_rows, two_columns) = (last > 2 * pair, panel + 1 < p.panels);
                 match (two_rows, two_columns) {
                     (true, true) => tiles.multiply_rows::<2, 2>(&product),
@@ -187,6 +195,28 @@ pub unsafe fn work<T: StoredTiles>(task: &Task<'_>) {
             if column == p.pairs() {
                 (group, column) = (group + 1, 0);
             }
+        }
+    }
+}
+
+/// Fetches some tiles of the next pair: of a 1x1 convolution only, others read mostly what they have just read.
+#[inline(always)]
+fn prefetch_rows<T: StoredTiles>(work: &Work<'_>, group: usize, pair: usize, tiles: Range<usize>) {
+    let plan = &work.p.plan;
+    if plan.taps.len() > plan.parts.len() {
+        return;
+    }
+    for i in tiles {
+        let (tile, step) = (2 * pair + i / plan.steps, i % plan.steps);
+        if tile >= plan.tiles.len() {
+            return;
+        }
+        let tap = usize::from(step >= plan.parts[0].blocks);
+        let part = &plan.parts[tap];
+        if let Source::Rows { first, stride } = plan.sources(tile)[tap] {
+            let x = work.x[tap].as_ptr().wrapping_add(group * work.x_group[tap]).cast::<u8>();
+            let block = (step - plan.taps[tap].step) * part.block;
+            T::prefetch(x.wrapping_add(first as usize + block), stride as usize);
         }
     }
 }
