@@ -303,6 +303,27 @@ proptest! {
     }
 }
 
+/// Small enough for Miri (`.ci/miri`).
+#[test]
+fn small_convolutions_equal_plain_loops() {
+    let plain = Case {
+        cin: 3,
+        cout: 18,
+        kernel: 3,
+        stride: 1,
+        size: (2, 3),
+        n: 2,
+        groups: 1,
+        skip: None,
+        shared: false,
+        residual: true,
+        relu: true,
+        threads: 2,
+    };
+    check(&plain);
+    check(&Case { kernel: 1, stride: 2, n: 17, groups: 2, skip: Some(33), ..plain });
+}
+
 /// Shapes of the networks: every kind of tile.
 #[test]
 fn layers_of_networks_equal_plain_loops() {

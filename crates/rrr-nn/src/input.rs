@@ -7,6 +7,9 @@ use std::ops::Range;
 /// Zero padding of the 7x7 convolution.
 const PAD: usize = 3;
 
+/// Lines that a task takes in.
+const TASK_LINES: usize = 32;
+
 /// A number format of padded images.
 pub(crate) trait Pixel: Element + Default {
     /// Numbers behind the images that may be read too.
@@ -54,8 +57,8 @@ impl<T: Pixel> PaddedImages<T> {
     /// If the number of pixels is not what the sizes say.
     pub fn load(&mut self, images: &Images<'_>, compute: &Compute) {
         let (n, height, width) = (images.n, images.height, images.width);
-        let (padded_width, row) = (width + 2 * PAD, width * 3);
-        let len = (height + 2 * PAD) * padded_width * 3;
+        let (padded_height, padded_width, row) = (height + 2 * PAD, width + 2 * PAD, width * 3);
+        let len = padded_height * padded_width * 3;
         if self.size != (height, width) || self.data.len() < n * len + T::SLACK {
             self.data = Aligned::zeros(n * len + T::SLACK);
         }
@@ -74,10 +77,16 @@ impl<T: Pixel> PaddedImages<T> {
             })),
             Pixels::F32(_) => None,
         };
-        compute.pool().for_each_chunk(&mut self.data[..n * len], len, |image, padded| {
-            for y in 0..height {
-                let to = &mut padded[((y + PAD) * padded_width + PAD) * 3..][..row];
-                let from = (image * height + y) * row;
+        let line = padded_width * 3;
+        compute.pool().for_each_chunk(&mut self.data[..n * len], TASK_LINES * line, |task, lines| {
+            for (i, line) in lines.chunks_exact_mut(line).enumerate() {
+                let (image, y) =
+                    ((task * TASK_LINES + i) / padded_height, (task * TASK_LINES + i) % padded_height);
+                if !(PAD..PAD + height).contains(&y) {
+                    continue;
+                }
+                let to = &mut line[PAD * 3..][..row];
+                let from = (image * height + y - PAD) * row;
                 match images.pixels {
                     Pixels::F32(data) => T::convert(compute.isa(), &data[from..from + row], to),
                     Pixels::U8 { data, .. } => {
