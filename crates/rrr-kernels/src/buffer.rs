@@ -16,10 +16,12 @@ mod private {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for u32 {}
+    impl Sealed for u16 {}
 }
 
 impl Element for f32 {}
 impl Element for u32 {}
+impl Element for u16 {}
 
 /// A zero-initialised `[T]` that begins on a cache line.
 pub struct Aligned<T: Element> {

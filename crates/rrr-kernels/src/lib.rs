@@ -32,6 +32,9 @@ mod winograd;
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step};
 pub use batch_norm::{BN_EPS, BnBackward, BnForward, Residual, bn_backward, bn_forward, relu_backward};
+pub use bf16::{
+    Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool, round_bf16,
+};
 pub use buffer::{Aligned, Buffer, Element};
 pub use conv::{Compute, Conv, ConvPlan, GradWeight};
 pub use isa::Isa;

@@ -1,11 +1,16 @@
 //! The number format that products are computed in.
 
-use crate::{Aligned, Buffer, Compute, Conv};
+use crate::{Aligned, Buffer};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// What the operands of matrix products are rounded to. Sums, and everything stored, are f32 in any case.
+/// The number format of matrix products. Their sums are f32 in any case.
+///
+/// In training everything stored is f32: bf16 rounds the operands of products on their way in. In inference (and in a
+/// frozen stem) bf16 is what activations and weights are stored in: a layer adds products, bias and residual in f32 and
+/// rounds once. So residuals and pooling read rounded values, which they do not in training; the classifier of an
+/// inference reads pooled features in f32, with weights in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Not rounded.
@@ -17,8 +22,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// What is fastest on this CPU and known to be sound there: f32 everywhere, until the AMX kernels have run
-    /// on a real CPU, not an emulated one only.
+    /// What is fastest on this CPU and known to be sound there: f32 everywhere. It may become bf16 on CPUs with AMX.
     pub fn auto() -> Self {
         Precision::F32
     }
@@ -117,21 +121,6 @@ pub enum PackedWeights {
 }
 
 impl PackedWeights {
-    /// Packed weights of `conv` in the precision of `compute`, for the forward pass.
-    ///
-    /// # Panics
-    /// If `packed` has the wrong length.
-    pub fn new(conv: &Conv, packed: Buffer, compute: &Compute) -> Self {
-        match compute.precision() {
-            Precision::F32 => PackedWeights::F32(packed),
-            Precision::Bf16 => {
-                let mut rounded = Aligned::zeros(conv.rounded_len());
-                conv.round(compute.isa(), &packed, &mut rounded);
-                PackedWeights::Bf16(rounded)
-            }
-        }
-    }
-
     /// Zeros: `f32` numbers or `bf16` pairs of them.
     pub fn zeros(precision: Precision, f32: usize, bf16: usize) -> Self {
         match precision {

@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! cargo run --release -p rrr-nn --example step_bench -- [--json] [--work forward,int8,train] [--rounds 5]
-//!     [--threads 2] [--precision f32|bf16] [--batch 32] [--size 128] [--network paper|default]
+//!     [--threads 2] [--precision f32|bf16] [--batch 32] [--size 128] [--network paper|default] [--layers]
 //! ```
 //!
 //! The network is a reduced ResNet-152 split at `layer3.0` into 8 branches (20 classes): `paper` has blocks 1,1,1,1 and
 //! branches with 79 and 170 planes, `default` blocks 3,8,1,1 and 59 and 150 planes. Work `int8` is its forward pass
-//! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds.
+//! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds. `--layers` adds
+//! those of every layer of `forward`, its parts together, and its GFLOP/s.
 //! `bench/peers` runs this side by side with PyTorch.
 
 use rrr_nn::{
-    BlockSpec, Calibrator, Compute, Images, NetSpec, NetState, Network, Normalize, Pixels, Pool, Precision,
-    QuantizedNetwork, SequenceSpec, State, Tensor, Trainer, TrainerOptions,
+    BlockSpec, Calibrator, Compute, Images, LayerTime, NetSpec, NetState, Network, Normalize, Pixels, Pool,
+    Precision, QuantizedNetwork, SequenceSpec, State, Tensor, Trainer, TrainerOptions,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +22,7 @@ const CLASSES: usize = 20;
 
 struct Args {
     json: bool,
+    layers: bool,
     works: Vec<String>,
     rounds: usize,
     threads: usize,
@@ -35,6 +37,7 @@ impl Args {
         let works = ["forward", "train"].map(String::from).to_vec();
         let mut out = Self {
             json: false,
+            layers: false,
             works,
             rounds: 5,
             threads: 2,
@@ -47,6 +50,10 @@ impl Args {
         while let Some(flag) = args.next() {
             if flag == "--json" {
                 out.json = true;
+                continue;
+            }
+            if flag == "--layers" {
+                out.layers = true;
                 continue;
             }
             let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
@@ -198,6 +205,12 @@ impl Args {
             self.report("forward", batch, if batch == 1 { 10 } else { 1 }, || {
                 std::hint::black_box(network.forward(&self.images(&pixels, batch)));
             });
+            if self.layers {
+                let rounds: Vec<Vec<LayerTime>> = (0..self.rounds.max(5))
+                    .map(|_| network.forward_timed(&self.images(&pixels, batch)).1)
+                    .collect();
+                report_layers(&rounds);
+            }
         }
     }
 
@@ -234,6 +247,26 @@ impl Args {
         self.report(name, self.batch, 1, || {
             std::hint::black_box(trainer.step(&self.images(&pixels, self.batch), &labels, 1e-3));
         });
+    }
+}
+
+/// Prints the median time of every layer over the rounds.
+fn report_layers(rounds: &[Vec<LayerTime>]) {
+    let mut names: Vec<&str> = Vec::new();
+    for layer in &rounds[0] {
+        if !names.contains(&layer.name.as_str()) {
+            names.push(&layer.name);
+        }
+    }
+    for name in names {
+        let of = |round: &Vec<LayerTime>| {
+            let layers = round.iter().filter(|l| l.name == name);
+            layers.fold((0.0, 0), |(s, macs), l| (s + l.elapsed.as_secs_f64(), macs + l.macs))
+        };
+        let mut times: Vec<(f64, u64)> = rounds.iter().map(of).collect();
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (s, macs) = times[times.len() / 2];
+        println!("    {name:<32} {:>8.3} ms {:>8.1} GFLOP/s", s * 1e3, 2e-9 * macs as f64 / s);
     }
 }
 

@@ -5,8 +5,8 @@ use crate::input::Padded;
 use crate::layout::{ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
 use rrr_kernels::{
-    Activation, BLOCK, BN_EPS, Buffer, Compute, Conv, ConvPlan, PackedWeights, RowsJob, Weights, avg_pool,
-    max_pool, max_pool_size,
+    Activation, BLOCK, BN_EPS, Buffer, Compute, Conv, ConvPlan, RowsJob, Weights, avg_pool, max_pool,
+    max_pool_size,
 };
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -58,14 +58,14 @@ impl Pass<'_> {
 pub(crate) struct FoldedConv {
     pub name: String,
     pub conv: Conv,
-    weight: PackedWeights,
+    weight: Buffer,
     /// The weights for plans that want them transformed, made by the first of these.
     winograd: OnceLock<Buffer>,
     bias: Buffer,
 }
 
 impl FoldedConv {
-    fn new(c: &ConvBn, params: &impl Fn(Range<usize>) -> Buffer, stats: &[f32], compute: &Compute) -> Self {
+    fn new(c: &ConvBn, params: &impl Fn(Range<usize>) -> Buffer, stats: &[f32]) -> Self {
         let mut weight = params(c.weight.clone());
         let affine = params(c.affine.clone());
         let (gamma, beta) = halves(&affine);
@@ -86,34 +86,31 @@ impl FoldedConv {
                 bias[at + c] -= mean[at + c] * scale[c];
             }
         }
-        let weight = PackedWeights::new(&c.conv, weight, compute);
         Self { name: c.name.clone(), conv: c.conv, weight, winograd: OnceLock::new(), bias }
     }
 
     /// Weights as `plan` is fastest with.
     fn weights_for(&self, plan: &ConvPlan) -> Weights<'_> {
-        match &self.weight {
-            PackedWeights::F32(packed) if plan.is_winograd() => {
-                Weights::Winograd(self.winograd.get_or_init(|| plan.winograd_weights(packed)))
-            }
-            weight => weight.get(),
+        if plan.is_winograd() {
+            Weights::Winograd(self.winograd.get_or_init(|| plan.winograd_weights(&self.weight)))
+        } else {
+            Weights::F32(&self.weight)
         }
     }
 
     fn bytes(&self) -> usize {
         let winograd = self.winograd.get().map_or(0, |w| size_of_val(&w[..]));
-        self.weight.get().bytes() + winograd + size_of_val(&self.bias[..])
+        size_of_val(&self.weight[..]) + winograd + size_of_val(&self.bias[..])
     }
 
     /// Weights in PyTorch's order.
-    ///
-    /// # Panics
-    /// If they are not in f32.
     pub fn weights(&self) -> Vec<f32> {
-        match &self.weight {
-            PackedWeights::F32(packed) => self.conv.unpack(packed),
-            PackedWeights::Bf16(_) => panic!("the weights of {} were rounded", self.name),
-        }
+        self.conv.unpack(&self.weight)
+    }
+
+    /// Weights as [`Conv::pack`] orders them.
+    pub fn packed(&self) -> &[f32] {
+        &self.weight
     }
 
     /// One value per output channel.
@@ -133,33 +130,28 @@ pub(crate) struct FoldedBlock {
 pub(crate) struct Folded {
     pub conv1: Option<FoldedConv>,
     pub blocks: Vec<FoldedBlock>,
-    fc: Option<FoldedConv>,
+    pub fc: Option<FoldedConv>,
 }
 
 impl Folded {
-    /// Folds what a trainer holds, packed parameters and running statistics; weights in the precision of `compute`.
-    pub fn new(layout: &Layout, params: &[f32], stats: &[f32], compute: &Compute) -> Self {
-        Self::build(layout, &|range| copy(&params[range]), stats, compute)
+    /// Folds what a trainer holds, packed parameters and running statistics.
+    pub fn new(layout: &Layout, params: &[f32], stats: &[f32]) -> Self {
+        Self::build(layout, &|range| copy(&params[range]), stats)
     }
 
     /// Folds a state, each convolution packed where it is to stay. Shapes must have been checked.
-    pub fn of_state(layout: &Layout, state: &State, compute: &Compute) -> Self {
+    pub fn of_state(layout: &Layout, state: &State) -> Self {
         let pack = |range: Range<usize>| {
             let mut packed = Buffer::zeros(range.len());
             layout.pack(state, range, &mut packed);
             packed
         };
-        Self::build(layout, &pack, &layout.pack_stats(state), compute)
+        Self::build(layout, &pack, &layout.pack_stats(state))
     }
 
     /// `params` gives a copy of a range of the packed parameters.
-    fn build(
-        layout: &Layout,
-        params: &impl Fn(Range<usize>) -> Buffer,
-        stats: &[f32],
-        compute: &Compute,
-    ) -> Self {
-        let fold = |c: &ConvBn| FoldedConv::new(c, params, stats, compute);
+    fn build(layout: &Layout, params: &impl Fn(Range<usize>) -> Buffer, stats: &[f32]) -> Self {
+        let fold = |c: &ConvBn| FoldedConv::new(c, params, stats);
         Self {
             conv1: layout.conv1.as_ref().map(fold),
             blocks: layout
@@ -175,7 +167,7 @@ impl Folded {
             fc: layout.fc.as_ref().map(|fc| FoldedConv {
                 name: "fc".to_owned(),
                 conv: fc.conv,
-                weight: PackedWeights::new(&fc.conv, params(fc.weight.clone()), compute),
+                weight: params(fc.weight.clone()),
                 winograd: OnceLock::new(),
                 bias: params(fc.bias.clone()),
             }),

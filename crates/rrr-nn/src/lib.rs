@@ -5,6 +5,8 @@
 //! [`NetState`]: named tensors with PyTorch's shapes and names.
 
 mod backward;
+mod bf16;
+mod classifier;
 mod folded;
 mod input;
 mod int8;
@@ -16,6 +18,7 @@ mod profile;
 pub mod reference;
 mod spec;
 mod state;
+mod stem;
 mod tape;
 mod trainer;
 

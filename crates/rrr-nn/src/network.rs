@@ -1,18 +1,19 @@
 //! Inference.
 
+use crate::bf16::{Bf16Network, PackedSequence};
 use crate::folded::{self, Folded, Input, Pass};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
 use crate::profile::{LayerTime, Profile};
 use crate::{Images, Logits, NetSpec, NetState, Part, Pixels, SequenceSpec, State, StateError};
-use rrr_kernels::{Activation, Compute};
+use rrr_kernels::{Compute, Precision};
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Pixels that go through layers in inference form at a time: enough to keep them busy, few enough for the activations
 /// between them to stay in a cache of some 16 MiB.
-const PART_PIXELS: usize = 1 << 16;
+pub(crate) const PART_PIXELS: usize = 1 << 16;
 
 /// Ranges of `n` images of `size` that run at a time.
 pub(crate) fn parts(n: usize, size: (usize, usize)) -> impl Iterator<Item = Range<usize>> {
@@ -23,6 +24,15 @@ pub(crate) fn parts(n: usize, size: (usize, usize)) -> impl Iterator<Item = Rang
 /// A network in inference form: batch norms folded into the convolutions, weights packed once.
 pub struct Network {
     spec: NetSpec,
+    engine: Engine,
+}
+
+enum Engine {
+    F32(Box<F32Network>),
+    Bf16(Box<Bf16Network>),
+}
+
+struct F32Network {
     stem: Folded,
     branches: Vec<Folded>,
     plans: Plans,
@@ -63,21 +73,31 @@ impl Network {
         state: impl Fn(Part) -> Result<Cow<'a, State>, E> + Sync,
     ) -> Result<Self, E> {
         let (stem, branch) = (Layout::new(&spec.stem), Layout::new(&spec.branch));
-        let mut parts: Vec<Option<Result<Folded, E>>> = (0..=spec.branches).map(|_| None).collect();
-        compute.pool().for_each(&mut parts, |i, folded| {
+        let fold = |i: usize| {
             let (part, layout) = if i == 0 { (Part::Stem, &stem) } else { (Part::Branch(i - 1), &branch) };
-            *folded = Some(state(part).map(|state| Folded::of_state(layout, &state, &compute)));
-        });
-        let mut parts = parts.into_iter().map(|part| part.expect("every part was folded"));
-        let stem = parts.next().expect("the stem is a part")?;
-        Ok(Self {
-            spec: spec.clone(),
-            stem,
-            branches: parts.collect::<Result<_, E>>()?,
-            plans: Plans::new(compute, false),
-            workspace: Workspace::default(),
-            images: PaddedImages::default(),
-        })
+            state(part).map(|state| Folded::of_state(layout, &state))
+        };
+        let count = 1 + spec.branches;
+        let engine = match compute.precision() {
+            Precision::F32 => {
+                let mut parts = in_parallel(&compute, count, fold)?;
+                Engine::F32(Box::new(F32Network {
+                    stem: parts.remove(0),
+                    branches: parts,
+                    plans: Plans::new(compute, false),
+                    workspace: Workspace::default(),
+                    images: PaddedImages::default(),
+                }))
+            }
+            Precision::Bf16 => {
+                // Rounded part by part, so that not all are held in f32 at a time.
+                let round = |i| fold(i).map(|folded| PackedSequence::new(&folded, &compute));
+                let mut parts = in_parallel(&compute, count, round)?;
+                let stem = Some(parts.remove(0)).filter(|_| !spec.stem.is_empty());
+                Engine::Bf16(Box::new(Bf16Network::new(stem, &parts, compute)))
+            }
+        };
+        Ok(Self { spec: spec.clone(), engine })
     }
 
     /// The architecture.
@@ -87,12 +107,18 @@ impl Network {
 
     /// Bytes of the packed weights.
     pub fn weights_bytes(&self) -> usize {
-        self.branches.iter().chain([&self.stem]).map(Folded::bytes).sum()
+        match &self.engine {
+            Engine::F32(net) => net.branches.iter().chain([&net.stem]).map(Folded::bytes).sum(),
+            Engine::Bf16(net) => net.weights_bytes(),
+        }
     }
 
     /// Bytes of activations and input that are kept between calls: what the largest batch so far needed.
     pub fn activations_bytes(&self) -> usize {
-        self.workspace.bytes() + self.images.bytes()
+        match &self.engine {
+            Engine::F32(net) => net.workspace.bytes() + net.images.bytes(),
+            Engine::Bf16(net) => net.activations_bytes(),
+        }
     }
 
     /// Logits of every branch for a batch of any size; buffers are kept between calls.
@@ -110,18 +136,17 @@ impl Network {
     /// # Panics
     /// As [`Network::forward`].
     pub fn forward_into(&mut self, images: &Images<'_>, logits: &mut Logits) {
-        self.run(images, |_, logits| logits, logits);
+        self.run(images, false, logits);
     }
 
-    /// As [`Network::forward`], with the time of every layer (a batch runs in parts of 65,536 pixels, each of which
-    /// has its times).
+    /// As [`Network::forward`], with the time of every layer (a batch runs in parts, each of which has its times).
     ///
     /// # Panics
     /// As [`Network::forward`].
     pub fn forward_timed(&mut self, images: &Images<'_>) -> (Logits, Vec<LayerTime>) {
-        self.plans.profile = Some(Profile::default());
+        *self.profile() = Some(Profile::default());
         let logits = self.forward(images);
-        (logits, self.plans.profile.take().unwrap_or_default().layers)
+        (logits, self.profile().take().unwrap_or_default().layers)
     }
 
     /// Pooled features before the classifier, `[branch][n][features]` (the field `classes` of the result
@@ -131,21 +156,45 @@ impl Network {
     /// As [`Network::forward`].
     pub fn features(&mut self, images: &Images<'_>) -> Logits {
         let mut features = Logits::default();
-        self.run(images, |features, _| features, &mut features);
+        self.run(images, true, &mut features);
         features
     }
 
-    fn run(
-        &mut self,
-        images: &Images<'_>,
-        pick: for<'a> fn(&'a [Activation], &'a [Activation]) -> &'a [Activation],
-        out: &mut Logits,
-    ) {
+    fn profile(&mut self) -> &mut Option<Profile> {
+        match &mut self.engine {
+            Engine::F32(net) => &mut net.plans.profile,
+            Engine::Bf16(net) => &mut net.profile,
+        }
+    }
+
+    /// The features before the classifier, or the logits.
+    fn run(&mut self, images: &Images<'_>, want_features: bool, out: &mut Logits) {
+        out.branches = self.spec.branches;
+        match &mut self.engine {
+            Engine::F32(net) => net.run(images, want_features, out),
+            Engine::Bf16(net) => net.run(images, want_features, out),
+        }
+    }
+}
+
+/// Calls `f(0)`, `f(1)`, ... on all threads, and collects what they return.
+fn in_parallel<T: Send, E: Send>(
+    compute: &Compute,
+    count: usize,
+    f: impl Fn(usize) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    let mut results: Vec<Option<Result<T, E>>> = (0..count).map(|_| None).collect();
+    compute.pool().for_each(&mut results, |i, result| *result = Some(f(i)));
+    results.into_iter().map(|result| result.expect("every result was computed")).collect()
+}
+
+impl F32Network {
+    fn run(&mut self, images: &Images<'_>, want_features: bool, out: &mut Logits) {
         let (branches, plans, workspace) = (&self.branches, &mut self.plans, &mut self.workspace);
-        (out.branches, out.n, out.classes) = (branches.len(), images.n, 0);
+        (out.n, out.classes) = (images.n, 0);
         out.data.clear();
         for (start, part) in images.parts() {
-            self.images.load(&part, plans.compute().pool());
+            self.images.load(&part, plans.compute());
             let images_in = Input::Images(self.images.all());
             let mut pass = Pass { plans, workspace, observer: None };
             let stem = (!self.stem.is_empty())
@@ -153,7 +202,7 @@ impl Network {
             let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
             let x = folded::run(branches, input, &mut pass);
             let (features, logits) = folded::run_head(branches, &x, &mut pass);
-            let picked = pick(&features, &logits);
+            let picked = if want_features { &features } else { &logits };
             out.classes = picked[0].channels();
             out.data.resize(branches.len() * images.n * out.classes, 0.0);
             for (branch, values) in picked.iter().enumerate() {

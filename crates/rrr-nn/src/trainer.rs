@@ -1,12 +1,12 @@
 //! Training steps.
 
 use crate::backward::{self, Learner};
-use crate::folded::{self, Folded, Input, Pass};
+use crate::folded::{Folded, Input};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::loss::{self, Lesson};
-use crate::network;
 use crate::plans::{Plans, Workspace};
+use crate::stem::FrozenStem;
 use crate::tape::{self, Member};
 use crate::{Images, NetSpec, NetState, State, StateError};
 use rrr_kernels::{Activation, AdamWStep, Buffer, Compute, PackedWeights, Precision, adamw_step};
@@ -141,7 +141,7 @@ pub struct Trainer {
     /// Of a stem that is trained.
     stem_optimiser: Option<Optimiser>,
     /// Made from `stem` when needed.
-    folded_stem: Option<Folded>,
+    frozen_stem: Option<FrozenStem>,
     /// The branches, and what updates each of them.
     learners: Vec<Learner>,
     optimisers: Vec<Optimiser>,
@@ -207,7 +207,7 @@ impl Trainer {
             options: options.clone(),
             stem,
             stem_optimiser: trains_stem.then(|| Optimiser::new(stem_layout.params)),
-            folded_stem: None,
+            frozen_stem: None,
             stem_layout,
             learners: branches.iter().map(learner).collect(),
             optimisers: branches.iter().map(|_| Optimiser::new(trained)).collect(),
@@ -297,7 +297,7 @@ impl Trainer {
         if self.spec.stem.is_empty() {
             return;
         }
-        self.images.load(images, self.plans.compute().pool());
+        self.images.load(images, self.plans.compute());
         self.forward_stem();
     }
 
@@ -367,12 +367,14 @@ impl Trainer {
                 assert_eq!(values.len(), images.n * classes, "a value for each output and image");
             }
         }
-        self.images.load(images, self.plans.compute().pool());
         let trains_stem = self.stem_optimiser.is_some();
+        if trains_stem || self.spec.stem.is_empty() {
+            self.images.load(images, self.plans.compute());
+        }
         if trains_stem {
             self.forward_stem();
         }
-        let frozen = if trains_stem { None } else { self.run_stem() };
+        let frozen = if trains_stem { None } else { self.run_stem(images) };
         let images_in = Input::Images(self.images.all());
         let stem_output = match &frozen {
             Some(features) => Some(&features[0]),
@@ -436,33 +438,18 @@ impl Trainer {
         let stem = std::slice::from_mut(&mut self.stem);
         let momentum = self.options.bn_momentum;
         tape::forward(&self.stem_layout, stem, Input::Images(self.images.all()), momentum, &mut self.plans);
-        self.folded_stem = None;
+        self.frozen_stem = None;
     }
 
-    /// The frozen stem's output for the loaded images, if there is a stem.
-    fn run_stem(&mut self) -> Option<Vec<Activation>> {
+    /// The frozen stem's output for `images`, if there is a stem.
+    fn run_stem(&mut self, images: &Images<'_>) -> Option<Vec<Activation>> {
         if self.spec.stem.is_empty() {
             return None;
         }
-        let (layout, stem) = (&self.stem_layout, &self.stem.member);
-        let compute = self.plans.compute();
-        let fold = || Folded::new(layout, &stem.params, &stem.running, compute);
-        let folded = self.folded_stem.get_or_insert_with(fold);
-        let images = self.images.all();
-        let mut output: Option<Vec<Activation>> = None;
-        for part in network::parts(images.n, images.size) {
-            let input = Input::Images(self.images.some(part.clone()));
-            let mut pass = Pass { plans: &mut self.plans, workspace: &mut self.workspace, observer: None };
-            let y = folded::run(std::slice::from_ref(folded), input, &mut pass);
-            if part.len() == images.n {
-                return Some(y);
-            }
-            let (channels, size) = (y[0].channels(), (y[0].height(), y[0].width()));
-            let whole = output.get_or_insert_with(|| self.workspace.take_many(1, channels, size, images.n));
-            whole[0].put(part.start, &y[0]);
-            self.workspace.give(y);
-        }
-        output
+        let (layout, stem, compute) = (&self.stem_layout, &self.stem.member, self.plans.compute());
+        let freeze = || FrozenStem::new(Folded::new(layout, &stem.params, &stem.running), compute);
+        let frozen = self.frozen_stem.get_or_insert_with(freeze);
+        Some(frozen.run(images, &mut self.images, &mut self.plans, &mut self.workspace))
     }
 
     /// Starts the exponential moving average of the trained tensors at their present values; every later

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use rrr_nn::{Compute, NetSpec, Network, Pool, Precision, SequenceSpec, Trainer, TrainerOptions};
+use rrr_nn::{Compute, Isa, NetSpec, Network, Pool, Precision, SequenceSpec, Trainer, TrainerOptions};
 use std::sync::Arc;
 
 /// PyTorch computes the sums in float64; some f32 values lie so near the middle of two bf16 that they are rounded the
@@ -61,6 +61,39 @@ fn logits_are_within_a_hundredth_of_f32() {
     let state = rng.net_state(&spec);
     let run = |precision| Network::new(&spec, &state, compute(precision, 2)).unwrap().forward(&batch.u8());
     assert_close("logits", &run(Precision::Bf16).data, &run(Precision::F32).data, 1e-2);
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let mut rng = Rng(11);
+    let (spec, batch) = (realistic_spec(), rng.batch(3, 48, 64));
+    let state = rng.net_state(&spec);
+    let pool = Arc::new(Pool::new(2));
+    let run = |isa| {
+        let compute = Compute::with_isa(pool.clone(), isa).expect("available");
+        let mut network = Network::new(&spec, &state, compute.with_precision(Precision::Bf16)).unwrap();
+        (network.forward(&batch.u8()), network.features(&batch.f32()))
+    };
+    let portable = run(Isa::Portable);
+    for isa in Isa::available() {
+        assert!(run(isa) == portable, "{isa}");
+    }
+}
+
+/// A batch runs in parts, its stem in smaller ones.
+#[test]
+fn an_image_has_the_same_bits_alone_and_in_a_batch() {
+    let mut rng = Rng(10);
+    let (spec, batch) = (realistic_spec(), rng.batch(18, 128, 112));
+    let mut network =
+        Network::new(&spec, &rng.net_state(&spec), compute(Precision::Bf16, 2)).expect("made to fit");
+    let all = network.forward(&batch.u8());
+    for image in [0, 5, 15, 16, 17] {
+        let alone = network.forward(&batch.u8().slice(image, 1));
+        for branch in 0..spec.branches {
+            assert_eq!(all.row(branch, image), alone.row(branch, 0), "image {image}, branch {branch}");
+        }
+    }
 }
 
 #[test]

@@ -5,13 +5,13 @@ use rrr_nn::{Compute, Isa, Pool};
 use std::sync::Arc;
 
 named_enum! {
-    /// The number format of matrix products; everything else is f32 in any case.
+    /// The number format of matrix products, and in inference of what is stored between them.
     pub enum Precision {
         /// [`rrr_nn::Precision::auto`].
         Auto = "auto",
         /// 32-bit floating point.
         F32 = "f32",
-        /// bfloat16 operands, f32 sums; the same results on every CPU.
+        /// bfloat16, with sums in f32; the same results on every CPU.
         Bf16 = "bf16",
     }
 }

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
 /// Bytes between the rows of a tile in memory.
-const ROW_BYTES: usize = 64;
+pub(super) const ROW_BYTES: usize = 64;
 
 /// Whether the CPU has AMX tiles of bf16 and int8, and the system lets this process use them.
 pub fn is_usable() -> bool {

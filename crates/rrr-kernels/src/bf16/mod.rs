@@ -1,14 +1,16 @@
-//! Convolutions whose operands are rounded to bf16: the same three passes as in f32, made of products of
-//! 16 x 16 tiles, on AMX or in software, to the same bits.
+//! Convolutions whose operands are rounded to bf16, made of products of 16 x 16 tiles, on AMX or in software, to the same
+//! bits.
 //!
-//! Activations and gradients stay f32 in memory. A task gathers the rows that it needs into a scratch of its
-//! thread, rounded on the way; weights are rounded when they change ([`crate::Conv::round_weights`]).
+//! For training, the same three passes as in f32: activations and gradients stay f32 in memory. A task gathers the
+//! rows that it needs into a scratch of its thread, rounded on the way; weights are rounded when they change
+//! ([`crate::Conv::round`]). For inference, [`stored`]: activations in bf16 that tiles are loaded from directly.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod grad;
 mod pack;
 mod rows;
+mod stored;
 mod tiles;
 
 use crate::buffer::Aligned;
@@ -22,14 +24,16 @@ use tiles::Software;
 #[cfg(target_arch = "x86_64")]
 pub use amx::is_usable as amx_is_usable;
 pub use grad::{GradDims, grad_weight};
-pub use pack::{len as packed_len, pack, pack_transposed};
+pub use pack::{len as packed_len, pack, pack_transposed, round_bf16};
 pub use rows::{TILE_ROWS, run};
+pub use stored::{Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool};
 
 /// The loops of one instruction set.
 #[derive(Clone, Copy)]
 struct Kernels {
     rows: unsafe fn(&rows::Task<'_>),
     grad: unsafe fn(&grad::Task<'_>),
+    stored: unsafe fn(&stored::Task<'_>),
 }
 
 impl Kernels {
@@ -71,7 +75,13 @@ macro_rules! kernels {
                 unsafe { grad::work::<$tiles>(task) }
             }
 
-            pub(super) const KERNELS: Kernels = Kernels { rows, grad };
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn stored(task: &stored::Task<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { stored::work::<$tiles>(task) }
+            }
+
+            pub(super) const KERNELS: Kernels = Kernels { rows, grad, stored };
         }
     };
 }

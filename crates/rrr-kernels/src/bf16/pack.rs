@@ -1,6 +1,7 @@
 //! Weights in the form of second operands.
 
 use super::tiles::{SIDE, STEP, TILE, bf16, pairs};
+use crate::Isa;
 
 /// Number of u32 of weights `[panel][tap][k][16]` in bf16.
 pub fn len(panels: usize, taps: usize, k: usize) -> usize {
@@ -46,4 +47,13 @@ pub fn pack_transposed(o_blocks: usize, taps: usize, i_blocks: usize, from: &[f3
             }
         }
     }
+}
+
+/// Rounds `from` to bf16, as many values as `to` holds.
+pub fn round_bf16(isa: Isa, from: &[f32], to: &mut [u16]) {
+    isa.vectorize(|| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = bf16(*from) as u16;
+        }
+    });
 }

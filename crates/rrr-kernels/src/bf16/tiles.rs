@@ -153,9 +153,10 @@ impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
             }
             for (step, &at) in p.steps.iter().enumerate() {
                 for n in 0..N {
-                    let b = Split::new(p.b[n].add(at as usize));
+                    let b = Split::new(p.b[n].add(at as usize).cast(), SIDE * size_of::<u32>());
                     for m in 0..M {
-                        let a = Split::new(p.a.add(m * p.a_stride + step * TILE));
+                        let a = p.a.add(m * p.a_stride + step * TILE);
+                        let a = Split::new(a.cast(), SIDE * size_of::<u32>());
                         add_product::<S, R, V>(&a, &b, p.c.add(m * p.c_stride + n * TILE));
                     }
                 }
@@ -166,23 +167,25 @@ impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
 
 /// A tile's values as f32, those at even k apart from those at odd k.
 #[repr(align(64))]
-struct Split {
+pub(super) struct Split {
     even: [[f32; SIDE]; SIDE],
     odd: [[f32; SIDE]; SIDE],
 }
 
 impl Split {
+    /// Of a tile whose rows begin `stride` bytes apart.
+    ///
     /// # Safety
-    /// `tile` must be valid for reading a tile.
+    /// All rows must be valid for reading.
     #[inline(always)]
-    unsafe fn new(tile: *const u32) -> Self {
-        // SAFETY: by the caller.
-        let tile = unsafe { &*tile.cast::<[[u32; SIDE]; SIDE]>() };
+    pub unsafe fn new(tile: *const u8, stride: usize) -> Self {
         let mut split = Self { even: [[0.0; SIDE]; SIDE], odd: [[0.0; SIDE]; SIDE] };
         for r in 0..SIDE {
+            // SAFETY: by the caller.
+            let row = unsafe { tile.add(r * stride).cast::<[u32; SIDE]>().read_unaligned() };
             for p in 0..SIDE {
-                split.even[r][p] = f32::from_bits(tile[r][p] << 16);
-                split.odd[r][p] = f32::from_bits(tile[r][p] & 0xffff_0000);
+                split.even[r][p] = f32::from_bits(row[p] << 16);
+                split.odd[r][p] = f32::from_bits(row[p] & 0xffff_0000);
             }
         }
         split
@@ -192,7 +195,7 @@ impl Split {
 /// # Safety
 /// `c` must be valid for a tile, and the CPU must support `S`.
 #[inline(always)]
-unsafe fn add_product<S: Simd, const R: usize, const V: usize>(a: &Split, b: &Split, c: *mut f32) {
+pub(super) unsafe fn add_product<S: Simd, const R: usize, const V: usize>(a: &Split, b: &Split, c: *mut f32) {
     // SAFETY: all accesses are within the tiles.
     unsafe {
         for first in (0..SIDE).step_by(R) {

@@ -44,8 +44,8 @@ impl Calibrator {
         state.check(spec)?;
         let compute = Compute::new(pool);
         Ok(Self {
-            stem: Observed::new(&spec.stem, std::slice::from_ref(&state.stem), &compute),
-            branches: Observed::new(&spec.branch, &state.branches, &compute),
+            stem: Observed::new(&spec.stem, std::slice::from_ref(&state.stem)),
+            branches: Observed::new(&spec.branch, &state.branches),
             spec: spec.clone(),
             state: state.clone(),
             plans: Plans::new(compute, false),
@@ -62,7 +62,7 @@ impl Calibrator {
     pub fn observe(&mut self, images: &Images<'_>) {
         let compute = self.plans.compute().clone();
         for (_, part) in images.parts() {
-            self.images.load(&part, compute.pool());
+            self.images.load(&part, &compute);
             let images_in = Input::Images(self.images.all());
             let (plans, workspace) = (&mut self.plans, &mut self.workspace);
             let stem = (!self.spec.stem.is_empty())
@@ -95,9 +95,9 @@ impl Calibrator {
 }
 
 impl Observed {
-    fn new(spec: &SequenceSpec, states: &[State], compute: &Compute) -> Self {
+    fn new(spec: &SequenceSpec, states: &[State]) -> Self {
         let layout = Layout::new(spec);
-        let fold = |state| Folded::of_state(&layout, state, compute);
+        let fold = |state| Folded::of_state(&layout, state);
         Self { sequences: states.iter().map(fold).collect(), ranges: HashMap::new() }
     }
 

@@ -9,7 +9,6 @@
 //! that, and gives the same logits, to the bit, on every CPU and for any number of threads.
 
 mod calibrate;
-mod classifier;
 mod images;
 mod layers;
 mod network;

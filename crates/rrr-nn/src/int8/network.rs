@@ -1,9 +1,9 @@
 //! Inference of quantised networks.
 
 use super::QuantizedState;
-use super::classifier::Classifiers;
 use super::images::PaddedPixels;
 use super::layers::{Arena, Layers, Pass, Plans};
+use crate::classifier::Classifiers;
 use crate::profile::{LayerTime, Profile, timed};
 use crate::{Images, Logits, NetSpec, Normalize, StateError};
 use rrr_kernels::Pool;
@@ -63,7 +63,10 @@ impl QuantizedNetwork {
         let steps = stem.as_ref().map(|s| s.steps().repeat(spec.branches));
         Ok(Self {
             branches: Layers::new("branches", &spec.branch, &state.branches, steps, true)?,
-            classifiers: Classifiers::new(state),
+            classifiers: Classifiers::new(state.branches.iter().map(|branch| {
+                let values = |name: &str| branch.values[name].data.as_slice();
+                (values("fc.weight"), values("fc.bias"))
+            })),
             spec: spec.clone(),
             normalize: state.normalize,
             stem,
@@ -184,7 +187,7 @@ impl QuantizedNetwork {
                     || "branches.fc".into(),
                     macs,
                     || {
-                        classifiers.forward(features, logits, n, compute.isa(), compute.pool());
+                        classifiers.forward(features, logits, n, compute.isa().base(), compute.pool());
                     },
                 );
                 &*logits

@@ -2,13 +2,14 @@
 
     python make_bf16.py       # needs torch, numpy and safetensors; draws the same numbers as make.py
 
-Convolutions and the classifier round both operands to bf16, in the forward pass and in both gradients; all else is
-float64. In inference form the weights are rounded after batch norm has been folded into them.
+In training, convolutions and the classifier round both operands to bf16, in the forward pass and in both gradients; all
+else is float64. In inference form the weights are rounded after batch norm has been folded into them, and so is what a
+bottleneck puts out; the classifier is not.
 """
 
 import torch
 import torch.nn.functional as F
-from make import HERE, Random, Sequence, pixels
+from make import HERE, Bottleneck, Random, Sequence, pixels
 from safetensors.torch import save_file
 from torch import nn
 
@@ -43,11 +44,11 @@ class Linear(nn.Linear):
         return RoundedConv.apply(x[:, :, None, None], self.weight[:, :, None, None], 1, 0)[:, :, 0, 0] + self.bias
 
 
-def rounded(module):
+def rounded(module, classifier):
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             child.__class__ = Conv
-        elif isinstance(child, nn.Linear):
+        elif classifier and isinstance(child, nn.Linear):
             child.__class__ = Linear
     return module
 
@@ -67,7 +68,9 @@ def folded(sequence):
                 fold(getattr(module, f"conv{i}"), getattr(module, f"bn{i}"))
         if getattr(module, "downsample", None) is not None:
             fold(*module.downsample)
-    return rounded(sequence).eval().requires_grad_(False)
+        if isinstance(module, Bottleneck):
+            module.register_forward_hook(lambda module, x, y: bf16(y))
+    return rounded(sequence, classifier=False).eval().requires_grad_(False)
 
 
 def split():
@@ -91,7 +94,7 @@ def main():
         inference = make().double()
         inference.load_state_dict(branch.state_dict())
         logits.append(folded(inference)(features))
-        loss = F.cross_entropy(rounded(branch).train()(features), labels)
+        loss = F.cross_entropy(rounded(branch, classifier=True).train()(features), labels)
         loss.backward()
         losses.append(loss)
         for name, p in branch.named_parameters():

@@ -1,0 +1,220 @@
+//! Which input rows each output row needs, in tiles of 16.
+
+use super::super::tiles::SIDE;
+use super::{IMAGE_SLACK, ROW_BYTES, WIDTH, plane_rows};
+use crate::conv::Conv;
+
+/// What gathering a row of a tile costs, in cycles, beside the [`SIDE`] cycles of a product of tiles.
+const GATHER_CYCLES: usize = 2 * SIDE;
+
+/// One input of a convolution. Sizes are bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    conv: Conv,
+    size: (usize, usize),
+    n: usize,
+    /// From a row's block of 32 channels to its next one.
+    pub block: usize,
+    /// Blocks of 32 channels per row and tap.
+    pub blocks: usize,
+    /// A whole group's input.
+    pub len: usize,
+    /// The first `readable` bytes can be read at every block.
+    readable: usize,
+    zero_row: usize,
+}
+
+impl Part {
+    pub fn new(conv: Conv, (height, width): (usize, usize), n: usize) -> Self {
+        let size = (height, width);
+        if conv.rgb {
+            let pad = conv.kernel / 2;
+            let numbers = n * (height + 2 * pad) * (width + 2 * pad) * 3 + IMAGE_SLACK;
+            let len = numbers * size_of::<u16>();
+            return Self { conv, size, n, block: 0, blocks: 1, len, readable: len, zero_row: 0 };
+        }
+        let rows = height * width * n;
+        let (block, blocks) = (plane_rows(rows) * ROW_BYTES, conv.cin.div_ceil(WIDTH));
+        Self {
+            conv,
+            size,
+            n,
+            block,
+            blocks,
+            len: blocks * block,
+            readable: block,
+            zero_row: rows * ROW_BYTES,
+        }
+    }
+
+    /// Offset of the input row under a tap of an output pixel; `None`: padding.
+    fn source(&self, (y, x): (usize, usize), image: usize, tap: usize) -> Option<usize> {
+        let Conv { kernel, stride, rgb, .. } = self.conv;
+        let ((height, width), pad) = (self.size, kernel / 2);
+        if rgb {
+            let line = image * (height + 2 * pad) + y * stride + tap;
+            return Some((line * (width + 2 * pad) + x * stride) * 3 * size_of::<u16>());
+        }
+        let y = (y * stride + tap / kernel).checked_sub(pad)?;
+        let x = (x * stride + tap % kernel).checked_sub(pad)?;
+        (y < height && x < width).then_some(((y * width + x) * self.n + image) * ROW_BYTES)
+    }
+}
+
+/// A position of a part's kernel.
+pub(super) struct Tap {
+    pub part: usize,
+    /// The kernel's position.
+    at: usize,
+    /// Number of its first step.
+    pub step: usize,
+}
+
+/// Up to 16 rows of the output, `stride` rows apart.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub first: u32,
+    pub stride: u32,
+    pub rows: u32,
+}
+
+/// Where the rows of a tile lie under a tap, in bytes from the part's first block.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    /// 16 rows that are equally far apart; some of the last may be none of the tile's.
+    Rows { first: u32, stride: u32 },
+    /// All rows are the one of zeros.
+    Zeros { at: u32 },
+    /// Number of a list of rows.
+    Gather(u32),
+}
+
+/// How the rows of an output are made of the rows of one or two inputs.
+pub(super) struct RowsPlan {
+    pub parts: Vec<Part>,
+    pub taps: Vec<Tap>,
+    pub tiles: Vec<Tile>,
+    /// `[tile][tap]`.
+    sources: Vec<Source>,
+    pub gathered: Vec<[u32; SIDE]>,
+    /// Steps of all taps.
+    pub steps: usize,
+}
+
+impl RowsPlan {
+    /// Plans an output of `out` pixels and `columns` tiles of 16 channels; every offset it makes lies within the
+    /// parts' `len`, and every row within the output's.
+    pub fn new(parts: Vec<Part>, out: (usize, usize), columns: usize) -> Self {
+        let n = parts[0].n;
+        let (mut taps, mut steps) = (Vec::new(), 0);
+        for (part, p) in parts.iter().enumerate() {
+            for at in 0..p.conv.taps() {
+                taps.push(Tap { part, at, step: steps });
+                steps += p.blocks;
+            }
+        }
+        let lines = Self::located(&parts, &taps, out, line_tiles(out, n));
+        // An image's pixels lie in lines of it, not image by image.
+        let best = if parts[0].conv.rgb {
+            lines
+        } else {
+            let flat = Self::located(&parts, &taps, out, flat_tiles(out.0 * out.1 * n));
+            if flat.cost(columns) <= lines.cost(columns) { flat } else { lines }
+        };
+        Self { steps, parts, taps, ..best }.sorted()
+    }
+
+    /// Finds the rows under all taps of `tiles`.
+    fn located(parts: &[Part], taps: &[Tap], out: (usize, usize), tiles: Vec<Tile>) -> Self {
+        let n = parts[0].n;
+        let (mut sources, mut gathered) = (Vec::with_capacity(tiles.len() * taps.len()), Vec::new());
+        for tile in &tiles {
+            for tap in taps {
+                let part = &parts[tap.part];
+                let mut rows = [None; SIDE];
+                for (i, row) in rows.iter_mut().enumerate().take(tile.rows as usize) {
+                    let row_index = (tile.first + i as u32 * tile.stride) as usize;
+                    let (pixel, image) = (row_index / n, row_index % n);
+                    *row = part.source((pixel / out.1, pixel % out.1), image, tap.at);
+                }
+                sources.push(find(part, &rows[..tile.rows as usize], &mut gathered));
+            }
+        }
+        Self { parts: Vec::new(), taps: Vec::new(), tiles, sources, gathered, steps: 0 }
+    }
+
+    /// Estimated cycles of all tiles, for one block of channels.
+    fn cost(&self, columns: usize) -> usize {
+        let cost = |source: &Source| match source {
+            Source::Rows { .. } => columns * SIDE,
+            Source::Zeros { .. } => 0,
+            Source::Gather(_) => columns * SIDE + GATHER_CYCLES,
+        };
+        self.sources.iter().map(cost).sum()
+    }
+
+    /// Puts tiles next to each other that reach over the same borders, so that pairs of them skip the same taps.
+    fn sorted(self) -> Self {
+        let count = self.taps.len();
+        let zeros = |tile: usize| -> u32 {
+            let zero = |s: &Source| u32::from(matches!(s, Source::Zeros { .. }));
+            self.sources[tile * count..][..count].iter().fold(0, |mask, s| mask << 1 | zero(s))
+        };
+        let mut order: Vec<usize> = (0..self.tiles.len()).collect();
+        order.sort_by_key(|&tile| zeros(tile));
+        let tiles = order.iter().map(|&tile| self.tiles[tile]).collect();
+        let sources = order.iter().flat_map(|&tile| self.sources[tile * count..][..count].iter().copied());
+        let sources = sources.collect();
+        Self { tiles, sources, ..self }
+    }
+
+    /// Where a tile's rows lie under each tap.
+    pub fn sources(&self, tile: usize) -> &[Source] {
+        &self.sources[tile * self.taps.len()..][..self.taps.len()]
+    }
+}
+
+/// Rows in the order of the output.
+fn flat_tiles(rows: usize) -> Vec<Tile> {
+    let tile = |first: usize| Tile { first: to_u32(first), stride: 1, rows: SIDE.min(rows - first) as u32 };
+    (0..rows).step_by(SIDE).map(tile).collect()
+}
+
+/// Pixels of a line of an image.
+fn line_tiles((height, width): (usize, usize), n: usize) -> Vec<Tile> {
+    let tile = |y: usize, image: usize, x: usize| Tile {
+        first: to_u32((y * width + x) * n + image),
+        stride: to_u32(n),
+        rows: SIDE.min(width - x) as u32,
+    };
+    let line = |y: usize, image: usize| (0..width).step_by(SIDE).map(move |x| tile(y, image, x));
+    (0..height).flat_map(|y| (0..n).flat_map(move |image| line(y, image))).collect()
+}
+
+/// How a tile of these rows is loaded.
+fn find(part: &Part, rows: &[Option<usize>], gathered: &mut Vec<[u32; SIDE]>) -> Source {
+    if rows.iter().all(Option::is_none) {
+        return Source::Zeros { at: to_u32(part.zero_row) };
+    }
+    let stride = match rows {
+        [Some(first), Some(second), ..] => second.checked_sub(*first),
+        [Some(_)] => Some(ROW_BYTES),
+        _ => None,
+    };
+    if let (Some(first), Some(stride)) = (rows[0], stride) {
+        let regular = rows.iter().enumerate().all(|(i, row)| *row == Some(first + i * stride));
+        if regular && first + (SIDE - 1) * stride + ROW_BYTES <= part.readable {
+            return Source::Rows { first: to_u32(first), stride: to_u32(stride) };
+        }
+    }
+    let mut list = [to_u32(part.zero_row); SIDE];
+    for (to, row) in list.iter_mut().zip(rows) {
+        *to = to_u32(row.unwrap_or(part.zero_row));
+    }
+    gathered.push(list);
+    Source::Gather(to_u32(gathered.len() - 1))
+}
+
+fn to_u32(v: usize) -> u32 {
+    u32::try_from(v).expect("activation too large")
+}

@@ -1,0 +1,316 @@
+//! The loops around the products of tiles.
+
+use super::super::tiles::{SIDE, TILE};
+use super::super::{Kernels, ThreadScratch};
+use super::conv::{Bf16Job, Bf16Plan};
+use super::plan::{RowsPlan, Source};
+use super::product::{Finish, Product, Step, StoredTiles};
+use super::{ROW_BYTES, WIDTH};
+use crate::conv::Compute;
+use crate::shared::SharedMut;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Weights that a task keeps in the second-level cache.
+const WEIGHT_BYTES: usize = 1 << 20;
+
+/// Multiply-adds that make a piece of work worth handing out.
+const TASK_MACS: usize = 1 << 20;
+
+/// Tasks per thread that balance the load.
+const TASKS_PER_THREAD: usize = 6;
+
+/// How many bytes ahead a task fetches weights on their first use: with few rows they come from the third-level cache or
+/// memory, and a tile's loads alone do not ask for enough at a time.
+const WEIGHTS_AHEAD: usize = 8 << 10;
+
+/// A job in parts that its tasks share.
+struct Work<'a> {
+    p: &'a Bf16Plan,
+    x: [&'a [u16]; 2],
+    /// Numbers from one group's input of a part to the next one's.
+    x_group: [usize; 2],
+    w: &'a [u32],
+    bias: &'a [f32],
+    residual: Option<&'a [u16]>,
+    relu: bool,
+    y: SharedMut<'a, u16>,
+}
+
+/// A piece of work: some pairs of tiles of rows, for some columns of 32 channels of groups that read the same input.
+pub struct Task<'a> {
+    work: &'a Work<'a>,
+    pairs: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// How a job is cut into tasks: along the rows, and along the columns of groups that read the same input.
+struct Partition {
+    /// Sets of groups that share all input; each is cut for itself.
+    spans: usize,
+    /// Columns of a span.
+    columns: usize,
+    splits: usize,
+    cuts: usize,
+}
+
+impl Partition {
+    fn new(p: &Bf16Plan, shared: bool, threads: usize) -> Self {
+        let spans = if shared { 1 } else { p.groups };
+        let columns = p.groups / spans * p.pairs();
+        let pairs = p.plan.tiles.len().div_ceil(2);
+        let input = pairs * 2 * SIDE * ROW_BYTES * p.plan.parts.iter().map(|part| part.blocks).sum::<usize>();
+        let weights = p.groups / spans * p.panels * p.plan.steps * TILE * size_of::<u32>();
+        let macs = p.plan.tiles.len() * p.plan.steps * SIDE * WIDTH * p.panels * SIDE * p.groups;
+        let wanted = (TASKS_PER_THREAD * threads).min(macs / TASK_MACS).div_ceil(spans);
+        let mut splits = weights.div_ceil(WEIGHT_BYTES).min(columns);
+        let mut cuts = 1;
+        // Every split reads the input once more, every cut the weights.
+        while splits * cuts < wanted {
+            let (can_split, can_cut) = (splits * 2 <= columns, cuts * 2 <= pairs);
+            match (can_split, can_cut) {
+                (true, true) if input * splits <= weights * cuts => splits *= 2,
+                (true, false) => splits *= 2,
+                (_, true) => cuts *= 2,
+                (false, false) => break,
+            }
+        }
+        Self { spans, columns, splits, cuts }
+    }
+}
+
+/// The `i`th of `parts` nearly equal parts of `0..len`.
+fn part(len: usize, i: usize, parts: usize) -> Range<usize> {
+    len * i / parts..len * (i + 1) / parts
+}
+
+/// Computes a job.
+///
+/// # Panics
+/// If a slice of the job has the wrong length.
+pub(super) fn run(p: &Bf16Plan, job: Bf16Job<'_>, compute: &Compute) {
+    let (plan, groups) = (&p.plan, p.groups);
+    assert_eq!(job.x.len(), plan.parts.len(), "an input for every part");
+    let (mut x, mut x_group) = ([&[][..]; 2], [0; 2]);
+    for (i, (from, part)) in job.x.iter().zip(&plan.parts).enumerate() {
+        let len = part.len / size_of::<u16>();
+        assert!(from.len() >= len, "input too small");
+        x[i] = from;
+        if from.len() >= groups * len {
+            x_group[i] = len;
+        }
+    }
+    let y_len = groups * p.pairs() * p.y_plane;
+    assert_eq!(job.w.len(), groups * p.panels * plan.steps * TILE, "weights of another shape");
+    assert_eq!(job.bias.len(), groups * p.bias_len(), "biases of another shape");
+    assert!(job.residual.is_none_or(|r| r.len() >= y_len), "residual too small");
+    assert!(job.y.len() >= y_len, "output too small");
+    let Bf16Job { w, bias, residual, relu, y, .. } = job;
+    let work = Work { p, x, x_group, w, bias, residual, relu, y: SharedMut::new(y) };
+
+    let shared = groups == 1 || x_group == [0; 2];
+    let cut = Partition::new(p, shared, compute.pool().threads());
+    let kernels = Kernels::new(compute.isa());
+    let pairs = plan.tiles.len().div_ceil(2);
+    compute.pool().run(cut.spans * cut.splits * cut.cuts, |task| {
+        let (task, rows) = (task / cut.cuts, part(pairs, task % cut.cuts, cut.cuts));
+        let columns = part(cut.columns, task % cut.splits, cut.splits);
+        let first = task / cut.splits * cut.columns;
+        let task = Task { work: &work, pairs: rows, columns: first + columns.start..first + columns.end };
+        // SAFETY: the slices were checked above to hold what the plan's offsets reach, the CPU by `Kernels::new`;
+        // this task alone writes these rows of these planes.
+        unsafe { (kernels.stored)(&task) }
+    });
+}
+
+thread_local! {
+    static STEPS: RefCell<Steps> = RefCell::default();
+}
+
+/// Steps of a pair of tiles: memory that a thread keeps between tasks.
+#[derive(Default)]
+struct Steps(Vec<Step>);
+
+impl Drop for TakenSteps {
+    fn drop(&mut self) {
+        STEPS.set(std::mem::take(&mut self.0));
+    }
+}
+
+/// [`Steps`] for as long as a task holds them.
+struct TakenSteps(Steps);
+
+/// Result tiles before they are finished.
+#[repr(align(64))]
+struct Sums([f32; 4 * TILE]);
+
+/// Computes a task.
+///
+/// # Safety
+/// The CPU must support `T`, the slices must hold what the plan's offsets reach, and no other task may write the
+/// same rows of the same columns.
+#[inline(always)]
+pub unsafe fn work<T: StoredTiles>(task: &Task<'_>) {
+    let (work, p) = (task.work, task.work.p);
+    let plan = &p.plan;
+    // SAFETY: the tile registers are there, by the caller.
+    let tiles = unsafe { T::new() };
+    let mut scratch = ThreadScratch::take(2 * plan.steps * TILE);
+    let mut steps = TakenSteps(STEPS.take());
+    let steps = &mut steps.0.0;
+    let mut sums = Sums([0.0; 4 * TILE]);
+    let (first_group, first_column) = (task.columns.start / p.pairs(), task.columns.start % p.pairs());
+    for pair in task.pairs.clone() {
+        let last = (2 * pair + 1).min(plan.tiles.len() - 1);
+        // SAFETY: by the caller; the scratch holds all tiles of a pair.
+        unsafe { find_steps(work, first_group, [2 * pair, last], &mut scratch.0, steps) };
+        let ahead = if pair == task.pairs.start { WEIGHTS_AHEAD } else { 0 };
+        let (mut group, mut column) = (first_group, first_column);
+        for i in 0..task.columns.len() {
+            if pair + 1 < task.pairs.end {
+                prefetch_rows::<T>(work, first_group, pair + 1, part(2 * plan.steps, i, task.columns.len()));
+            }
+            let panel = 2 * column;
+            // SAFETY: the weights were checked to hold all panels, the sums hold four tiles.
+            unsafe {
+                let b = work.w.as_ptr().add((group * p.panels + panel) * plan.steps * TILE);
+                let product = Product { steps, b, c: sums.0.as_mut_ptr(), ahead };
+                let (two_rows, two_columns) = (last > 2 * pair, panel + 1 < p.panels);
+                match (two_rows, two_columns) {
+                    (true, true) => tiles.multiply_rows::<2, 2>(&product),
+                    (true, false) => tiles.multiply_rows::<2, 1>(&product),
+                    (false, true) => tiles.multiply_rows::<1, 2>(&product),
+                    (false, false) => tiles.multiply_rows::<1, 1>(&product),
+                }
+                let column = group * p.pairs() + column;
+                for (m, tile) in (2 * pair..=last).enumerate() {
+                    if two_columns {
+                        finish::<T, 2>(work, tile, column, sums.0.as_ptr().add(m * 2 * TILE));
+                    } else {
+                        finish::<T, 1>(work, tile, column, sums.0.as_ptr().add(m * TILE));
+                    }
+                }
+            }
+            column += 1;
+            if column == p.pairs() {
+                (group, column) = (group + 1, 0);
+            }
+        }
+    }
+}
+
+/// Fetches some tiles of the next pair: of a 1x1 convolution only, others read mostly what they have just read.
+#[inline(always)]
+fn prefetch_rows<T: StoredTiles>(work: &Work<'_>, group: usize, pair: usize, tiles: Range<usize>) {
+    let plan = &work.p.plan;
+    if plan.taps.len() > plan.parts.len() {
+        return;
+    }
+    for i in tiles {
+        let (tile, step) = (2 * pair + i / plan.steps, i % plan.steps);
+        if tile >= plan.tiles.len() {
+            return;
+        }
+        let tap = usize::from(step >= plan.parts[0].blocks);
+        let part = &plan.parts[tap];
+        if let Source::Rows { first, stride } = plan.sources(tile)[tap] {
+            let x = work.x[tap].as_ptr().wrapping_add(group * work.x_group[tap]).cast::<u8>();
+            let block = (step - plan.taps[tap].step) * part.block;
+            T::prefetch(x.wrapping_add(first as usize + block), stride as usize);
+        }
+    }
+}
+
+/// Lists the steps of one or two tiles (the second may be the first again), and gathers the rows that lie unevenly.
+///
+/// # Safety
+/// As for [`work`]; `scratch` must hold two tiles for every step of the plan.
+#[inline(always)]
+unsafe fn find_steps(
+    work: &Work<'_>,
+    group: usize,
+    tiles: [usize; 2],
+    scratch: &mut [u32],
+    steps: &mut Vec<Step>,
+) {
+    let plan = &work.p.plan;
+    steps.clear();
+    let sources = tiles.map(|tile| plan.sources(tile));
+    let zero = |s: &Source| matches!(s, Source::Zeros { .. });
+    let mut free = scratch.as_mut_ptr().cast::<u8>();
+    for (i, tap) in plan.taps.iter().enumerate() {
+        if sources.iter().all(|s| zero(&s[i])) {
+            continue;
+        }
+        let part = &plan.parts[tap.part];
+        // SAFETY: by the caller; a tile takes up what its tap's steps have in the scratch.
+        unsafe {
+            let x = work.x[tap.part].as_ptr().add(group * work.x_group[tap.part]).cast::<u8>();
+            let mut a = [x; 2];
+            let (mut stride, mut advance) = ([0; 2], [0; 2]);
+            for j in 0..2 {
+                if j == 1 && tiles[0] == tiles[1] {
+                    break;
+                }
+                (a[j], stride[j], advance[j]) = match sources[j][i] {
+                    Source::Rows { first, stride } => (x.add(first as usize), stride, part.block),
+                    Source::Zeros { at } => (x.add(at as usize), 0, 0),
+                    Source::Gather(list) => {
+                        let to = free;
+                        gather(plan, list, x, part.block, part.blocks, to);
+                        free = free.add(part.blocks * TILE * size_of::<u32>());
+                        (to.cast_const(), ROW_BYTES as u32, TILE * size_of::<u32>())
+                    }
+                };
+            }
+            for block in 0..part.blocks {
+                let at = [a[0].add(block * advance[0]), a[1].wrapping_add(block * advance[1])];
+                steps.push(Step::new(at, stride, (tap.step + block) as u32));
+            }
+        }
+    }
+}
+
+/// Copies the rows of a list, tiles of all blocks one after another.
+///
+/// # Safety
+/// The list's rows must lie within the input at `x`, and `to` must have room.
+#[inline(always)]
+unsafe fn gather(plan: &RowsPlan, list: u32, x: *const u8, block: usize, blocks: usize, to: *mut u8) {
+    for (r, &row) in plan.gathered[list as usize].iter().enumerate() {
+        for i in 0..blocks {
+            // SAFETY: by the caller.
+            unsafe {
+                let from = x.add(row as usize + i * block).cast::<[u16; WIDTH]>();
+                to.add((i * SIDE + r) * ROW_BYTES).cast::<[u16; WIDTH]>().write(from.read());
+            }
+        }
+    }
+}
+
+/// Finishes and stores the rows of a tile and a column of all groups; `sums` are `N` tiles.
+///
+/// # Safety
+/// As for [`work`].
+#[inline(always)]
+unsafe fn finish<T: StoredTiles, const N: usize>(
+    work: &Work<'_>,
+    tile: usize,
+    column: usize,
+    sums: *const f32,
+) {
+    let tile = work.p.plan.tiles[tile];
+    let at = column * work.p.y_plane + tile.first as usize * WIDTH;
+    // SAFETY: by the caller.
+    unsafe {
+        T::finish::<N>(&Finish {
+            sums,
+            bias: work.bias.as_ptr().add(column * WIDTH),
+            residual: work.residual.map_or(std::ptr::null(), |x| x.as_ptr().add(at)),
+            relu: work.relu,
+            y: work.y.as_ptr().add(at),
+            stride: tile.stride as usize * WIDTH,
+            rows: tile.rows as usize,
+        });
+    }
+}

@@ -1,0 +1,221 @@
+//! Sequences with weights in bf16, packed for the kernels.
+
+use crate::folded::{Folded, FoldedConv};
+use crate::profile::{Profile, timed};
+use rrr_kernels::{
+    Aligned, Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, Buffer, Compute, bf16_max_pool, max_pool_size,
+};
+
+/// A layer of one sequence.
+struct PackedLayer {
+    /// Without its place, such as `layer3.0.conv1`.
+    name: String,
+    conv: Bf16Conv,
+    weight: Aligned<u32>,
+    /// Padded to whole blocks of 32.
+    bias: Buffer,
+}
+
+/// A sequence in inference form, rounded.
+pub(crate) struct PackedSequence {
+    /// In the order of the layers; the last of a bottleneck takes in its downsample.
+    layers: Vec<PackedLayer>,
+    /// Whether the first layer reads images.
+    conv1: bool,
+    /// Of every block, whether it has a downsample.
+    downsamples: Vec<bool>,
+    /// The classifier's weights, `[classes][features]`, and biases.
+    pub fc: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+impl PackedSequence {
+    /// Rounds a sequence.
+    pub fn new(folded: &Folded, compute: &Compute) -> Self {
+        let one = |conv: &FoldedConv| PackedLayer::new(Bf16Conv::new(conv.conv), &[conv], compute);
+        let mut layers: Vec<PackedLayer> = folded.conv1.iter().map(one).collect();
+        for b in &folded.blocks {
+            layers.extend([&b.conv1, &b.conv2].map(one));
+            layers.push(match &b.downsample {
+                None => one(&b.conv3),
+                Some(down) => {
+                    let sum = Bf16Conv::sum(b.conv3.conv, down.conv);
+                    PackedLayer::new(sum, &[&b.conv3, down], compute)
+                }
+            });
+        }
+        Self {
+            layers,
+            conv1: folded.conv1.is_some(),
+            downsamples: folded.blocks.iter().map(|b| b.downsample.is_some()).collect(),
+            fc: folded.fc.as_ref().map(|fc| (fc.weights(), fc.bias().to_vec())),
+        }
+    }
+}
+
+impl PackedLayer {
+    /// The convolutions that `conv` is the sum of.
+    fn new(conv: Bf16Conv, parts: &[&FoldedConv], compute: &Compute) -> Self {
+        let mut weight = Aligned::zeros(conv.packed_len());
+        let mut weights = [parts[0].packed(); 2];
+        let mut bias = Buffer::zeros(conv.cout().next_multiple_of(32));
+        for (weights, part) in weights.iter_mut().zip(parts) {
+            *weights = part.packed();
+            bias.iter_mut().zip(part.bias()).for_each(|(sum, b)| *sum += b);
+        }
+        conv.pack(compute.isa(), &weights[..parts.len()], &mut weight);
+        Self { name: parts[0].name.clone(), conv, weight, bias }
+    }
+}
+
+/// A convolution of every branch, with ReLU.
+struct Layer {
+    /// With its place, such as `branches.layer3.0.conv1`.
+    name: String,
+    conv: Bf16Conv,
+    /// Per branch.
+    weight: Aligned<u32>,
+    bias: Buffer,
+}
+
+/// The same layers of several branches.
+pub(crate) struct Layers {
+    /// `stem` or `branches`.
+    place: &'static str,
+    branches: usize,
+    /// As in [`PackedSequence`].
+    layers: Vec<Layer>,
+    conv1: bool,
+    downsamples: Vec<bool>,
+}
+
+/// Plans for one size of input, in the order of the layers.
+pub(crate) type Plans = Vec<Bf16Plan>;
+
+/// Memory for activations: what a block reads, its two inner ones, and what it puts out.
+#[derive(Default)]
+pub(crate) struct Arena {
+    pub x: Bf16Activation,
+    inner: [Bf16Activation; 2],
+    y: Bf16Activation,
+}
+
+impl Arena {
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        let Self { x, inner: [a, b], y } = self;
+        [x, a, b, y].map(Bf16Activation::bytes).iter().sum()
+    }
+}
+
+/// What a sequence reads.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// Padded.
+    Images(&'a [u16]),
+    Features(&'a Bf16Activation),
+}
+
+/// What a pass works with besides the layers.
+pub(crate) struct Pass<'a> {
+    pub input: Input<'a>,
+    /// Number of images.
+    pub n: usize,
+    pub arena: &'a mut Arena,
+    pub compute: &'a Compute,
+    /// Takes the time of every layer, if there.
+    pub profile: &'a mut Option<Profile>,
+}
+
+impl Layers {
+    /// Puts the branches' layers together.
+    pub fn new(place: &'static str, branches: &[PackedSequence]) -> Self {
+        let first = &branches[0];
+        let layer = |(i, layer): (usize, &PackedLayer)| {
+            let len = layer.weight.len();
+            let mut weight = Aligned::zeros(branches.len() * len);
+            let mut bias = Buffer::zeros(branches.len() * layer.bias.len());
+            for (b, branch) in branches.iter().enumerate() {
+                weight[b * len..][..len].copy_from_slice(&branch.layers[i].weight);
+                bias[b * layer.bias.len()..][..layer.bias.len()].copy_from_slice(&branch.layers[i].bias);
+            }
+            Layer { name: format!("{place}.{}", layer.name), conv: layer.conv.clone(), weight, bias }
+        };
+        Self {
+            place,
+            branches: branches.len(),
+            layers: first.layers.iter().enumerate().map(layer).collect(),
+            conv1: first.conv1,
+            downsamples: first.downsamples.clone(),
+        }
+    }
+
+    /// Plans all layers for inputs of `size`.
+    pub fn plan(&self, mut size: (usize, usize), n: usize) -> Plans {
+        let mut layers = self.layers.iter();
+        let mut plans = Plans::new();
+        let mut plan = |sizes: &[(usize, usize)]| {
+            let layer = layers.next().expect("one per plan");
+            let plan = Bf16Plan::new(&layer.conv, sizes, self.branches, n);
+            let output = plan.output();
+            plans.push(plan);
+            output
+        };
+        if self.conv1 {
+            let (height, width) = plan(&[size]);
+            size = (max_pool_size(height), max_pool_size(width));
+        }
+        for &downsample in &self.downsamples {
+            let inner = plan(&[size]);
+            let inner = plan(&[inner]);
+            size = plan(&[inner, size][..if downsample { 2 } else { 1 }]);
+        }
+        plans
+    }
+
+    /// Bytes of weights and biases.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(|l| size_of_val(&l.weight[..]) + size_of_val(&l.bias[..])).sum()
+    }
+
+    /// Runs the layers, and leaves what comes out in `arena.x`.
+    pub fn run(&self, plans: &Plans, pass: Pass<'_>) {
+        let Pass { input, n, arena, compute, profile } = pass;
+        let mut layers = self.layers.iter().zip(plans);
+        let Arena { x, inner: [a, b], y } = arena;
+        let mut step = |from: &[&[u16]],
+                        residual: Option<&[u16]>,
+                        to: &mut Bf16Activation,
+                        profile: &mut Option<Profile>| {
+            let (layer, plan) = layers.next().expect("one per step");
+            to.reshape(self.branches, layer.conv.cout(), plan.output(), n);
+            let job = Bf16Job {
+                x: from,
+                w: &layer.weight,
+                bias: &layer.bias,
+                residual,
+                relu: true,
+                y: to.data_mut(),
+            };
+            timed(profile, || layer.name.clone(), plan.macs(), || plan.forward(job, compute));
+        };
+        let mut features = match input {
+            Input::Features(features) => Some(features.data()),
+            Input::Images(images) => {
+                step(&[images], None, a, profile);
+                timed(profile, || format!("{}.maxpool", self.place), 0, || bf16_max_pool(a, x, compute));
+                None
+            }
+        };
+        for &downsample in &self.downsamples {
+            let from = features.take().unwrap_or(x.data());
+            step(&[from], None, a, profile);
+            step(&[a.data()], None, b, profile);
+            if downsample {
+                step(&[b.data(), from], None, y, profile);
+            } else {
+                step(&[b.data()], Some(from), y, profile);
+            }
+            std::mem::swap(x, y);
+        }
+    }
+}
