@@ -33,7 +33,7 @@ impl<'t> View<'t> {
             Event::Stage(what) => self.line(&format!("{what} ...")),
             Event::Note(text) => self.warn(text),
             Event::Backbone(progress) => self.backbone(progress),
-            Event::Chosen(choice) => self.line(&format!("augmentation: {choice}")),
+            Event::Chosen(what, choice) => self.line(&format!("{what}: {choice}")),
             Event::Ready(ready) => self.ready(ready),
             Event::Warmed { done, total } => self.warmed(*done, *total),
             Event::Step(step) => self.step(step),

@@ -29,7 +29,9 @@ const POLICIES: [(&str, Policy); 5] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [data, out, seed, size, policy, epochs, per_class @ ..] = args.as_slice() else { return Err(USAGE.into()) };
+    let [data, out, seed, size, policy, epochs, per_class @ ..] = args.as_slice() else {
+        return Err(USAGE.into());
+    };
     let (seed, size, epochs) = (seed.parse()?, size.parse()?, epochs.parse::<u64>()?);
     let policy = POLICIES.iter().find(|(name, _)| name == policy).ok_or(USAGE)?.1;
     let split = match per_class {

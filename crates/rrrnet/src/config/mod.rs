@@ -197,6 +197,23 @@ pub struct Settings {
     pub skip_bad: Option<bool>,
     /// See [`TrainConfig::memory_budget_mib`].
     pub memory_budget_mib: Option<u64>,
+    /// See [`TrainConfig::alternative`].
+    pub alternative: Option<Alternative>,
+}
+
+/// Other settings that may suit a dataset better. Those that are absent stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alternative {
+    /// See [`TrainConfig::image_size`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// See [`TrainConfig::epochs`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
+    /// See [`TrainConfig::stem_lr`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stem_lr: Option<f64>,
 }
 
 /// A complete training configuration.
@@ -317,6 +334,10 @@ pub struct TrainConfig {
     pub skip_bad: bool,
     /// Decoded images are kept in memory up to this size; beyond it they are read again every epoch.
     pub memory_budget_mib: u64,
+    /// Settings that are tried beside these, in a training on three quarters of the training images each; whichever does
+    /// better on the last quarter are the run's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alternative: Option<Alternative>,
 }
 
 /// The precision of runs that do not say.
@@ -329,6 +350,21 @@ fn is_zero(x: &f64) -> bool {
 }
 
 impl TrainConfig {
+    /// The configuration with its alternative in place of its own settings, if it has one. The moving average keeps its
+    /// share of the epochs.
+    pub fn with_alternative(&self) -> Self {
+        let Some(other) = self.alternative else { return self.clone() };
+        let epochs = other.epochs.unwrap_or(self.epochs);
+        Self {
+            epochs,
+            ema_epochs: (self.ema_epochs * epochs).div_ceil(self.epochs.max(1)),
+            image_size: other.image_size.unwrap_or(self.image_size),
+            stem_lr: other.stem_lr.unwrap_or(self.stem_lr),
+            alternative: None,
+            ..self.clone()
+        }
+    }
+
     /// Number of branches of the finished model.
     pub fn branch_count(&self) -> usize {
         self.branches.unwrap_or(1)

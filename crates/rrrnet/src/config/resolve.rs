@@ -1,7 +1,8 @@
 //! Layers of settings become one complete configuration.
 
 use super::{
-    Augmentation, ConfigError, Method, Recipe, ResizeFilter, ScheduleKind, Select, Settings, TrainConfig,
+    Alternative, Augmentation, ConfigError, Method, Recipe, ResizeFilter, ScheduleKind, Select, Settings,
+    TrainConfig,
 };
 use crate::compute::Precision;
 use crate::recycle::Recycle;
@@ -24,7 +25,7 @@ impl Settings {
             teacher_temperature blocks split branches round_to budget recycle train_per_class val_per_class
             test_per_class val_fraction test_fraction epochs batch_size lr stem_lr weight_decay label_smoothing schedule
             ema_epochs ema_decay warm_passes augmentation image_size resize independent_batches seed threads
-            precision checkpoint_every select skip_bad memory_budget_mib
+            precision checkpoint_every select skip_bad memory_budget_mib alternative
         )
     }
 
@@ -63,7 +64,11 @@ impl Settings {
         let asked_lesson =
             [("teacher_share", self.teacher_share), ("teacher_temperature", self.teacher_temperature)];
         let (blocks, budget) = self.layout()?;
-        let base = self.recipe()?;
+        let mut base = self.recipe()?;
+        // A recipe's alternative is one to the recipe's own settings.
+        if self.image_size.is_some() || self.epochs.is_some() || self.stem_lr.is_some() {
+            base.alternative = None;
+        }
         let (base_epochs, base_ema) = (base.epochs, base.ema_epochs);
         let s = self.over(base);
         let epochs = s.epochs.unwrap_or(30);
@@ -138,8 +143,13 @@ impl Settings {
             select: s.select.unwrap_or(Select::Last),
             skip_bad: s.skip_bad.unwrap_or(false),
             memory_budget_mib: s.memory_budget_mib.unwrap_or(2048),
+            alternative: s.alternative.map(|a| Alternative {
+                stem_lr: a.stem_lr.filter(|_| method.trains_stem() && !independent_batches),
+                ..a
+            }),
         };
         config.check()?;
+        config.with_alternative().check()?;
         Ok(config)
     }
 

@@ -1,6 +1,5 @@
 //! What a training reports while it runs.
 
-use super::Choice;
 use crate::config::TrainConfig;
 use crate::run::EpochRecord;
 use std::path::Path;
@@ -14,8 +13,8 @@ pub enum Event<'a> {
     Note(String),
     /// News from getting the backbone.
     Backbone(rrr_checkpoint::Progress),
-    /// The augmentation is chosen.
-    Chosen(&'a Choice),
+    /// Something is chosen by trials: what, and how it came about.
+    Chosen(&'static str, String),
     /// Images and network are ready.
     Ready(Ready<'a>),
     /// A batch has warmed the stem.

@@ -1,7 +1,7 @@
 //! What a finished training leaves behind: the model, its evaluation, its predictions and the report.
 
-use super::choose::Choice;
 use super::data::Images as Data;
+use super::{AlternativeChoice, Choice};
 use super::{Event, TrainError};
 use crate::bench::QuickSpeed;
 use crate::config::{Method, TrainConfig};
@@ -142,6 +142,13 @@ impl Finish<'_> {
             Some(choice) => choice.to_string(),
             None => self.config.augmentation.to_string(),
         };
+        let mut notes = vec![Fact::new("recipe", &p.recipe)];
+        match AlternativeChoice::read(self.run)? {
+            Some(choice) => notes.push(Fact::new("settings", choice)),
+            None => notes.push(Fact::new("epochs", p.epochs)),
+        }
+        notes.push(Fact::new("augmentation", augmentation));
+        notes.push(Fact::new("precision", self.config.precision));
         Ok(rrr_report::report::Provenance {
             versions: vec![Fact::new("rrrnet", &p.rrrnet)],
             seed: p.seed,
@@ -160,12 +167,7 @@ impl Finish<'_> {
             },
             finished: Some(machine::utc_now()),
             train_seconds: Some(self.seconds),
-            notes: vec![
-                Fact::new("recipe", &p.recipe),
-                Fact::new("epochs", p.epochs),
-                Fact::new("augmentation", augmentation),
-                Fact::new("precision", self.config.precision),
-            ],
+            notes,
         })
     }
 }

@@ -3,8 +3,9 @@
 //! [`train`] starts a run, [`resume`] continues one as if it had never stopped. Both report through a callback and
 //! stop at the next step when a flag is raised.
 
+mod alternative;
+mod augmentation;
 mod checkpoint;
-mod choose;
 mod data;
 mod error;
 mod events;
@@ -14,9 +15,11 @@ mod schedule;
 mod session;
 mod setup;
 mod teacher;
+mod trial;
 
+pub use alternative::{AlternativeChoice, AlternativeTrial};
+pub use augmentation::{Choice, Trial};
 pub use checkpoint::training_position;
-pub use choose::{Choice, Trial};
 pub(crate) use data::{Images, resize, test_samples};
 pub use error::TrainError;
 pub use events::{Event, Ready, Step};
@@ -39,6 +42,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use teacher::Teacher;
+use trial::Trials;
 
 /// Number of the method as implemented: it rises whenever the same configuration begins to give other numbers, so that
 /// results kept by a benchmark suite are known to be old.
@@ -141,12 +145,14 @@ fn start(
         .as_deref()
         .map(|path| if path == Path::new(TEACHER_AUTO) { path.into() } else { absolute(path) });
     let config = &TrainConfig { data: absolute(&config.data), init, teacher, ..config.clone() };
-    let mut prepared = Prepared::new(config, resources, events)?;
+    let prepared = Prepared::new(config, resources, events)?;
     let backbone = backbone(resources, config, options, events)?;
     let start = Start::fresh(config, &prepared, &backbone)?;
     let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
-    let Some(config) = prepared.settle(config, &backbone, &run, options, events)? else {
-        return Ok(prepared.not_begun(config));
+    let steps = prepared.total_steps(config);
+    let choosing = Choosing { resources, backbone: &backbone, run: &run, options };
+    let Some((config, mut prepared, start)) = choosing.settle(config, prepared, start, events)? else {
+        return Ok(Outcome::Interrupted { done: 0, total: steps });
     };
     drop(backbone);
     if let Some(interrupted) = prepared.teach(resources, &config, &run, options, events)? {
@@ -176,10 +182,13 @@ fn go_on(
         events(&Event::Note("the run has no checkpoint yet: it starts from the beginning".into()));
         let backbone = backbone(resources, &config, options, events)?;
         let start = Start::fresh(&config, &prepared, &backbone)?;
-        config = match prepared.settle(&config, &backbone, &run, options, events)? {
-            Some(config) => config,
-            None => return Ok(prepared.not_begun(&config)),
+        let total = prepared.total_steps(&config);
+        let choosing = Choosing { resources, backbone: &backbone, run: &run, options };
+        let Some(settled) = choosing.settle(&config, prepared, start, events)? else {
+            return Ok(Outcome::Interrupted { done: 0, total });
         };
+        let start;
+        (config, prepared, start) = settled;
         start
     };
     if let Some(interrupted) = prepared.teach(resources, &config, &run, options, events)? {
@@ -213,6 +222,62 @@ struct Prepared {
     compute: Compute,
     fingerprint: String,
     teacher: Option<Teacher>,
+}
+
+/// What it takes to choose what is left open, before a training begins.
+struct Choosing<'a> {
+    resources: Option<&'a Resources>,
+    backbone: &'a Backbone,
+    run: &'a RunDir,
+    options: &'a TrainOptions<'a>,
+}
+
+impl Choosing<'_> {
+    /// The configuration with nothing left to choose, as the run keeps it from then on, with images and start that fit it.
+    /// `None` if interrupted.
+    fn settle(
+        &self,
+        config: &TrainConfig,
+        prepared: Prepared,
+        start: Start,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Option<(TrainConfig, Prepared, Start)>, TrainError> {
+        let (run, images) = (self.run, prepared.data.train.dataset());
+        let trials = Trials {
+            backbone: self.backbone,
+            workers: &prepared.workers,
+            compute: &prepared.compute,
+            interrupt: self.options.interrupt,
+        };
+        let keep = |config: &TrainConfig| run.write(&run.config(), config.to_toml().as_bytes());
+        let mut config = config.clone();
+        if config.augmentation == Augmentation::Auto {
+            let Some(choice) = augmentation::choose(&config, images, &trials, events)? else {
+                return Ok(None);
+            };
+            config.augmentation = choice.augmentation;
+            trial::write(run, &run.choice(), &choice)?;
+            keep(&config)?;
+            events(&Event::Chosen("augmentation", choice.to_string()));
+        }
+        if config.alternative.is_none() {
+            return Ok(Some((config, prepared, start)));
+        }
+        let Some(choice) = alternative::choose(&config, images, &trials, run, events)? else {
+            return Ok(None);
+        };
+        let taken = choice.is_taken();
+        config = if taken { config.with_alternative() } else { TrainConfig { alternative: None, ..config } };
+        keep(&config)?;
+        events(&Event::Chosen("settings", choice.to_string()));
+        if !taken {
+            return Ok(Some((config, prepared, start)));
+        }
+        drop((prepared, start));
+        let prepared = Prepared::new(&config, self.resources, events)?;
+        let start = Start::fresh(&config, &prepared, self.backbone)?;
+        Ok(Some((config, prepared, start)))
+    }
 }
 
 /// Where a training starts from: the beginning, or a checkpoint.
@@ -269,28 +334,6 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// The configuration with nothing left to choose, as the run keeps it from then on. `None` if interrupted.
-    fn settle(
-        &self,
-        config: &TrainConfig,
-        backbone: &Backbone,
-        run: &RunDir,
-        options: &TrainOptions<'_>,
-        events: &mut dyn FnMut(&Event<'_>),
-    ) -> Result<Option<TrainConfig>, TrainError> {
-        if config.augmentation != Augmentation::Auto {
-            return Ok(Some(config.clone()));
-        }
-        let (workers, compute) = (&self.workers, &self.compute);
-        let trials = choose::Trials::new(config, &self.data.train, backbone, workers, compute)?;
-        let Some(choice) = trials.run(options.interrupt, events)? else { return Ok(None) };
-        let config = TrainConfig { augmentation: choice.augmentation, ..config.clone() };
-        choice.write(run)?;
-        run.write(&run.config(), config.to_toml().as_bytes())?;
-        events(&Event::Chosen(&choice));
-        Ok(Some(config))
-    }
-
     /// Trains the teacher where it is to be made, or goes on with that. The outcome if interrupted.
     fn teach(
         &mut self,
@@ -323,10 +366,8 @@ impl Prepared {
         Ok(None)
     }
 
-    /// The outcome of a training that was interrupted before its first step.
-    fn not_begun(&self, config: &TrainConfig) -> Outcome {
-        let total = Schedule::new(config, self.steps_per_epoch(config) as usize).total();
-        Outcome::Interrupted { done: 0, total }
+    fn total_steps(&self, config: &TrainConfig) -> u64 {
+        Schedule::new(config, self.steps_per_epoch(config) as usize).total()
     }
 
     fn steps_per_epoch(&self, config: &TrainConfig) -> u64 {

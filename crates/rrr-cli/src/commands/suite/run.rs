@@ -113,7 +113,7 @@ impl<'a> View<'a> {
             Event::Ready(r) if r.done > 0 => {
                 self.line(&format!("{}: going on after {} of {} steps", self.task, r.done, r.total));
             }
-            Event::Chosen(choice) => self.line(&format!("{}: augmentation {choice}", self.task)),
+            Event::Chosen(what, choice) => self.line(&format!("{}: {what} {choice}", self.task)),
             Event::Step(s) => self.bar.set_message(format!(
                 "{}  epoch {}/{}  loss {:.3}{}",
                 self.task, s.epoch, self.epochs, s.loss, self.left
