@@ -1,6 +1,6 @@
 //! Rows plans: which input rows each output row needs, and the loops that run them.
 
-use crate::micro::{BLOCK, Epilogue, Item, MAX_ROWS, Micro, RowsTile};
+use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Panel, RowsTile};
 use crate::pool::Pool;
 use crate::precision::Weights;
 use crate::shared::SharedMut;
@@ -192,6 +192,27 @@ impl<'a> RowsJob<'a> {
             relu: false,
         }
     }
+
+    /// A block of output channels.
+    ///
+    /// # Safety
+    /// There must be a panel of this number in the weights, the output and what finishes it.
+    unsafe fn panel(&self, panel: usize, dims: &RowsDims, b_panel: usize) -> Panel {
+        let at = panel * dims.c_plane;
+        // SAFETY: by the caller.
+        unsafe {
+            Panel {
+                b: self.w.f32().as_ptr().add(panel * b_panel),
+                c: self.y.as_ptr().add(at),
+                epilogue: Epilogue {
+                    bias: self.bias.map_or(null(), |b| b.as_ptr().add(panel * BLOCK)),
+                    residual: self.residual.map_or(null(), |r| r.as_ptr().add(at)),
+                    accumulate: self.accumulate,
+                    relu: self.relu,
+                },
+            }
+        }
+    }
 }
 
 /// Sizes of a [`run`], the same for all its jobs.
@@ -277,36 +298,25 @@ pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, dims: &RowsDims, j
             let group = from..(from + p.group).min(panels.end);
             for tile in tiles {
                 let taps = plan.locate(tile, b_tap, &mut items, &mut c_rows);
-                let (mut index, mut panel) =
-                    (first_job + group.start / dims.panels, group.start % dims.panels);
-                for _ in group.clone() {
-                    let job = &jobs[index];
-                    let at = panel * dims.c_plane;
+                for from in group.clone().step_by(micro.max_panels()) {
+                    let count = (group.end - from).min(micro.max_panels());
                     // SAFETY: offsets were checked against the slices above; this task alone writes these
-                    // rows of this plane.
+                    // rows of these planes.
                     unsafe {
-                        let epilogue = Epilogue {
-                            bias: job.bias.map_or(null(), |b| b.as_ptr().add(panel * BLOCK)),
-                            residual: job.residual.map_or(null(), |r| r.as_ptr().add(at)),
-                            accumulate: job.accumulate,
-                            relu: job.relu,
-                        };
+                        let panels: [Panel; MAX_PANELS] = std::array::from_fn(|p| {
+                            let column = from + p.min(count - 1);
+                            jobs[first_job + column / dims.panels].panel(column % dims.panels, dims, b_panel)
+                        });
                         let rows = RowsTile {
                             items: &items[..taps],
-                            a: job.x.as_ptr(),
+                            a: jobs[first_job].x.as_ptr(),
                             a_block: dims.a_block,
                             k_blocks: dims.k_blocks,
                             k_tail: dims.k_tail,
-                            b: job.w.f32().as_ptr().add(panel * b_panel),
-                            c: job.y.as_ptr().add(at),
+                            panels: &panels[..count],
                             c_rows,
-                            epilogue,
                         };
                         micro.rows(tile.rows as usize, &rows);
-                    }
-                    panel += 1;
-                    if panel == dims.panels {
-                        (index, panel) = (index + 1, 0);
                     }
                 }
             }
