@@ -190,7 +190,7 @@ impl Micro {
 unsafe fn rows_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: &RowsTile<'_>) {
     // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
     unsafe {
-        let mut acc = [[[S::zero(); N]; P]; R];
+        let mut acc = [[[S::zero(); N]; R]; P];
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         for item in t.items {
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
@@ -210,15 +210,17 @@ unsafe fn rows_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
                 step::<S, R, P, N>(&mut acc, &a, k, &b);
             }
         }
-        for p in 0..P {
-            finish::<S, R, P, N>(&mut acc, p, &panels[p], &t.c_rows);
+        // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
+        finish::<S, R, N>(&mut acc[0], &panels[0], &t.c_rows);
+        if P > 1 {
+            finish::<S, R, N>(&mut acc[P - 1], &panels[P - 1], &t.c_rows);
         }
     }
 }
 
 #[inline(always)]
 unsafe fn step<S: Simd, const R: usize, const P: usize, const N: usize>(
-    acc: &mut [[[S::V; N]; P]; R],
+    acc: &mut [[[S::V; N]; R]; P],
     a: &[*const f32; R],
     k: usize,
     b: &[*const f32; P],
@@ -231,7 +233,7 @@ unsafe fn step<S: Simd, const R: usize, const P: usize, const N: usize>(
             let x = S::broadcast(a[r].add(k));
             for p in 0..P {
                 for n in 0..N {
-                    acc[r][p][n] = S::mul_add(x, b[p][n], acc[r][p][n]);
+                    acc[p][r][n] = S::mul_add(x, b[p][n], acc[p][r][n]);
                 }
             }
         }
@@ -240,9 +242,8 @@ unsafe fn step<S: Simd, const R: usize, const P: usize, const N: usize>(
 
 /// Finishes a panel and stores it.
 #[inline(always)]
-unsafe fn finish<S: Simd, const R: usize, const P: usize, const N: usize>(
-    acc: &mut [[[S::V; N]; P]; R],
-    p: usize,
+unsafe fn finish<S: Simd, const R: usize, const N: usize>(
+    acc: &mut [[S::V; N]; R],
     panel: &Panel,
     c_rows: &[u32; MAX_ROWS],
 ) {
@@ -253,7 +254,7 @@ unsafe fn finish<S: Simd, const R: usize, const P: usize, const N: usize>(
         if e.accumulate {
             for r in 0..R {
                 for n in 0..N {
-                    acc[r][p][n] = S::add(acc[r][p][n], S::load(c[r].add(n * S::LANES)));
+                    acc[r][n] = S::add(acc[r][n], S::load(c[r].add(n * S::LANES)));
                 }
             }
         }
@@ -261,7 +262,7 @@ unsafe fn finish<S: Simd, const R: usize, const P: usize, const N: usize>(
             for n in 0..N {
                 let bias = S::load(e.bias.add(n * S::LANES));
                 for r in 0..R {
-                    acc[r][p][n] = S::add(acc[r][p][n], bias);
+                    acc[r][n] = S::add(acc[r][n], bias);
                 }
             }
         }
@@ -269,20 +270,20 @@ unsafe fn finish<S: Simd, const R: usize, const P: usize, const N: usize>(
             for r in 0..R {
                 let residual = e.residual.add(c_rows[r] as usize);
                 for n in 0..N {
-                    acc[r][p][n] = S::add(acc[r][p][n], S::load(residual.add(n * S::LANES)));
+                    acc[r][n] = S::add(acc[r][n], S::load(residual.add(n * S::LANES)));
                 }
             }
         }
         if e.relu {
             for r in 0..R {
                 for n in 0..N {
-                    acc[r][p][n] = S::relu(acc[r][p][n]);
+                    acc[r][n] = S::relu(acc[r][n]);
                 }
             }
         }
         for r in 0..R {
             for n in 0..N {
-                S::store(c[r].add(n * S::LANES), acc[r][p][n]);
+                S::store(c[r].add(n * S::LANES), acc[r][n]);
             }
         }
     }
