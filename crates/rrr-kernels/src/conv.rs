@@ -179,6 +179,25 @@ impl Conv {
         }
     }
 
+    /// Packed weights of this convolution and of `other`, for [`ConvPlan::forward_sum`]: `[cout / 16]`, then one's and
+    /// the other's.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn join(&self, other: &Conv, packed: &[f32], packed_other: &[f32]) -> Buffer {
+        assert_eq!(self.cout, other.cout, "convolutions of different shapes");
+        assert_eq!((packed.len(), packed_other.len()), (self.packed_len(), other.packed_len()));
+        let panels = blocks(self.cout);
+        let mut joined = Buffer::zeros(packed.len() + packed_other.len());
+        let (len, first) = (joined.len() / panels, packed.len() / panels);
+        let panels = packed.chunks_exact(first).zip(packed_other.chunks_exact(len - first));
+        for (joined, (one, other)) in joined.chunks_exact_mut(len).zip(panels) {
+            joined[..first].copy_from_slice(one);
+            joined[first..].copy_from_slice(other);
+        }
+        joined
+    }
+
     /// The inverse of [`Conv::pack`].
     ///
     /// # Panics
@@ -446,6 +465,20 @@ impl ConvPlan {
         });
     }
 
+    /// `y = x * w + skip * w'` for every job, in parallel, `skip` being the input of the plan `other`: two 1x1 convolutions
+    /// with outputs of one shape, weights as [`Conv::join`] makes them. Neither reads nor writes one's output for the
+    /// other, as a residual would.
+    ///
+    /// # Panics
+    /// If a slice of a job has the wrong length, the plans' outputs differ, or the plan does not compute in f32.
+    pub fn forward_sum<'a>(&self, other: &ConvPlan, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
+        assert_eq!(self.compute.precision, Precision::F32, "sums of convolutions are in f32");
+        let pool = &self.compute.pool;
+        let dims = [self.forward_dims(), other.forward_dims()];
+        let parts = [(&self.forward, &dims[0]), (&other.forward, &dims[1])];
+        pool.with_slice(jobs, |jobs| run(self.compute.micro, pool, &parts, jobs));
+    }
+
     fn forward_dims(&self) -> RowsDims {
         let k = self.conv.k();
         RowsDims {
@@ -484,7 +517,7 @@ impl ConvPlan {
     fn run_rows(&self, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {
         let pool = &self.compute.pool;
         match self.compute.precision {
-            Precision::F32 => run(self.compute.micro, pool, plan, dims, jobs),
+            Precision::F32 => run(self.compute.micro, pool, &[(plan, dims)], jobs),
             Precision::Bf16 => bf16::run(self.compute.isa(), pool, plan, dims, jobs),
         }
     }

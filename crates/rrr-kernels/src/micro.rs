@@ -33,15 +33,24 @@ pub const MAX_PANELS: usize = 2;
 /// One product of the batch that a [`RowsTile`] sums.
 #[derive(Clone, Copy)]
 pub struct Item {
+    /// Input.
+    pub a: *const f32,
+    /// Floats from a row's channel block to its next one.
+    pub a_block: usize,
+    /// Channel blocks of 16 per row.
+    pub k_blocks: usize,
+    /// Further channels per row, below 16.
+    pub k_tail: usize,
     /// Offset of the weights from `Panel::b`, in floats.
     pub b: usize,
-    /// Offset of each input row from `RowsTile::a`, in floats.
-    pub a: [u32; MAX_ROWS],
+    /// Offset of each input row from `a`, in floats.
+    pub rows: [u32; MAX_ROWS],
 }
 
 impl Item {
-    /// An item with all offsets zero.
-    pub const ZERO: Item = Item { b: 0, a: [0; MAX_ROWS] };
+    /// An item without any product.
+    pub const EMPTY: Item =
+        Item { a: std::ptr::null(), a_block: 0, k_blocks: 0, k_tail: 0, b: 0, rows: [0; MAX_ROWS] };
 }
 
 /// What a tile of output rows is finished with.
@@ -72,14 +81,6 @@ pub struct Panel {
 pub struct RowsTile<'a> {
     /// The batch.
     pub items: &'a [Item],
-    /// Input.
-    pub a: *const f32,
-    /// Floats from a row's channel block to its next one.
-    pub a_block: usize,
-    /// Channel blocks of 16 per row.
-    pub k_blocks: usize,
-    /// Further channels per row, below 16.
-    pub k_tail: usize,
     /// Blocks of output channels.
     pub panels: &'a [Panel],
     /// Offset of each output row from `Panel::c`, in floats.
@@ -194,8 +195,8 @@ unsafe fn rows_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         for item in t.items {
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
-            let mut a: [*const f32; R] = std::array::from_fn(|r| t.a.add(item.a[r] as usize));
-            for _ in 0..t.k_blocks {
+            let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(item.rows[r] as usize));
+            for _ in 0..item.k_blocks {
                 for k in 0..BLOCK {
                     step::<S, R, P, N>(&mut acc, &a, k, &b);
                 }
@@ -203,10 +204,10 @@ unsafe fn rows_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
                     *p = p.add(BLOCK * BLOCK);
                 }
                 for p in &mut a {
-                    *p = p.wrapping_add(t.a_block);
+                    *p = p.wrapping_add(item.a_block);
                 }
             }
-            for k in 0..t.k_tail {
+            for k in 0..item.k_tail {
                 step::<S, R, P, N>(&mut acc, &a, k, &b);
             }
         }

@@ -205,7 +205,7 @@ impl<'a> Run<'a> {
         assert!(weights.len() >= dims.panels * POINTS * point_len);
         let count = tiles.div_ceil(micro.max_rows());
         let rows: [u32; MAX_ROWS] = std::array::from_fn(|r| (r * BLOCK) as u32);
-        let items = [Item { b: 0, a: rows }];
+        let (a_block, k_blocks) = (dims.tiles * BLOCK, dims.k_blocks);
         let epilogue = Epilogue { bias: null(), residual: null(), accumulate: false, relu: false };
         for point in 0..POINTS {
             for first in panels.clone().step_by(micro.max_panels()) {
@@ -225,12 +225,9 @@ impl<'a> Run<'a> {
                                 epilogue,
                             }
                         });
+                        let a = input.as_ptr().add(point * dims.input_point() + from * BLOCK);
                         let tile = RowsTile {
-                            items: &items,
-                            a: input.as_ptr().add(point * dims.input_point() + from * BLOCK),
-                            a_block: dims.tiles * BLOCK,
-                            k_blocks: dims.k_blocks,
-                            k_tail: 0,
+                            items: &[Item { a, a_block, k_blocks, k_tail: 0, b: 0, rows }],
                             panels: &panels[..of_tile],
                             c_rows: rows,
                         };
