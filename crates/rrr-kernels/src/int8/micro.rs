@@ -14,6 +14,10 @@ use crate::BLOCK;
 /// Most rows that any kernel takes.
 pub(super) const MAX_ROWS: usize = 14;
 
+/// Rows of a run: they follow one another in every input, so that they share a pointer. A pointer for each row does not
+/// fit the registers.
+pub(super) const RUN: usize = 4;
+
 /// Most blocks of output channels that any kernel takes.
 pub(super) const MAX_PANELS: usize = 2;
 
@@ -86,7 +90,12 @@ pub(super) struct Micro {
     long: &'static [&'static [RowsFn]],
     /// Per number of panels and of rows; segments of one step.
     short: &'static [&'static [RowsFn]],
+    /// Per number of panels and of runs of rows; segments of 16 input channels.
+    runs: &'static [&'static [RowsFn]],
 }
+
+/// Kernels per number of panels and of rows or runs.
+type Table = &'static [&'static [RowsFn]];
 
 impl Micro {
     /// The kernels of `isa`, or `None` if this CPU lacks it.
@@ -94,22 +103,22 @@ impl Micro {
         if !isa.is_available() {
             return None;
         }
-        let (long, short): (&'static [&'static [RowsFn]], &'static [&'static [RowsFn]]) = match isa {
+        let (long, short, runs): (Table, Table, Table) = match isa {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512Vnni => (&avx512vnni::LONG, &avx512vnni::SHORT),
+            Int8Isa::Avx512Vnni => (avx512vnni::LONG, avx512vnni::SHORT, avx512vnni::RUNS),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512 => (&avx512::LONG, &avx512::SHORT),
+            Int8Isa::Avx512 => (avx512::LONG, avx512::SHORT, avx512::RUNS),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::AvxVnni => (&avxvnni::LONG, &avxvnni::SHORT),
+            Int8Isa::AvxVnni => (avxvnni::LONG, avxvnni::SHORT, avxvnni::RUNS),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx2 => (&avx2::LONG, &avx2::SHORT),
+            Int8Isa::Avx2 => (avx2::LONG, avx2::SHORT, avx2::RUNS),
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::NeonDot => (&neondot::LONG, &neondot::SHORT),
+            Int8Isa::NeonDot => (neondot::LONG, neondot::SHORT, neondot::RUNS),
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::Neon => (&neon::LONG, &neon::SHORT),
-            _ => (&portable::LONG, &portable::SHORT),
+            Int8Isa::Neon => (neon::LONG, neon::SHORT, neon::RUNS),
+            _ => (portable::LONG, portable::SHORT, portable::RUNS),
         };
-        Some(Self { isa, long, short })
+        Some(Self { isa, long, short, runs })
     }
 
     /// The instruction set.
@@ -127,6 +136,21 @@ impl Micro {
         self.long.len()
     }
 
+    /// Most runs in a [`Tile`] for [`Micro::runs`]; 0: there are none.
+    pub fn max_runs(&self) -> usize {
+        self.runs.first().map_or(0, |runs| runs.len())
+    }
+
+    /// Computes a tile of `runs` runs of rows, of which only the first ones' offsets in the inputs are read.
+    ///
+    /// # Safety
+    /// As for [`Micro::rows`].
+    #[inline]
+    pub unsafe fn runs(&self, runs: usize, tile: &Tile<'_>) {
+        // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
+        unsafe { self.runs[tile.panels.len() - 1][runs - 1](tile) }
+    }
+
     /// Computes a tile of `rows` rows; `short`: the weights fit segments of one step only.
     ///
     /// # Safety
@@ -139,27 +163,29 @@ impl Micro {
     }
 }
 
-/// The body of every kernel: `R` rows, `P` panels, `N` vectors of `D` across the 16 channels of each.
+/// The body of every kernel: `R` rows in runs of `G`, `P` panels, `N` vectors of `D` across the 16 channels of each.
 #[inline(always)]
-unsafe fn body<D: Dot, const R: usize, const P: usize, const N: usize, const SHORT: bool>(t: &Tile<'_>) {
+unsafe fn body<D: Dot, const R: usize, const G: usize, const P: usize, const N: usize, const SHORT: bool>(
+    t: &Tile<'_>,
+) {
     // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
     unsafe {
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         let mut sums = [[[D::zero(); N]; R]; P];
         for item in t.items {
             let mut w: [*const i8; P] = std::array::from_fn(|p| panels[p].w.add(item.w));
-            let a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r] as usize));
+            let a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r / G * G] as usize));
             // One offset for all rows: a pointer each would not fit the registers.
             let mut at = 0;
             for _ in 0..item.blocks {
-                segment::<D, R, P, N, SHORT>(&mut sums, &a, at, &w, STEPS);
+                segment::<D, R, G, P, N, SHORT>(&mut sums, &a, at, &w, STEPS);
                 for p in &mut w {
                     *p = p.add(WEIGHTS);
                 }
                 at += item.x_block;
             }
             if item.tail > 0 {
-                segment::<D, R, P, N, SHORT>(&mut sums, &a, at, &w, item.tail);
+                segment::<D, R, G, P, N, SHORT>(&mut sums, &a, at, &w, item.tail);
             }
         }
         // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
@@ -172,7 +198,14 @@ unsafe fn body<D: Dot, const R: usize, const P: usize, const N: usize, const SHO
 
 /// Adds the products of at most 16 input channels, 4 at a step.
 #[inline(always)]
-unsafe fn segment<D: Dot, const R: usize, const P: usize, const N: usize, const SHORT: bool>(
+unsafe fn segment<
+    D: Dot,
+    const R: usize,
+    const G: usize,
+    const P: usize,
+    const N: usize,
+    const SHORT: bool,
+>(
     sums: &mut [[[D::Sum; N]; R]; P],
     a: &[*const u8; R],
     at: usize,
@@ -185,7 +218,7 @@ unsafe fn segment<D: Dot, const R: usize, const P: usize, const N: usize, const 
             for s in 0..steps {
                 let w = weights::<D, P, N>(w, s);
                 for r in 0..R {
-                    let x = D::activations(a[r].wrapping_add(at + s * STEP));
+                    let x = D::activations(a[r / G * G].wrapping_add(at + s * STEP + r % G * BLOCK));
                     for p in 0..P {
                         for n in 0..N {
                             let sum = sums[p][r][n];
@@ -201,7 +234,7 @@ unsafe fn segment<D: Dot, const R: usize, const P: usize, const N: usize, const 
         for s in 0..steps {
             let w = weights::<D, P, N>(w, s);
             for r in 0..R {
-                let x = D::activations(a[r].wrapping_add(at + s * STEP));
+                let x = D::activations(a[r / G * G].wrapping_add(at + s * STEP + r % G * BLOCK));
                 for p in 0..P {
                     for n in 0..N {
                         partial[p][r][n] = D::step(partial[p][r][n], x, w[p][n]);
@@ -274,40 +307,44 @@ unsafe fn finish(t: &Panel, max: f32, at: usize, sums: &[i32; BLOCK]) {
     }
 }
 
-/// Compiles the body for one instruction set and each number of panels and rows.
+/// Compiles the body for one instruction set and each number of panels and rows, and of panels and runs.
 macro_rules! kernels {
-    ($module:ident, $dot:ident, $n:expr, [$($feature:literal)?], [$($p:literal: $r:tt)+]) => {
+    ($module:ident, $dot:ident, $n:expr, [$($feature:literal)?], [$($p:literal: $r:tt)+], runs: [$($rp:literal: $rr:tt)*]) => {
         mod $module {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn rows<const R: usize, const P: usize, const SHORT: bool>(t: &Tile<'_>) {
+            unsafe fn rows<const R: usize, const G: usize, const P: usize, const SHORT: bool>(t: &Tile<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { body::<$dot, R, P, $n, SHORT>(t) }
+                unsafe { body::<$dot, R, G, P, $n, SHORT>(t) }
             }
 
-            pub(super) static LONG: [&[RowsFn]; [$($p),+].len()] = [$(of!($p, false, $r)),+];
-            pub(super) static SHORT: [&[RowsFn]; [$($p),+].len()] = [$(of!($p, true, $r)),+];
+            pub(super) static LONG: &[&[RowsFn]] = &[$(of!(1, $p, false, $r)),+];
+            pub(super) static SHORT: &[&[RowsFn]] = &[$(of!(1, $p, true, $r)),+];
+            pub(super) static RUNS: &[&[RowsFn]] = &[$(of!(RUN, $rp, false, $rr)),*];
         }
     };
 }
 
 /// Kernels of some panels.
 macro_rules! of {
-    ($p:literal, $short:literal, [$($r:literal)+]) => { &[$(rows::<$r, $p, $short>),+] };
+    ($run:expr, $p:literal, $short:literal, [$($r:literal)+]) => {
+        &[$(rows::<{ $r * $run }, { $run }, $p, $short>),+]
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512vnni, Avx512Vnni, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2"],
-    [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]]);
+    [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
+    runs: [1: [1 2 3] 2: [1 2 3]]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2"], [1: [1 2 3 4 5 6 7 8 9 10 11 12]]);
+kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2"], [1: [1 2 3 4 5 6 7 8 9 10 11 12]], runs: []);
 #[cfg(target_arch = "x86_64")]
-kernels!(avxvnni, AvxVnni, 2, ["avx2,avxvnni"], [1: [1 2 3 4 5 6]]);
+kernels!(avxvnni, AvxVnni, 2, ["avx2,avxvnni"], [1: [1 2 3 4 5 6]], runs: []);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, Avx2, 2, ["avx2"], [1: [1 2 3]]);
+kernels!(avx2, Avx2, 2, ["avx2"], [1: [1 2 3]], runs: []);
 #[cfg(target_arch = "aarch64")]
-kernels!(neondot, NeonDot, 4, ["neon,dotprod"], [1: [1 2 3 4 5]]);
+kernels!(neondot, NeonDot, 4, ["neon,dotprod"], [1: [1 2 3 4 5]], runs: []);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, Neon, 4, ["neon"], [1: [1 2]]);
-kernels!(portable, Portable, 4, [], [1: [1 2]]);
+kernels!(neon, Neon, 4, ["neon"], [1: [1 2]], runs: []);
+kernels!(portable, Portable, 4, [], [1: [1 2]], runs: []);
