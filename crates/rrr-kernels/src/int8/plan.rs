@@ -166,29 +166,29 @@ impl RowsPlan {
     ) -> usize {
         let class = &self.classes[tile.class as usize];
         let count = class.taps.len();
-        for (item, &tap) in items.iter_mut().zip(&class.taps) {
+        let run = if self.in_runs { RUN } else { 1 };
+        // From one run of rows to the next.
+        let next = |(pixel, image)| if image + run == self.n { (pixel + 1, 0) } else { (pixel, image + run) };
+        let first = (tile.pixel as usize, tile.image as usize);
+        for (i, (item, &tap)) in items.iter_mut().zip(&class.taps).enumerate() {
             let tap = &self.taps[tap as usize];
             let part = &self.parts[tap.part];
             (item.x, item.x_block, item.w) = (x[tap.part], part.block, tap.w);
             (item.blocks, item.tail) = (part.blocks, part.tail);
+            let (zero, stride) = (part.zero_row as u32, part.image_stride as u32);
+            let mut at = first;
+            for row in item.rows[..tile.rows as usize].iter_mut().step_by(run) {
+                let src = class.src[at.0 * count + i];
+                *row = if src == ZERO { zero } else { src + at.1 as u32 * stride };
+                at = next(at);
+            }
         }
-        let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
-        let run = if self.in_runs { RUN } else { 1 };
-        for r in (0..tile.rows as usize).step_by(run) {
-            for (i, y_row) in y_rows[r..r + run].iter_mut().enumerate() {
-                *y_row = class.out[pixel] + ((image + i) * BLOCK) as u32;
+        let mut at = first;
+        for rows in y_rows[..tile.rows as usize].chunks_mut(run) {
+            for (image, row) in rows.iter_mut().enumerate() {
+                *row = class.out[at.0] + ((at.1 + image) * BLOCK) as u32;
             }
-            let sources = &class.src[pixel * count..(pixel + 1) * count];
-            for ((item, &src), &tap) in items.iter_mut().zip(sources).zip(&class.taps) {
-                let part = &self.parts[self.taps[tap as usize].part];
-                item.rows[r] =
-                    if src == ZERO { part.zero_row as u32 } else { src + (image * part.image_stride) as u32 };
-            }
-            image += run;
-            if image == self.n {
-                image = 0;
-                pixel += 1;
-            }
+            at = next(at);
         }
         count
     }
