@@ -10,6 +10,7 @@ use super::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::simd::{Dot, Portable};
 use super::{Int8Isa, STEP, STEPS};
 use crate::BLOCK;
+use std::mem::MaybeUninit;
 
 /// Most rows that any kernel takes.
 pub(super) const MAX_ROWS: usize = 14;
@@ -274,12 +275,16 @@ unsafe fn finish_panel<D: Dot, const R: usize, const N: usize>(
 ) {
     // SAFETY: see `body`.
     unsafe {
+        // All sums first: a loop over rows that the compiler leaves one would keep them in memory all along.
+        let mut rows = MaybeUninit::<[[i32; BLOCK]; R]>::uninit();
+        let first = rows.as_mut_ptr().cast::<i32>();
         for r in 0..R {
-            let mut row = [0i32; BLOCK];
             for n in 0..N {
-                D::store(sums[r][n], row.as_mut_ptr().add(n * D::LANES));
+                D::store(sums[r][n], first.add(r * BLOCK + n * D::LANES));
             }
-            finish(panel, t.max, t.y_rows[r] as usize, &row);
+        }
+        for (r, row) in rows.assume_init_ref().iter().enumerate() {
+            finish(panel, t.max, t.y_rows[r] as usize, row);
         }
     }
 }
