@@ -166,29 +166,31 @@ impl RowsPlan {
     ) -> usize {
         let class = &self.classes[tile.class as usize];
         let count = class.taps.len();
-        let run = if self.in_runs { RUN } else { 1 };
-        // From one run of rows to the next.
-        let next = |(pixel, image)| if image + run == self.n { (pixel + 1, 0) } else { (pixel, image + run) };
-        let first = (tile.pixel as usize, tile.image as usize);
+        let (rows, run) = (tile.rows as usize, if self.in_runs { RUN } else { 1 });
+        // Place of each run's row among the sources, and image.
+        let mut places = [(0, 0); MAX_ROWS];
+        let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
+        for (place, y_rows) in places.iter_mut().zip(y_rows[..rows].chunks_mut(run)) {
+            *place = (pixel * count, image as u32);
+            for (i, row) in y_rows.iter_mut().enumerate() {
+                *row = class.out[pixel] + ((image + i) * BLOCK) as u32;
+            }
+            image += run;
+            if image == self.n {
+                (pixel, image) = (pixel + 1, 0);
+            }
+        }
+        let places = &places[..rows / run];
         for (i, (item, &tap)) in items.iter_mut().zip(&class.taps).enumerate() {
             let tap = &self.taps[tap as usize];
             let part = &self.parts[tap.part];
             (item.x, item.x_block, item.w) = (x[tap.part], part.block, tap.w);
             (item.blocks, item.tail) = (part.blocks, part.tail);
             let (zero, stride) = (part.zero_row as u32, part.image_stride as u32);
-            let mut at = first;
-            for row in item.rows[..tile.rows as usize].iter_mut().step_by(run) {
-                let src = class.src[at.0 * count + i];
-                *row = if src == ZERO { zero } else { src + at.1 as u32 * stride };
-                at = next(at);
+            for (row, &(place, image)) in item.rows.iter_mut().step_by(run).zip(places) {
+                let src = class.src[place + i];
+                *row = if src == ZERO { zero } else { src + image * stride };
             }
-        }
-        let mut at = first;
-        for rows in y_rows[..tile.rows as usize].chunks_mut(run) {
-            for (image, row) in rows.iter_mut().enumerate() {
-                *row = class.out[at.0] + ((at.1 + image) * BLOCK) as u32;
-            }
-            at = next(at);
         }
         count
     }
