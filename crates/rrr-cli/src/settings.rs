@@ -139,7 +139,7 @@ pub struct SettingsArgs {
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "SEED", help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Number format of matrix products; `auto` is f32, until bf16 on AMX has been proven on real CPUs [default: auto]
+    /// Number format of matrix products; `auto` is bf16 on CPUs with AMX, else f32 [default: auto]
     #[arg(long, value_parser = precision(), help_heading = "Training")]
     pub precision: Option<Precision>,
     /// Epochs between checkpoints, of which there is also one a minute; 0 for only when interrupted and at the end [default: 5]
@@ -210,6 +210,8 @@ impl SettingsArgs {
             select: self.select,
             skip_bad: self.skip_bad.then_some(true),
             memory_budget_mib: self.memory_budget_mib,
+            // Of recipes and files only.
+            alternative: None,
         }
     }
 }

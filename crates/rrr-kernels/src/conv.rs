@@ -1,13 +1,14 @@
 //! Convolutions: geometry, weight packing, forward and both gradients.
 
 use crate::bf16::{self, GradDims};
-use crate::micro::{BLOCK, GradTile, Micro, Run};
+use crate::micro::{BLOCK, GradTile, MAX_PANELS, Micro, Run};
 use crate::pool::Pool;
 use crate::precision::{Precision, Weights};
 use crate::rows::{RowsDims, RowsGeometry, RowsJob, RowsPlan, run};
 use crate::shared::SharedMut;
 use crate::winograd::{self, Taps, Winograd};
 use crate::{Buffer, Isa, blocks};
+use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
 /// Rows that a weight gradient sums at a time, so that both operands stay in the first-level cache.
@@ -176,6 +177,25 @@ impl Conv {
         for tap in packed.chunks_exact_mut(self.k() * BLOCK) {
             tap[used * BLOCK..].fill(0.0);
         }
+    }
+
+    /// Packed weights of this convolution and of `other`, for [`ConvPlan::forward_sum`]: `[cout / 16]`, then one's and
+    /// the other's.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn join(&self, other: &Conv, packed: &[f32], packed_other: &[f32]) -> Buffer {
+        assert_eq!(self.cout, other.cout, "convolutions of different shapes");
+        assert_eq!((packed.len(), packed_other.len()), (self.packed_len(), other.packed_len()));
+        let panels = blocks(self.cout);
+        let mut joined = Buffer::zeros(packed.len() + packed_other.len());
+        let (len, first) = (joined.len() / panels, packed.len() / panels);
+        let panels = packed.chunks_exact(first).zip(packed_other.chunks_exact(len - first));
+        for (joined, (one, other)) in joined.chunks_exact_mut(len).zip(panels) {
+            joined[..first].copy_from_slice(one);
+            joined[first..].copy_from_slice(other);
+        }
+        joined
     }
 
     /// The inverse of [`Conv::pack`].
@@ -445,6 +465,20 @@ impl ConvPlan {
         });
     }
 
+    /// `y = x * w + skip * w'` for every job, in parallel, `skip` being the input of the plan `other`: two 1x1 convolutions
+    /// with outputs of one shape, weights as [`Conv::join`] makes them. Neither reads nor writes one's output for the
+    /// other, as a residual would.
+    ///
+    /// # Panics
+    /// If a slice of a job has the wrong length, the plans' outputs differ, or the plan does not compute in f32.
+    pub fn forward_sum<'a>(&self, other: &ConvPlan, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
+        assert_eq!(self.compute.precision, Precision::F32, "sums of convolutions are in f32");
+        let pool = &self.compute.pool;
+        let dims = [self.forward_dims(), other.forward_dims()];
+        let parts = [(&self.forward, &dims[0]), (&other.forward, &dims[1])];
+        pool.with_slice(jobs, |jobs| run(self.compute.micro, pool, &parts, jobs));
+    }
+
     fn forward_dims(&self) -> RowsDims {
         let k = self.conv.k();
         RowsDims {
@@ -483,7 +517,7 @@ impl ConvPlan {
     fn run_rows(&self, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {
         let pool = &self.compute.pool;
         match self.compute.precision {
-            Precision::F32 => run(self.compute.micro, pool, plan, dims, jobs),
+            Precision::F32 => run(self.compute.micro, pool, &[(plan, dims)], jobs),
             Precision::Bf16 => bf16::run(self.compute.isa(), pool, plan, dims, jobs),
         }
     }
@@ -521,39 +555,46 @@ impl ConvPlan {
             return bf16::grad_weight(self.compute.isa(), &self.compute.pool, &dims, jobs);
         }
         let micro = self.compute.micro;
-        self.compute.pool.run(jobs.len() * panels * taps * groups, |task| {
+        let width = micro.max_grad_panels();
+        let columns = panels.div_ceil(width);
+        self.compute.pool.run(jobs.len() * columns * taps * groups, |task| {
             let (rest, group) = (task / groups, task % groups);
             let (rest, tap) = (rest / taps, rest % taps);
-            let (job, panel) = (&jobs[rest / panels], rest % panels);
+            let (job, first) = (&jobs[rest / columns], rest % columns * width);
+            let count = (panels - first).min(width);
             let from = group * GRAD_BLOCKS * BLOCK;
             let rows = (GRAD_BLOCKS * BLOCK).min(k - from);
-            // SAFETY: the pieces of different tasks do not overlap.
-            let dw = unsafe { job.dw.part(((panel * taps + tap) * k + from) * BLOCK, rows * BLOCK) };
-            let (x, dy) = (job.x, job.dy);
-            let dy = &dy[panel * self.y_plane..];
-            dw.fill(0.0);
+            let mut pieces = [(null(), null_mut()); MAX_PANELS];
+            for (p, piece) in pieces[..count].iter_mut().enumerate() {
+                let panel = first + p;
+                // SAFETY: the pieces do not overlap.
+                let dw = unsafe { job.dw.part(((panel * taps + tap) * k + from) * BLOCK, rows * BLOCK) };
+                dw.fill(0.0);
+                *piece = (job.dy[panel * self.y_plane..].as_ptr(), dw.as_mut_ptr());
+            }
+            let most = micro.max_grad_rows(count);
             let mut runs = self.runs[tap].as_slice();
-            while let Some(first) = runs.first() {
+            while let Some(run) = runs.first() {
                 let chunk = |run: &Run| run.dy as usize / (CHUNK_ROWS * BLOCK);
-                let len = runs.iter().take_while(|r| chunk(r) == chunk(first)).count();
+                let len = runs.iter().take_while(|r| chunk(r) == chunk(run)).count();
                 let (now, later) = runs.split_at(len);
                 runs = later;
-                for (b, dw) in dw.chunks_mut(BLOCK * BLOCK).enumerate() {
-                    let block = group * GRAD_BLOCKS + b;
+                for b in (0..rows).step_by(BLOCK) {
+                    let block = (from + b) / BLOCK;
                     let x_block = if self.conv.rgb { block * BLOCK } else { block * self.x_plane };
-                    let channels = dw.len() / BLOCK;
-                    let tiles = channels.div_ceil(micro.max_grad_rows());
+                    let channels = BLOCK.min(rows - b);
+                    let tiles = channels.div_ceil(most);
                     for t in 0..tiles {
                         let (from, to) = (channels * t / tiles, channels * (t + 1) / tiles);
                         // SAFETY: the runs stay within a plane of `x` and `dy` (or within the padded
-                        // images), whose lengths were checked above; `dw` holds `channels` rows of 16.
+                        // images), whose lengths were checked above; the pieces hold `rows` rows of 16.
                         unsafe {
+                            let panels = pieces.map(|(dy, dw)| (dy, dw.wrapping_add((b + from) * BLOCK)));
                             let tile = GradTile {
                                 runs: now,
-                                x: x.as_ptr().add(x_block + from),
+                                x: job.x.as_ptr().add(x_block + from),
                                 x_stride: self.x_stride,
-                                dy: dy.as_ptr(),
-                                dw: dw.as_mut_ptr().add(from * BLOCK),
+                                panels: &panels[..count],
                             };
                             micro.grad(to - from, &tile);
                         }

@@ -1,9 +1,13 @@
 //! Micro-kernels: the innermost loops, written once over [`Simd`] and compiled for each instruction set.
 //!
 //! Two kernels carry every convolution and the classifier, in both directions:
-//! - [`RowsTile`]: a few output rows x 16 output channels, the sum over a batch of (input rows, weights)
-//!   products (a batch-reduce GEMM): forward and data gradient;
-//! - [`GradTile`]: a few input channels x 16 output channels of a weight gradient, the sum over runs of rows.
+//! - [`RowsTile`]: a few output rows x one or two blocks of 16 output channels, the sum over a batch of (input rows,
+//!   weights) products (a batch-reduce GEMM): forward and data gradient;
+//! - [`GradTile`]: a few input channels x one or two blocks of 16 output channels of a weight gradient, the sum over
+//!   runs of rows.
+//!
+//! With AVX-512 a block of channels is one vector, so that a product per loaded value would be bound by the loads: two
+//! blocks share them.
 //!
 //! Each element is summed in the same order whatever the tile's size, so that tiling never changes a result
 //! (on one instruction set).
@@ -23,18 +27,30 @@ pub const BLOCK: usize = 16;
 /// Most rows that any [`RowsTile`] kernel takes.
 pub const MAX_ROWS: usize = 16;
 
+/// Most blocks of output channels that any kernel takes.
+pub const MAX_PANELS: usize = 2;
+
 /// One product of the batch that a [`RowsTile`] sums.
 #[derive(Clone, Copy)]
 pub struct Item {
-    /// Offset of the weights from `RowsTile::b`, in floats.
+    /// Input.
+    pub a: *const f32,
+    /// Floats from a row's channel block to its next one.
+    pub a_block: usize,
+    /// Channel blocks of 16 per row.
+    pub k_blocks: usize,
+    /// Further channels per row, below 16.
+    pub k_tail: usize,
+    /// Offset of the weights from `Panel::b`, in floats.
     pub b: usize,
-    /// Offset of each input row from `RowsTile::a`, in floats.
-    pub a: [u32; MAX_ROWS],
+    /// Offset of each input row from `a`, in floats.
+    pub rows: [u32; MAX_ROWS],
 }
 
 impl Item {
-    /// An item with all offsets zero.
-    pub const ZERO: Item = Item { b: 0, a: [0; MAX_ROWS] };
+    /// An item without any product.
+    pub const EMPTY: Item =
+        Item { a: std::ptr::null(), a_block: 0, k_blocks: 0, k_tail: 0, b: 0, rows: [0; MAX_ROWS] };
 }
 
 /// What a tile of output rows is finished with.
@@ -50,26 +66,25 @@ pub struct Epilogue {
     pub relu: bool,
 }
 
-/// `c[row] = epilogue(sum over items, k of a[row, k] * b[k])` for some rows of 16 channels.
-pub struct RowsTile<'a> {
-    /// The batch.
-    pub items: &'a [Item],
-    /// Input.
-    pub a: *const f32,
-    /// Floats from a row's channel block to its next one.
-    pub a_block: usize,
-    /// Channel blocks of 16 per row.
-    pub k_blocks: usize,
-    /// Further channels per row, below 16.
-    pub k_tail: usize,
+/// A block of 16 output channels of a [`RowsTile`].
+#[derive(Clone, Copy)]
+pub struct Panel {
     /// Weights, `[k][16]` per item.
     pub b: *const f32,
     /// Output.
     pub c: *mut f32,
-    /// Offset of each output row from `c`, in floats.
-    pub c_rows: [u32; MAX_ROWS],
     /// How to finish.
     pub epilogue: Epilogue,
+}
+
+/// `c[row] = epilogue(sum over items, k of a[row, k] * b[k])` for some rows of some blocks of 16 channels.
+pub struct RowsTile<'a> {
+    /// The batch.
+    pub items: &'a [Item],
+    /// Blocks of output channels.
+    pub panels: &'a [Panel],
+    /// Offset of each output row from `Panel::c`, in floats.
+    pub c_rows: [u32; MAX_ROWS],
 }
 
 /// A run of rows of a [`GradTile`].
@@ -83,7 +98,7 @@ pub struct Run {
     pub len: u32,
 }
 
-/// `dw[i, j] += sum over runs, rows of x[row, i] * dy[row, j]` for some input channels i and 16 channels j.
+/// `dw[i, j] += sum over runs, rows of x[row, i] * dy[row, j]` for some input channels i and blocks of 16 channels j.
 pub struct GradTile<'a> {
     /// Runs of rows.
     pub runs: &'a [Run],
@@ -91,10 +106,8 @@ pub struct GradTile<'a> {
     pub x: *const f32,
     /// Floats between input rows.
     pub x_stride: usize,
-    /// Output gradient, rows of 16.
-    pub dy: *const f32,
-    /// Weight gradient, `[i][16]`.
-    pub dw: *mut f32,
+    /// Output gradient, rows of 16, and weight gradient, `[i][16]`, of each block of output channels.
+    pub panels: &'a [(*const f32, *mut f32)],
 }
 
 type RowsFn = unsafe fn(&RowsTile<'_>);
@@ -104,9 +117,9 @@ type GradFn = unsafe fn(&GradTile<'_>);
 #[derive(Clone, Copy)]
 pub struct Micro {
     isa: Isa,
-    max_rows: usize,
-    rows: &'static [RowsFn],
-    grad: &'static [GradFn],
+    /// Per number of panels and of rows.
+    rows: &'static [&'static [RowsFn]],
+    grad: &'static [&'static [GradFn]],
 }
 
 impl Micro {
@@ -115,7 +128,7 @@ impl Micro {
         if !isa.is_available() {
             return None;
         }
-        let (rows, grad): (&'static [RowsFn], &'static [GradFn]) = match isa {
+        let (rows, grad): (&'static [&'static [RowsFn]], &'static [&'static [GradFn]]) = match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx | Isa::Avx512 => (&avx512::ROWS, &avx512::GRAD),
             #[cfg(target_arch = "x86_64")]
@@ -124,7 +137,7 @@ impl Micro {
             Isa::Neon => (&neon::ROWS, &neon::GRAD),
             _ => (&portable::ROWS, &portable::GRAD),
         };
-        Some(Self { isa, max_rows: rows.len(), rows, grad })
+        Some(Self { isa, rows, grad })
     }
 
     /// The instruction set.
@@ -134,11 +147,21 @@ impl Micro {
 
     /// Most rows in a [`RowsTile`].
     pub fn max_rows(&self) -> usize {
-        self.max_rows
+        self.rows[0].len()
     }
 
-    /// Most input channels in a [`GradTile`].
-    pub fn max_grad_rows(&self) -> usize {
+    /// Most panels in a [`RowsTile`].
+    pub fn max_panels(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Most input channels in a [`GradTile`] of some panels.
+    pub fn max_grad_rows(&self, panels: usize) -> usize {
+        self.grad[panels - 1].len()
+    }
+
+    /// Most panels in a [`GradTile`].
+    pub fn max_grad_panels(&self) -> usize {
         self.grad.len()
     }
 
@@ -149,7 +172,7 @@ impl Micro {
     #[inline]
     pub unsafe fn rows(&self, rows: usize, tile: &RowsTile<'_>) {
         // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
-        unsafe { self.rows[rows - 1](tile) }
+        unsafe { self.rows[tile.panels.len() - 1][rows - 1](tile) }
     }
 
     /// Adds to a tile of `rows` input channels of a weight gradient.
@@ -159,34 +182,76 @@ impl Micro {
     #[inline]
     pub unsafe fn grad(&self, rows: usize, tile: &GradTile<'_>) {
         // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
-        unsafe { self.grad[rows - 1](tile) }
+        unsafe { self.grad[tile.panels.len() - 1][rows - 1](tile) }
     }
 }
 
-/// The body of every rows kernel: `R` rows, `N` vectors of `S` across the 16 channels.
+/// The body of every rows kernel: `R` rows, `P` panels, `N` vectors of `S` across the 16 channels of each.
 #[inline(always)]
-unsafe fn rows_body<S: Simd, const R: usize, const N: usize>(t: &RowsTile<'_>) {
+unsafe fn rows_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: &RowsTile<'_>) {
     // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
     unsafe {
-        let mut acc = [[S::zero(); N]; R];
+        let mut acc = [[[S::zero(); N]; R]; P];
+        let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         for item in t.items {
-            let mut b = t.b.add(item.b);
-            let mut a: [*const f32; R] = std::array::from_fn(|r| t.a.add(item.a[r] as usize));
-            for _ in 0..t.k_blocks {
+            let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
+            let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(item.rows[r] as usize));
+            for _ in 0..item.k_blocks {
                 for k in 0..BLOCK {
-                    step::<S, R, N>(&mut acc, &a, k, b.add(k * BLOCK));
+                    step::<S, R, P, N>(&mut acc, &a, k, &b);
                 }
-                b = b.add(BLOCK * BLOCK);
+                for p in &mut b {
+                    *p = p.add(BLOCK * BLOCK);
+                }
                 for p in &mut a {
-                    *p = p.wrapping_add(t.a_block);
+                    *p = p.wrapping_add(item.a_block);
                 }
             }
-            for k in 0..t.k_tail {
-                step::<S, R, N>(&mut acc, &a, k, b.add(k * BLOCK));
+            for k in 0..item.k_tail {
+                step::<S, R, P, N>(&mut acc, &a, k, &b);
             }
         }
-        let e = &t.epilogue;
-        let c: [*mut f32; R] = std::array::from_fn(|r| t.c.add(t.c_rows[r] as usize));
+        // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
+        finish::<S, R, N>(&mut acc[0], &panels[0], &t.c_rows);
+        if P > 1 {
+            finish::<S, R, N>(&mut acc[P - 1], &panels[P - 1], &t.c_rows);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn step<S: Simd, const R: usize, const P: usize, const N: usize>(
+    acc: &mut [[[S::V; N]; R]; P],
+    a: &[*const f32; R],
+    k: usize,
+    b: &[*const f32; P],
+) {
+    // SAFETY: see `rows_body`.
+    unsafe {
+        let b: [[S::V; N]; P] =
+            std::array::from_fn(|p| std::array::from_fn(|n| S::load(b[p].add(k * BLOCK + n * S::LANES))));
+        for r in 0..R {
+            let x = S::broadcast(a[r].add(k));
+            for p in 0..P {
+                for n in 0..N {
+                    acc[p][r][n] = S::mul_add(x, b[p][n], acc[p][r][n]);
+                }
+            }
+        }
+    }
+}
+
+/// Finishes a panel and stores it.
+#[inline(always)]
+unsafe fn finish<S: Simd, const R: usize, const N: usize>(
+    acc: &mut [[S::V; N]; R],
+    panel: &Panel,
+    c_rows: &[u32; MAX_ROWS],
+) {
+    // SAFETY: see `rows_body`.
+    unsafe {
+        let e = &panel.epilogue;
+        let c: [*mut f32; R] = std::array::from_fn(|r| panel.c.add(c_rows[r] as usize));
         if e.accumulate {
             for r in 0..R {
                 for n in 0..N {
@@ -204,7 +269,7 @@ unsafe fn rows_body<S: Simd, const R: usize, const N: usize>(t: &RowsTile<'_>) {
         }
         if !e.residual.is_null() {
             for r in 0..R {
-                let residual = e.residual.add(t.c_rows[r] as usize);
+                let residual = e.residual.add(c_rows[r] as usize);
                 for n in 0..N {
                     acc[r][n] = S::add(acc[r][n], S::load(residual.add(n * S::LANES)));
                 }
@@ -225,84 +290,80 @@ unsafe fn rows_body<S: Simd, const R: usize, const N: usize>(t: &RowsTile<'_>) {
     }
 }
 
+/// The body of every gradient kernel: `R` input channels, `P` panels, `N` vectors across the 16 output channels of each.
 #[inline(always)]
-unsafe fn step<S: Simd, const R: usize, const N: usize>(
-    acc: &mut [[S::V; N]; R],
-    a: &[*const f32; R],
-    k: usize,
-    b: *const f32,
-) {
-    // SAFETY: see `rows_body`.
-    unsafe {
-        let b: [S::V; N] = std::array::from_fn(|n| S::load(b.add(n * S::LANES)));
-        for r in 0..R {
-            let x = S::broadcast(a[r].add(k));
-            for n in 0..N {
-                acc[r][n] = S::mul_add(x, b[n], acc[r][n]);
-            }
-        }
-    }
-}
-
-/// The body of every gradient kernel: `R` input channels, `N` vectors across the 16 output channels.
-#[inline(always)]
-unsafe fn grad_body<S: Simd, const R: usize, const N: usize>(t: &GradTile<'_>) {
+unsafe fn grad_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: &GradTile<'_>) {
     // SAFETY: all accesses are within what the caller of `Micro::grad` vouches for.
     unsafe {
-        let mut acc = [[S::zero(); N]; R];
+        let mut acc = [[[S::zero(); N]; P]; R];
+        let panels = &*t.panels.as_ptr().cast::<[(*const f32, *mut f32); P]>();
         for run in t.runs {
             let mut x = t.x.add(run.x as usize);
-            let mut dy = t.dy.add(run.dy as usize);
+            let mut dy: [*const f32; P] = std::array::from_fn(|p| panels[p].0.add(run.dy as usize));
             for _ in 0..run.len {
-                let b: [S::V; N] = std::array::from_fn(|n| S::load(dy.add(n * S::LANES)));
+                let b: [[S::V; N]; P] =
+                    std::array::from_fn(|p| std::array::from_fn(|n| S::load(dy[p].add(n * S::LANES))));
                 for r in 0..R {
                     let v = S::broadcast(x.add(r));
-                    for n in 0..N {
-                        acc[r][n] = S::mul_add(v, b[n], acc[r][n]);
+                    for p in 0..P {
+                        for n in 0..N {
+                            acc[r][p][n] = S::mul_add(v, b[p][n], acc[r][p][n]);
+                        }
                     }
                 }
                 x = x.wrapping_add(t.x_stride);
-                dy = dy.wrapping_add(BLOCK);
+                for p in &mut dy {
+                    *p = p.wrapping_add(BLOCK);
+                }
             }
         }
-        for r in 0..R {
-            for n in 0..N {
-                let p = t.dw.add(r * BLOCK + n * S::LANES);
-                S::store(p, S::add(S::load(p), acc[r][n]));
+        for p in 0..P {
+            for r in 0..R {
+                for n in 0..N {
+                    let dw = panels[p].1.add(r * BLOCK + n * S::LANES);
+                    S::store(dw, S::add(S::load(dw), acc[r][p][n]));
+                }
             }
         }
     }
 }
 
-/// Compiles the bodies for one instruction set and each number of rows.
+/// Compiles the bodies for one instruction set and each number of panels and rows.
 macro_rules! kernels {
-    ($module:ident, $simd:ident, $n:expr, [$($feature:literal)?], rows: [$($r:literal)+], grad: [$($g:literal)+]) => {
+    ($module:ident, $simd:ident, $n:expr, [$($feature:literal)?],
+     rows: [$($p:literal: $r:tt)+], grad: [$($gp:literal: $g:tt)+]) => {
         mod $module {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn rows<const R: usize>(t: &RowsTile<'_>) {
+            unsafe fn rows<const R: usize, const P: usize>(t: &RowsTile<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { rows_body::<$simd, R, $n>(t) }
+                unsafe { rows_body::<$simd, R, P, $n>(t) }
             }
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn grad<const R: usize>(t: &GradTile<'_>) {
+            unsafe fn grad<const R: usize, const P: usize>(t: &GradTile<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { grad_body::<$simd, R, $n>(t) }
+                unsafe { grad_body::<$simd, R, P, $n>(t) }
             }
 
-            pub(super) static ROWS: [RowsFn; [$($r),+].len()] = [$(rows::<$r>),+];
-            pub(super) static GRAD: [GradFn; [$($g),+].len()] = [$(grad::<$g>),+];
+            pub(super) static ROWS: [&[RowsFn]; [$($p),+].len()] = [$(of!(rows, $p, $r)),+];
+            pub(super) static GRAD: [&[GradFn]; [$($gp),+].len()] = [$(of!(grad, $gp, $g)),+];
         }
     };
 }
 
+/// Kernels of some panels.
+macro_rules! of {
+    ($kernel:ident, $p:literal, [$($r:literal)+]) => { &[$($kernel::<$r, $p>),+] };
+}
+
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"],
-    rows: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16], grad: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16]);
+    rows: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
+    grad: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16] 2: [1 2 3 4 5 6 7 8]]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, Avx2, 2, ["avx2,fma"], rows: [1 2 3 4 5 6], grad: [1 2 3 4 5 6]);
+kernels!(avx2, Avx2, 2, ["avx2,fma"], rows: [1: [1 2 3 4 5 6]], grad: [1: [1 2 3 4 5 6]]);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, Neon, 4, ["neon"], rows: [1 2 3 4 5 6], grad: [1 2 3 4 5 6]);
-kernels!(portable, Portable, 4, [], rows: [1 2 3], grad: [1 2 3]);
+kernels!(neon, Neon, 4, ["neon"], rows: [1: [1 2 3 4 5 6]], grad: [1: [1 2 3 4 5 6]]);
+kernels!(portable, Portable, 4, [], rows: [1: [1 2 3]], grad: [1: [1 2 3]]);

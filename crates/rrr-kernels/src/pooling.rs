@@ -17,20 +17,23 @@ pub fn max_pool(isa: Isa, (height, width, n): (usize, usize, usize), x: &[f32], 
         for oy in 0..oh {
             for ox in 0..ow {
                 let out = &mut y[(oy * ow + ox) * n..][..n];
-                let mut first = true;
-                for pixel in window(oy, ox, height, width) {
-                    let row = &x[pixel * n..][..n];
-                    if first {
-                        out.copy_from_slice(row);
-                        first = false;
-                        continue;
-                    }
-                    for (o, v) in out.iter_mut().zip(row) {
+                let mut pixels = window(oy, ox, height, width);
+                // At an edge the first pixel again, which changes no maximum.
+                let first = pixels.next().expect("a window has a pixel");
+                let mut rows = [&x[first * n..][..n]; 9];
+                for (row, pixel) in rows[1..].iter_mut().zip(pixels) {
+                    *row = &x[pixel * n..][..n];
+                }
+                for (image, out) in out.iter_mut().enumerate() {
+                    let mut most = rows[0][image];
+                    for row in &rows[1..] {
+                        let v = &row[image];
                         for c in 0..BLOCK {
                             // NaN wins, as in PyTorch.
-                            o[c] = if v[c] > o[c] || v[c].is_nan() { v[c] } else { o[c] };
+                            most[c] = if v[c] > most[c] || v[c].is_nan() { v[c] } else { most[c] };
                         }
                     }
+                    *out = most;
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The number format that products are computed in.
 
-use crate::{Aligned, Buffer};
+use crate::{Aligned, Buffer, Isa};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -22,9 +22,9 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// What is fastest on this CPU and known to be sound there: f32 everywhere. It may become bf16 on CPUs with AMX.
+    /// What is fastest on this CPU: bf16 where the active instruction set is AMX, else f32.
     pub fn auto() -> Self {
-        Precision::F32
+        if Isa::active() == Isa::Amx { Precision::Bf16 } else { Precision::F32 }
     }
 }
 

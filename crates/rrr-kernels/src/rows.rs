@@ -1,9 +1,10 @@
 //! Rows plans: which input rows each output row needs, and the loops that run them.
 
-use crate::micro::{BLOCK, Epilogue, Item, MAX_ROWS, Micro, RowsTile};
+use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Panel, RowsTile};
 use crate::pool::Pool;
 use crate::precision::Weights;
 use crate::shared::SharedMut;
+use std::ops::Range;
 use std::ptr::null;
 
 /// Stands for the row of zeros.
@@ -21,8 +22,8 @@ const TASK_MACS: usize = 1 << 19;
 /// Tasks per thread that balance the load.
 const TASKS_PER_THREAD: usize = 12;
 
-/// Most taps of a kernel.
-const MAX_TAPS: usize = 9;
+/// Most items of a tile: the taps of a kernel, or 1x1 kernels of two inputs.
+const MAX_ITEMS: usize = 9;
 
 /// The output pixels that need the same taps.
 pub(crate) struct Class {
@@ -123,25 +124,47 @@ impl RowsPlan {
         }
     }
 
+    /// Whether all rows need one and the same tap.
+    fn is_pointwise(&self) -> bool {
+        self.taps == 1 && self.classes.len() == 1
+    }
+
+    /// Offsets of the output pixels.
+    fn out(&self) -> &[u32] {
+        &self.classes[0].out
+    }
+
     /// Checks a job's slices, the weights aside.
     ///
     /// # Panics
     /// If a slice is too small.
     pub fn check(&self, dims: &RowsDims, job: &RowsJob<'_>) {
-        let reach = if dims.k_tail > 0 {
-            dims.k_blocks * dims.a_block + dims.k_tail
-        } else {
-            (dims.k_blocks - 1) * dims.a_block + BLOCK
-        };
-        assert!(self.max_src + reach <= job.x.len(), "input too small");
+        self.check_input(dims, job.x);
         assert!(self.max_out + BLOCK <= dims.c_plane, "output plane too small");
         assert!(job.y.len() >= dims.panels * dims.c_plane, "output too small");
         assert!(job.bias.is_none_or(|b| b.len() >= dims.panels * BLOCK), "bias too small");
         assert!(job.residual.is_none_or(|r| r.len() >= dims.panels * dims.c_plane), "residual too small");
     }
 
-    /// Fills in the input offsets of a tile's items and its output offsets; returns the number of items.
-    fn locate(&self, tile: &Tile, b_tap: usize, items: &mut [Item], c_rows: &mut [u32; MAX_ROWS]) -> usize {
+    fn check_input(&self, dims: &RowsDims, x: &[f32]) {
+        let reach = if dims.k_tail > 0 {
+            dims.k_blocks * dims.a_block + dims.k_tail
+        } else {
+            (dims.k_blocks - 1) * dims.a_block + BLOCK
+        };
+        assert!(self.max_src + reach <= x.len(), "input too small");
+    }
+
+    /// Fills in a tile's items, which read `x` and weights from `b` on, and its output offsets; returns the number of
+    /// items.
+    fn locate(
+        &self,
+        tile: &Tile,
+        dims: &RowsDims,
+        (x, b): (*const f32, usize),
+        items: &mut [Item],
+        c_rows: &mut [u32; MAX_ROWS],
+    ) -> usize {
         let class = &self.classes[tile.class as usize];
         let taps = class.taps.len();
         let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
@@ -149,7 +172,7 @@ impl RowsPlan {
             *c_row = class.out[pixel] + (image * BLOCK) as u32;
             let shift = (image * self.image_stride) as u32;
             for (item, &src) in items.iter_mut().zip(&class.src[pixel * taps..(pixel + 1) * taps]) {
-                item.a[r] = if src == ZERO { self.zero_row } else { src + shift };
+                item.rows[r] = if src == ZERO { self.zero_row } else { src + shift };
             }
             image += 1;
             if image == self.n {
@@ -158,7 +181,8 @@ impl RowsPlan {
             }
         }
         for (item, &tap) in items.iter_mut().zip(&class.taps) {
-            item.b = tap as usize * b_tap;
+            (item.a, item.b) = (x, b + tap as usize * dims.k() * BLOCK);
+            (item.a_block, item.k_blocks, item.k_tail) = (dims.a_block, dims.k_blocks, dims.k_tail);
         }
         taps
     }
@@ -171,6 +195,8 @@ pub struct RowsJob<'a> {
     pub(crate) y: SharedMut<'a>,
     /// One value per output channel, padded to whole blocks.
     pub bias: Option<&'a [f32]>,
+    /// Input of the other convolution of a [`ConvPlan::forward_sum`](crate::ConvPlan::forward_sum).
+    pub skip: Option<&'a [f32]>,
     /// Planes of the output's shape.
     pub residual: Option<&'a [f32]>,
     /// Add what `y` holds already.
@@ -187,9 +213,31 @@ impl<'a> RowsJob<'a> {
             w: w.into(),
             y: SharedMut::new(y),
             bias: None,
+            skip: None,
             residual: None,
             accumulate: false,
             relu: false,
+        }
+    }
+
+    /// A block of output channels.
+    ///
+    /// # Safety
+    /// There must be a panel of this number in the weights, the output and what finishes it.
+    unsafe fn panel(&self, panel: usize, dims: &RowsDims, b_panel: usize) -> Panel {
+        let at = panel * dims.c_plane;
+        // SAFETY: by the caller.
+        unsafe {
+            Panel {
+                b: self.w.f32().as_ptr().add(panel * b_panel),
+                c: self.y.as_ptr().add(at),
+                epilogue: Epilogue {
+                    bias: self.bias.map_or(null(), |b| b.as_ptr().add(panel * BLOCK)),
+                    residual: self.residual.map_or(null(), |r| r.as_ptr().add(at)),
+                    accumulate: self.accumulate,
+                    relu: self.relu,
+                },
+            }
         }
     }
 }
@@ -226,37 +274,67 @@ struct Partition {
     tiles_per_task: usize,
     /// Panels whose weights stay in the second-level cache while the rows of a task go by.
     group: usize,
+    /// Panels that a kernel takes at a time.
+    unit: usize,
 }
 
 impl Partition {
-    fn new(plan: &RowsPlan, dims: &RowsDims, jobs: &[RowsJob<'_>], tile_rows: usize, threads: usize) -> Self {
-        let shared = jobs.iter().all(|j| j.x.as_ptr() == jobs[0].x.as_ptr());
+    fn new(parts: &[Part<'_>], jobs: &[RowsJob<'_>], micro: Micro, threads: usize) -> Self {
+        let tile_rows = micro.max_rows();
+        let (plan, dims) = parts[0];
+        let shared = parts.len() == 1 && jobs.iter().all(|j| j.x.as_ptr() == jobs[0].x.as_ptr());
         let width = if shared { jobs.len() } else { 1 };
         let panels = width * dims.panels;
-        let row_macs = plan.taps * dims.k() * BLOCK;
+        let row_macs = panel_len(parts);
         let panel_bytes = row_macs * size_of::<f32>();
         let tiles = plan.tiles.len();
         let wanted = (TASKS_PER_THREAD * threads).div_ceil(jobs.len() / width);
         let worth = |tiles: usize| (tiles * tile_rows * row_macs * panels / TASK_MACS).max(1);
         // Neighbouring rows share most of what lies under their taps.
-        let row_bytes = dims.k() * size_of::<f32>() * plan.taps.min(4);
+        let row_bytes: usize =
+            parts.iter().map(|(plan, dims)| dims.k() * size_of::<f32>() * plan.taps.min(4)).sum();
         let mut tiles_per_task = (ROWS_BYTES / (row_bytes * tile_rows)).clamp(1, tiles);
         if panels * panel_bytes <= PANEL_BYTES {
             tiles_per_task = tiles_per_task.min(tiles.div_ceil(wanted.min(worth(tiles))));
         }
         let cuts = tiles.div_ceil(tiles_per_task);
-        let splits = wanted.div_ceil(cuts).min(worth(tiles_per_task)).min(panels);
+        let splits =
+            wanted.div_ceil(cuts).min(worth(tiles_per_task)).min(panels.div_ceil(micro.max_panels()));
         let group = (PANEL_BYTES / panel_bytes).max(1);
-        Self { width, panels, splits, cuts, tiles_per_task, group }
+        // Tiles of as many panels as the kernels take.
+        let group = group.next_multiple_of(micro.max_panels());
+        Self { width, panels, splits, cuts, tiles_per_task, group, unit: micro.max_panels() }
+    }
+
+    /// Panels of a split.
+    fn split(&self, split: usize) -> Range<usize> {
+        let units = self.panels.div_ceil(self.unit);
+        let start = |split: usize| (units * split / self.splits * self.unit).min(self.panels);
+        start(split)..start(split + 1)
     }
 }
 
-/// Computes all jobs in parallel.
-pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {
-    let b_tap = dims.k() * BLOCK;
-    let b_panel = plan.taps * b_tap;
+/// One of the convolutions that a [`run`] sums.
+pub(crate) type Part<'a> = (&'a RowsPlan, &'a RowsDims);
+
+/// Weights of a panel.
+fn panel_len(parts: &[Part<'_>]) -> usize {
+    parts.iter().map(|(plan, dims)| plan.taps * dims.k() * BLOCK).sum()
+}
+
+/// Computes all jobs in parallel: a convolution of their inputs, or the sum of that and one of their skipped inputs.
+pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [RowsJob<'_>]) {
+    let (plan, dims) = parts[0];
+    let b_panel = panel_len(parts);
     for job in jobs.iter() {
         plan.check(dims, job);
+        if let [_, (skip, dims)] = parts {
+            assert!(
+                skip.is_pointwise() && plan.is_pointwise() && skip.out() == plan.out(),
+                "parts of two shapes"
+            );
+            skip.check_input(dims, job.skip.expect("a sum has two inputs"));
+        }
         assert_eq!(job.w.f32().len(), dims.panels * b_panel, "weights of another shape");
     }
 
@@ -264,49 +342,36 @@ pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, dims: &RowsDims, j
         return;
     }
     let jobs = &*jobs;
-    let p = Partition::new(plan, dims, jobs, micro.max_rows(), pool.threads());
+    let p = Partition::new(parts, jobs, micro, pool.threads());
     pool.run(jobs.len() / p.width * p.splits * p.cuts, |task| {
         let (task, cut) = (task / p.cuts, task % p.cuts);
         let (first_job, split) = (task / p.splits * p.width, task % p.splits);
-        let panels = p.panels * split / p.splits..p.panels * (split + 1) / p.splits;
+        let panels = p.split(split);
         let first_tile = cut * p.tiles_per_task;
         let tiles = &plan.tiles[first_tile..(first_tile + p.tiles_per_task).min(plan.tiles.len())];
-        let mut items = [Item::ZERO; MAX_TAPS];
+        let mut items = [Item::EMPTY; MAX_ITEMS];
         let mut c_rows = [0; MAX_ROWS];
         for from in panels.clone().step_by(p.group) {
             let group = from..(from + p.group).min(panels.end);
             for tile in tiles {
-                let taps = plan.locate(tile, b_tap, &mut items, &mut c_rows);
-                let (mut index, mut panel) =
-                    (first_job + group.start / dims.panels, group.start % dims.panels);
-                for _ in group.clone() {
-                    let job = &jobs[index];
-                    let at = panel * dims.c_plane;
+                let mut count =
+                    plan.locate(tile, dims, (jobs[first_job].x.as_ptr(), 0), &mut items, &mut c_rows);
+                if let ([_, (skip, dims)], Some(x)) = (parts, jobs[first_job].skip) {
+                    let from = panel_len(&parts[..1]);
+                    count += skip.locate(tile, dims, (x.as_ptr(), from), &mut items[count..], &mut c_rows);
+                }
+                let items = &items[..count];
+                for from in group.clone().step_by(micro.max_panels()) {
+                    let count = (group.end - from).min(micro.max_panels());
                     // SAFETY: offsets were checked against the slices above; this task alone writes these
-                    // rows of this plane.
+                    // rows of these planes.
                     unsafe {
-                        let epilogue = Epilogue {
-                            bias: job.bias.map_or(null(), |b| b.as_ptr().add(panel * BLOCK)),
-                            residual: job.residual.map_or(null(), |r| r.as_ptr().add(at)),
-                            accumulate: job.accumulate,
-                            relu: job.relu,
-                        };
-                        let rows = RowsTile {
-                            items: &items[..taps],
-                            a: job.x.as_ptr(),
-                            a_block: dims.a_block,
-                            k_blocks: dims.k_blocks,
-                            k_tail: dims.k_tail,
-                            b: job.w.f32().as_ptr().add(panel * b_panel),
-                            c: job.y.as_ptr().add(at),
-                            c_rows,
-                            epilogue,
-                        };
+                        let panels: [Panel; MAX_PANELS] = std::array::from_fn(|p| {
+                            let column = from + p.min(count - 1);
+                            jobs[first_job + column / dims.panels].panel(column % dims.panels, dims, b_panel)
+                        });
+                        let rows = RowsTile { items, panels: &panels[..count], c_rows };
                         micro.rows(tile.rows as usize, &rows);
-                    }
-                    panel += 1;
-                    if panel == dims.panels {
-                        (index, panel) = (index + 1, 0);
                     }
                 }
             }

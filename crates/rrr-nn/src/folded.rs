@@ -124,6 +124,23 @@ pub(crate) struct FoldedBlock {
     pub conv2: FoldedConv,
     pub conv3: FoldedConv,
     pub downsample: Option<FoldedConv>,
+    /// Weights and biases of the last convolution and the downsample as one, made when they first run.
+    sum: OnceLock<(Buffer, Buffer)>,
+}
+
+impl FoldedBlock {
+    /// Of the last convolution and the downsample.
+    ///
+    /// # Panics
+    /// If there is no downsample.
+    fn sum(&self) -> &(Buffer, Buffer) {
+        self.sum.get_or_init(|| {
+            let (last, skip) = (&self.conv3, self.downsample.as_ref().expect("has a downsample"));
+            let mut bias = last.bias.clone();
+            bias.iter_mut().zip(&skip.bias[..]).for_each(|(one, other)| *one += other);
+            (last.conv.join(&skip.conv, &last.weight, &skip.weight), bias)
+        })
+    }
 }
 
 /// A sequence in inference form.
@@ -162,6 +179,7 @@ impl Folded {
                     conv2: fold(&b.conv2),
                     conv3: fold(&b.conv3),
                     downsample: b.downsample.as_ref().map(fold),
+                    sum: OnceLock::new(),
                 })
                 .collect(),
             fc: layout.fc.as_ref().map(|fc| FoldedConv {
@@ -184,7 +202,9 @@ impl Folded {
             [Some(&b.conv1), Some(&b.conv2), Some(&b.conv3), b.downsample.as_ref()].into_iter().flatten()
         });
         let convs = self.conv1.iter().chain(blocks).chain(&self.fc);
-        convs.map(FoldedConv::bytes).sum()
+        let sums = self.blocks.iter().filter_map(|b| b.sum.get());
+        convs.map(FoldedConv::bytes).sum::<usize>()
+            + sums.map(|(w, bias)| size_of_val(&w[..]) + size_of_val(&bias[..])).sum::<usize>()
     }
 }
 
@@ -264,18 +284,45 @@ fn run_block<'x>(
     let conv2 = ConvLayer { branches, conv: &|branch| &block(branch).conv2, relu: true };
     let a2 = conv2.run(|branch| &a1[branch], NO_RESIDUAL, pass);
     pass.workspace.give(a1);
-    let skip = block(0).downsample.is_some().then(|| {
-        let downsample = |branch| block(branch).downsample.as_ref().expect("same architecture");
-        let layer = ConvLayer { branches, conv: &downsample, relu: false };
-        layer.run(&x, NO_RESIDUAL, pass)
-    });
-    let residual = |branch: usize| skip.as_ref().map_or_else(|| x(branch), |s| &s[branch]);
-    let conv3 = ConvLayer { branches, conv: &|branch| &block(branch).conv3, relu: true };
-    let y = conv3.run(|branch| &a2[branch], Some(residual), pass);
+    let y = if block(0).downsample.is_some() {
+        run_sum(branches, &block, &a2, &x, pass)
+    } else {
+        let conv3 = ConvLayer { branches, conv: &|branch| &block(branch).conv3, relu: true };
+        conv3.run(|branch| &a2[branch], Some(&x), pass)
+    };
     pass.workspace.give(a2);
-    if let Some(skip) = skip {
-        pass.workspace.give(skip);
-    }
+    y
+}
+
+/// The last convolution of a block and its downsample as one, of every branch.
+fn run_sum<'f, 'x>(
+    branches: usize,
+    block: &dyn Fn(usize) -> &'f FoldedBlock,
+    a2: &[Activation],
+    x: &impl Fn(usize) -> &'x Activation,
+    pass: &mut Pass<'_>,
+) -> Vec<Activation> {
+    let (last, skip) = (&block(0).conv3, block(0).downsample.as_ref().expect("has a downsample"));
+    let size = |a: &Activation| (a.height(), a.width());
+    let n = a2[0].n();
+    let plan = pass.plans.get(last.conv, size(&a2[0]), n);
+    let other = pass.plans.get(skip.conv, size(x(0)), n);
+    let mut y = pass.workspace.take_many(branches, last.conv.cout(), plan.output(), n);
+    let macs = branches as u64 * (plan.macs() + other.macs());
+    pass.plans.time(&last.name, macs, |_| {
+        plan.forward_sum(
+            &other,
+            y.iter_mut().enumerate().map(|(branch, y)| {
+                let (weights, bias) = block(branch).sum();
+                let mut job = RowsJob::new(a2[branch].data(), weights, y.data_mut());
+                job.skip = Some(x(branch).data());
+                job.bias = Some(bias);
+                job.relu = true;
+                job
+            }),
+        );
+    });
+    pass.show(&last.name, &y);
     y
 }
 

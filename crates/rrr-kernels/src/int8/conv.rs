@@ -190,7 +190,7 @@ impl Int8Plan {
         let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n)).collect();
         let micro = compute.micro;
         Self {
-            plan: RowsPlan::new(parts, out, micro.max_rows()),
+            plan: RowsPlan::new(parts, out, &micro),
             groups,
             panels: blocks(conv.cout()),
             short: conv.is_short(),

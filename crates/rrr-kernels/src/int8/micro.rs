@@ -1,5 +1,5 @@
-//! The 8-bit kernel: a few output rows x 16 output channels, the sum over a batch of (input rows, weights)
-//! products, finished with scale, offset, residual and rounding to bytes. Written once over [`Dot`].
+//! The 8-bit kernel: a few output rows x one or two blocks of 16 output channels (two share the loads of a tile where
+//! a block is one vector), the sum over a batch of (input rows, weights) products, finished with scale, offset, residual and rounding to bytes. Written once over [`Dot`].
 
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and vector")]
 
@@ -10,9 +10,17 @@ use super::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::simd::{Dot, Portable};
 use super::{Int8Isa, STEP, STEPS};
 use crate::BLOCK;
+use std::mem::MaybeUninit;
 
 /// Most rows that any kernel takes.
-pub(super) const MAX_ROWS: usize = 12;
+pub(super) const MAX_ROWS: usize = 14;
+
+/// Rows of a run: they follow one another in every input, so that they share a pointer. A pointer for each row does not
+/// fit the registers.
+pub(super) const RUN: usize = 4;
+
+/// Most blocks of output channels that any kernel takes.
+pub(super) const MAX_PANELS: usize = 2;
 
 /// Weights of 16 input channels x 16 output channels.
 const WEIGHTS: usize = BLOCK * BLOCK;
@@ -43,11 +51,10 @@ impl Item {
         Item { x: std::ptr::null(), x_block: 0, blocks: 0, tail: 0, w: 0, rows: [0; MAX_ROWS] };
 }
 
-/// `y[row] = round(clamp(sum * scale + offset + residual[row] * residual_scale))` for some rows of 16 channels.
-pub(super) struct Tile<'a> {
-    /// The batch.
-    pub items: &'a [Item],
-    /// Weights of the panel, `[step][16][4]` per item.
+/// A block of 16 output channels of a [`Tile`].
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    /// Weights, `[step][16][4]` per item.
     pub w: *const i8,
     /// 16 values.
     pub scale: *const f32,
@@ -57,10 +64,19 @@ pub(super) struct Tile<'a> {
     pub residual: *const u8,
     /// 16 values, times the residual.
     pub residual_scale: *const f32,
-    /// Largest output.
-    pub max: f32,
     /// Output plane.
     pub y: *mut u8,
+}
+
+/// `y[row] = round(clamp(sum * scale + offset + residual[row] * residual_scale))` for some rows of some blocks of 16
+/// channels.
+pub(super) struct Tile<'a> {
+    /// The batch.
+    pub items: &'a [Item],
+    /// Blocks of output channels.
+    pub panels: &'a [Panel],
+    /// Largest output.
+    pub max: f32,
     /// Offset of each output row.
     pub y_rows: [u32; MAX_ROWS],
 }
@@ -71,11 +87,16 @@ type RowsFn = unsafe fn(&Tile<'_>);
 #[derive(Clone, Copy)]
 pub(super) struct Micro {
     isa: Int8Isa,
-    /// Per number of rows; segments of 16 input channels.
-    long: &'static [RowsFn],
-    /// Per number of rows; segments of one step.
-    short: &'static [RowsFn],
+    /// Per number of panels and of rows; segments of 16 input channels.
+    long: &'static [&'static [RowsFn]],
+    /// Per number of panels and of rows; segments of one step.
+    short: &'static [&'static [RowsFn]],
+    /// Per number of panels and of runs of rows; segments of 16 input channels.
+    runs: &'static [&'static [RowsFn]],
 }
+
+/// Kernels per number of panels and of rows or runs.
+type Table = &'static [&'static [RowsFn]];
 
 impl Micro {
     /// The kernels of `isa`, or `None` if this CPU lacks it.
@@ -83,22 +104,22 @@ impl Micro {
         if !isa.is_available() {
             return None;
         }
-        let (long, short): (&'static [RowsFn], &'static [RowsFn]) = match isa {
+        let (long, short, runs): (Table, Table, Table) = match isa {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512Vnni => (&avx512vnni::LONG, &avx512vnni::SHORT),
+            Int8Isa::Avx512Vnni => (avx512vnni::LONG, avx512vnni::SHORT, avx512vnni::RUNS),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512 => (&avx512::LONG, &avx512::SHORT),
+            Int8Isa::Avx512 => (avx512::LONG, avx512::SHORT, avx512::RUNS),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::AvxVnni => (&avxvnni::LONG, &avxvnni::SHORT),
+            Int8Isa::AvxVnni => (avxvnni::LONG, avxvnni::SHORT, avxvnni::RUNS),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx2 => (&avx2::LONG, &avx2::SHORT),
+            Int8Isa::Avx2 => (avx2::LONG, avx2::SHORT, avx2::RUNS),
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::NeonDot => (&neondot::LONG, &neondot::SHORT),
+            Int8Isa::NeonDot => (neondot::LONG, neondot::SHORT, neondot::RUNS),
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::Neon => (&neon::LONG, &neon::SHORT),
-            _ => (&portable::LONG, &portable::SHORT),
+            Int8Isa::Neon => (neon::LONG, neon::SHORT, neon::RUNS),
+            _ => (portable::LONG, portable::SHORT, portable::RUNS),
         };
-        Some(Self { isa, long, short })
+        Some(Self { isa, long, short, runs })
     }
 
     /// The instruction set.
@@ -108,7 +129,27 @@ impl Micro {
 
     /// Most rows in a [`Tile`].
     pub fn max_rows(&self) -> usize {
+        self.long[0].len()
+    }
+
+    /// Most panels in a [`Tile`].
+    pub fn max_panels(&self) -> usize {
         self.long.len()
+    }
+
+    /// Most runs in a [`Tile`] for [`Micro::runs`]; 0: there are none.
+    pub fn max_runs(&self) -> usize {
+        self.runs.first().map_or(0, |runs| runs.len())
+    }
+
+    /// Computes a tile of `runs` runs of rows, of which only the first ones' offsets in the inputs are read.
+    ///
+    /// # Safety
+    /// As for [`Micro::rows`].
+    #[inline]
+    pub unsafe fn runs(&self, runs: usize, tile: &Tile<'_>) {
+        // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
+        unsafe { self.runs[tile.panels.len() - 1][runs - 1](tile) }
     }
 
     /// Computes a tile of `rows` rows; `short`: the weights fit segments of one step only.
@@ -119,79 +160,138 @@ impl Micro {
     pub unsafe fn rows(&self, short: bool, rows: usize, tile: &Tile<'_>) {
         let kernels = if short { self.short } else { self.long };
         // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
-        unsafe { kernels[rows - 1](tile) }
+        unsafe { kernels[tile.panels.len() - 1][rows - 1](tile) }
     }
 }
 
-/// The body of every kernel: `R` rows, `N` vectors of `D` across the 16 channels.
+/// The body of every kernel: `R` rows in runs of `G`, `P` panels, `N` vectors of `D` across the 16 channels of each.
 #[inline(always)]
-unsafe fn body<D: Dot, const R: usize, const N: usize, const SHORT: bool>(t: &Tile<'_>) {
+unsafe fn body<D: Dot, const R: usize, const G: usize, const P: usize, const N: usize, const SHORT: bool>(
+    t: &Tile<'_>,
+) {
     // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
     unsafe {
-        let mut sums = [[D::zero(); N]; R];
+        let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
+        let mut sums = [[[D::zero(); N]; R]; P];
         for item in t.items {
-            let mut w = t.w.add(item.w);
-            let mut a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r] as usize));
+            let mut w: [*const i8; P] = std::array::from_fn(|p| panels[p].w.add(item.w));
+            let a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r / G * G] as usize));
+            // One offset for all rows: a pointer each would not fit the registers.
+            let mut at = 0;
             for _ in 0..item.blocks {
-                segment::<D, R, N, SHORT>(&mut sums, &a, w, STEPS);
-                w = w.add(WEIGHTS);
-                for p in &mut a {
-                    *p = p.wrapping_add(item.x_block);
+                segment::<D, R, G, P, N, SHORT>(&mut sums, &a, at, &w, STEPS);
+                for p in &mut w {
+                    *p = p.add(WEIGHTS);
                 }
+                at += item.x_block;
             }
             if item.tail > 0 {
-                segment::<D, R, N, SHORT>(&mut sums, &a, w, item.tail);
+                segment::<D, R, G, P, N, SHORT>(&mut sums, &a, at, &w, item.tail);
             }
         }
-        for r in 0..R {
-            let mut row = [0i32; BLOCK];
-            for n in 0..N {
-                D::store(sums[r][n], row.as_mut_ptr().add(n * D::LANES));
-            }
-            finish(t, t.y_rows[r] as usize, &row);
+        // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
+        finish_panel::<D, R, N>(t, &panels[0], &sums[0]);
+        if P > 1 {
+            finish_panel::<D, R, N>(t, &panels[P - 1], &sums[P - 1]);
         }
     }
 }
 
 /// Adds the products of at most 16 input channels, 4 at a step.
 #[inline(always)]
-unsafe fn segment<D: Dot, const R: usize, const N: usize, const SHORT: bool>(
-    sums: &mut [[D::Sum; N]; R],
+unsafe fn segment<
+    D: Dot,
+    const R: usize,
+    const G: usize,
+    const P: usize,
+    const N: usize,
+    const SHORT: bool,
+>(
+    sums: &mut [[[D::Sum; N]; R]; P],
     a: &[*const u8; R],
-    w: *const i8,
+    at: usize,
+    w: &[*const i8; P],
     steps: usize,
 ) {
     // SAFETY: see `body`.
     unsafe {
-        let mut partial: [[D::Partial; N]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|n| D::open(sums[r][n])));
+        if SHORT || D::IN_PLACE {
+            for s in 0..steps {
+                let w = weights::<D, P, N>(w, s);
+                for r in 0..R {
+                    let x = D::activations(a[r / G * G].wrapping_add(at + s * STEP + r % G * BLOCK));
+                    for p in 0..P {
+                        for n in 0..N {
+                            let sum = sums[p][r][n];
+                            sums[p][r][n] = D::close(sum, D::step(D::open(sum), x, w[p][n]));
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        let mut partial: [[[D::Partial; N]; R]; P] =
+            std::array::from_fn(|p| std::array::from_fn(|r| std::array::from_fn(|n| D::open(sums[p][r][n]))));
         for s in 0..steps {
-            let w: [D::Weights; N] =
-                std::array::from_fn(|n| D::weights(w.add((s * BLOCK + n * D::LANES) * STEP)));
+            let w = weights::<D, P, N>(w, s);
             for r in 0..R {
-                let x = D::activations(a[r].add(s * STEP));
-                for n in 0..N {
-                    if SHORT {
-                        sums[r][n] = D::close(sums[r][n], D::step(D::open(sums[r][n]), x, w[n]));
-                    } else {
-                        partial[r][n] = D::step(partial[r][n], x, w[n]);
+                let x = D::activations(a[r / G * G].wrapping_add(at + s * STEP + r % G * BLOCK));
+                for p in 0..P {
+                    for n in 0..N {
+                        partial[p][r][n] = D::step(partial[p][r][n], x, w[p][n]);
                     }
                 }
             }
         }
-        if !SHORT {
+        for p in 0..P {
             for r in 0..R {
                 for n in 0..N {
-                    sums[r][n] = D::close(sums[r][n], partial[r][n]);
+                    sums[p][r][n] = D::close(sums[p][r][n], partial[p][r][n]);
                 }
             }
         }
     }
 }
 
+/// Weights of a step.
+#[inline(always)]
+unsafe fn weights<D: Dot, const P: usize, const N: usize>(
+    w: &[*const i8; P],
+    s: usize,
+) -> [[D::Weights; N]; P] {
+    // SAFETY: see `body`.
+    unsafe {
+        std::array::from_fn(|p| {
+            std::array::from_fn(|n| D::weights(w[p].add((s * BLOCK + n * D::LANES) * STEP)))
+        })
+    }
+}
+
+#[inline(always)]
+unsafe fn finish_panel<D: Dot, const R: usize, const N: usize>(
+    t: &Tile<'_>,
+    panel: &Panel,
+    sums: &[[D::Sum; N]; R],
+) {
+    // SAFETY: see `body`.
+    unsafe {
+        // All sums first: a loop over rows that the compiler leaves one would keep them in memory all along.
+        let mut rows = MaybeUninit::<[[i32; BLOCK]; R]>::uninit();
+        let first = rows.as_mut_ptr().cast::<i32>();
+        for r in 0..R {
+            for n in 0..N {
+                D::store(sums[r][n], first.add(r * BLOCK + n * D::LANES));
+            }
+        }
+        for (r, row) in rows.assume_init_ref().iter().enumerate() {
+            finish(panel, t.max, t.y_rows[r] as usize, row);
+        }
+    }
+}
+
 /// Turns the sums of a row into bytes. Only operations that every CPU rounds alike, so plain Rust.
 #[inline(always)]
-unsafe fn finish(t: &Tile<'_>, at: usize, sums: &[i32; BLOCK]) {
+unsafe fn finish(t: &Panel, max: f32, at: usize, sums: &[i32; BLOCK]) {
     // SAFETY: see `body`.
     unsafe {
         let (scale, offset) = (&*t.scale.cast::<[f32; BLOCK]>(), &*t.offset.cast::<[f32; BLOCK]>());
@@ -205,42 +305,51 @@ unsafe fn finish(t: &Tile<'_>, at: usize, sums: &[i32; BLOCK]) {
         }
         let bytes = v.map(|v| {
             let v = if v > 0.0 { v } else { 0.0 };
-            let v = if v < t.max { v } else { t.max };
+            let v = if v < max { v } else { max };
             (v + ROUND).to_bits() as u8
         });
         t.y.add(at).cast::<[u8; BLOCK]>().write(bytes);
     }
 }
 
-/// Compiles the body for one instruction set and each number of rows.
+/// Compiles the body for one instruction set and each number of panels and rows, and of panels and runs.
 macro_rules! kernels {
-    ($module:ident, $dot:ident, $n:expr, [$($feature:literal)?], [$($r:literal)+]) => {
+    ($module:ident, $dot:ident, $n:expr, [$($feature:literal)?], [$($p:literal: $r:tt)+], runs: [$($rp:literal: $rr:tt)*]) => {
         mod $module {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn rows<const R: usize, const SHORT: bool>(t: &Tile<'_>) {
+            unsafe fn rows<const R: usize, const G: usize, const P: usize, const SHORT: bool>(t: &Tile<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { body::<$dot, R, $n, SHORT>(t) }
+                unsafe { body::<$dot, R, G, P, $n, SHORT>(t) }
             }
 
-            pub(super) static LONG: [RowsFn; [$($r),+].len()] = [$(rows::<$r, false>),+];
-            pub(super) static SHORT: [RowsFn; [$($r),+].len()] = [$(rows::<$r, true>),+];
+            pub(super) static LONG: &[&[RowsFn]] = &[$(of!(1, $p, false, $r)),+];
+            pub(super) static SHORT: &[&[RowsFn]] = &[$(of!(1, $p, true, $r)),+];
+            pub(super) static RUNS: &[&[RowsFn]] = &[$(of!(RUN, $rp, false, $rr)),*];
         }
+    };
+}
+
+/// Kernels of some panels.
+macro_rules! of {
+    ($run:expr, $p:literal, $short:literal, [$($r:literal)+]) => {
+        &[$(rows::<{ $r * $run }, { $run }, $p, $short>),+]
     };
 }
 
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512vnni, Avx512Vnni, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2"],
-    [1 2 3 4 5 6 7 8 9 10 11 12]);
+    [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
+    runs: [1: [1 2 3] 2: [1 2 3]]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2"], [1 2 3 4 5 6 7 8 9 10 11 12]);
+kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2"], [1: [1 2 3 4 5 6 7 8 9 10 11 12]], runs: []);
 #[cfg(target_arch = "x86_64")]
-kernels!(avxvnni, AvxVnni, 2, ["avx2,avxvnni"], [1 2 3 4 5 6]);
+kernels!(avxvnni, AvxVnni, 2, ["avx2,avxvnni"], [1: [1 2 3 4 5 6]], runs: []);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, Avx2, 2, ["avx2"], [1 2 3]);
+kernels!(avx2, Avx2, 2, ["avx2"], [1: [1 2 3]], runs: []);
 #[cfg(target_arch = "aarch64")]
-kernels!(neondot, NeonDot, 4, ["neon,dotprod"], [1 2 3 4 5]);
+kernels!(neondot, NeonDot, 4, ["neon,dotprod"], [1: [1 2 3 4 5]], runs: []);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, Neon, 4, ["neon"], [1 2]);
-kernels!(portable, Portable, 4, [], [1 2]);
+kernels!(neon, Neon, 4, ["neon"], [1: [1 2]], runs: []);
+kernels!(portable, Portable, 4, [], [1: [1 2]], runs: []);

@@ -1,6 +1,6 @@
 //! Which input rows each output row needs, tiled for a kernel.
 
-use super::micro::{Item, MAX_ROWS};
+use super::micro::{Item, MAX_ROWS, Micro, RUN};
 use crate::BLOCK;
 use crate::conv::Conv;
 
@@ -92,11 +92,13 @@ pub(super) struct RowsPlan {
     pub tiles: Vec<Tile>,
     /// Bytes of a panel's weights.
     pub panel: usize,
+    /// Whether tiles are made of runs of rows.
+    pub in_runs: bool,
 }
 
 impl RowsPlan {
     /// Plans an output of `out` pixels; every offset it makes lies within the parts' `len` and the output's plane.
-    pub fn new(parts: Vec<Part>, out: (usize, usize), max_rows: usize) -> Self {
+    pub fn new(parts: Vec<Part>, out: (usize, usize), micro: &Micro) -> Self {
         let n = parts[0].n;
         let to_u32 = |v: usize| u32::try_from(v).expect("activation too large");
         let mut taps = Vec::new();
@@ -121,13 +123,19 @@ impl RowsPlan {
             class.out.push(to_u32(pixel * n * BLOCK));
             class.src.extend(needed.iter().map(|&t| all[t as usize].map_or(ZERO, to_u32)));
         }
+        // Images of a multiple of the run's length, none of them on padding.
+        let in_runs = micro.max_runs() > 0
+            && n.is_multiple_of(RUN)
+            && n >= MIN_BATCH_TO_SKIP_PADDING
+            && parts.iter().all(|p| !p.conv.rgb);
+        let (unit, most) = if in_runs { (RUN, micro.max_runs()) } else { (1, micro.max_rows()) };
         let mut tiles = Vec::new();
         for (index, class) in classes.iter().enumerate() {
-            let rows = class.out.len() * n;
+            let units = class.out.len() * n / unit;
             // Tiles of nearly equal size: a small remainder would waste the registers of a whole tile.
-            let count = rows.div_ceil(max_rows);
+            let count = units.div_ceil(most);
             for i in 0..count {
-                let (first, end) = (rows * i / count, rows * (i + 1) / count);
+                let (first, end) = (units * i / count * unit, units * (i + 1) / count * unit);
                 tiles.push(Tile {
                     class: index as u32,
                     pixel: to_u32(first / n),
@@ -139,7 +147,7 @@ impl RowsPlan {
         for part in &parts {
             to_u32(part.len);
         }
-        Self { n, parts, taps: taps.into_iter().map(|(_, t)| t).collect(), classes, tiles, panel }
+        Self { n, parts, taps: taps.into_iter().map(|(_, t)| t).collect(), classes, tiles, panel, in_runs }
     }
 
     /// Most items of a tile.
@@ -158,25 +166,30 @@ impl RowsPlan {
     ) -> usize {
         let class = &self.classes[tile.class as usize];
         let count = class.taps.len();
-        for (item, &tap) in items.iter_mut().zip(&class.taps) {
+        let (rows, run) = (tile.rows as usize, if self.in_runs { RUN } else { 1 });
+        // Place of each run's row among the sources, and image.
+        let mut places = [(0, 0); MAX_ROWS];
+        let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
+        for (place, y_rows) in places.iter_mut().zip(y_rows[..rows].chunks_mut(run)) {
+            *place = (pixel * count, image as u32);
+            for (i, row) in y_rows.iter_mut().enumerate() {
+                *row = class.out[pixel] + ((image + i) * BLOCK) as u32;
+            }
+            image += run;
+            if image == self.n {
+                (pixel, image) = (pixel + 1, 0);
+            }
+        }
+        let places = &places[..rows / run];
+        for (i, (item, &tap)) in items.iter_mut().zip(&class.taps).enumerate() {
             let tap = &self.taps[tap as usize];
             let part = &self.parts[tap.part];
             (item.x, item.x_block, item.w) = (x[tap.part], part.block, tap.w);
             (item.blocks, item.tail) = (part.blocks, part.tail);
-        }
-        let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
-        for (r, y_row) in y_rows.iter_mut().enumerate().take(tile.rows as usize) {
-            *y_row = class.out[pixel] + (image * BLOCK) as u32;
-            let sources = &class.src[pixel * count..(pixel + 1) * count];
-            for ((item, &src), &tap) in items.iter_mut().zip(sources).zip(&class.taps) {
-                let part = &self.parts[self.taps[tap as usize].part];
-                item.rows[r] =
-                    if src == ZERO { part.zero_row as u32 } else { src + (image * part.image_stride) as u32 };
-            }
-            image += 1;
-            if image == self.n {
-                image = 0;
-                pixel += 1;
+            let (zero, stride) = (part.zero_row as u32, part.image_stride as u32);
+            for (row, &(place, image)) in item.rows.iter_mut().step_by(run).zip(places) {
+                let src = class.src[place + i];
+                *row = if src == ZERO { zero } else { src + image * stride };
             }
         }
         count

@@ -3,6 +3,9 @@
 use super::{Int8Activation, Int8Compute};
 use crate::{BLOCK, max_pool_size};
 
+/// Bytes that are compared at a time where there are so many: a vector of the widest kind.
+const LINE: usize = 64;
+
 /// 3x3 windows, stride 2, padding 1, as torchvision's stem; `y` takes the shape that this gives.
 pub fn int8_max_pool(x: &Int8Activation, y: &mut Int8Activation, compute: &Int8Compute) {
     let ((height, width), n) = (x.size(), x.n());
@@ -12,7 +15,7 @@ pub fn int8_max_pool(x: &Int8Activation, y: &mut Int8Activation, compute: &Int8C
     let x = x.data();
     let row = n * BLOCK;
     compute.pool().for_each_chunk(y.data_mut(), y_plane, |plane, y| {
-        y.fill(0);
+        y[oh * line..].fill(0);
         let x = &x[plane * x_plane..][..x_plane];
         compute.isa().base().vectorize(|| {
             for (oy, line) in y[..oh * line].chunks_exact_mut(line).enumerate() {
@@ -26,18 +29,32 @@ pub fn int8_max_pool(x: &Int8Activation, y: &mut Int8Activation, compute: &Int8C
                     for (slot, pixel) in window.iter_mut().zip(pixels) {
                         *slot = &x[pixel * row..][..row];
                     }
-                    for (at, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                        for row in window {
-                            let x: &[u8; BLOCK] = row.as_chunks().0.get(at).expect("rows of the same length");
-                            for c in 0..BLOCK {
-                                out[c] = out[c].max(x[c]);
-                            }
-                        }
+                    let (lines, rest) = out.as_chunks_mut::<LINE>();
+                    for (at, out) in lines.iter_mut().enumerate() {
+                        *out = most(&window, at * LINE);
+                    }
+                    let done = lines.len() * LINE;
+                    for (at, out) in rest.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                        *out = most(&window, done + at * BLOCK);
                     }
                 }
             }
         });
     });
+}
+
+/// Maximum of `L` bytes of each row from `at` on.
+#[inline(always)]
+fn most<const L: usize>(rows: &[&[u8]; 9], at: usize) -> [u8; L] {
+    let of = |row: &[u8]| *row[at..].first_chunk::<L>().expect("rows of the same length");
+    let mut most = of(rows[0]);
+    for row in &rows[1..] {
+        let row = of(row);
+        for c in 0..L {
+            most[c] = most[c].max(row[c]);
+        }
+    }
+    most
 }
 
 /// Mean over the pixels, times a scale for every group and channel: `y` is `[group][n][channels]`.

@@ -1,7 +1,7 @@
 //! The loops around the kernel.
 
 use super::conv::{Int8Job, Int8Plan};
-use super::micro::{Item, MAX_ROWS, Tile};
+use super::micro::{Item, MAX_PANELS, MAX_ROWS, Panel, RUN, Tile};
 use crate::shared::SharedMut;
 use crate::{BLOCK, Pool};
 
@@ -49,7 +49,9 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
     let total = plan.tiles.len() * groups * panels * tile_macs;
     let goal = (total / (TASKS_PER_THREAD * pool.threads())).clamp(*TASK_MACS.start(), *TASK_MACS.end());
     let share = plan.tiles.len().min(TILES) * tile_macs;
-    let width = (WEIGHT_BYTES / plan.panel).min(goal / share).clamp(1, columns);
+    let width = (WEIGHT_BYTES / plan.panel).min(goal / share).max(1);
+    // Tiles of as many panels as the kernels take.
+    let width = width.next_multiple_of(p.micro.max_panels()).min(columns);
     let splits = columns.div_ceil(width);
     let tiles_per_task = (goal / (width * tile_macs)).clamp(1, plan.tiles.len());
     let cuts = plan.tiles.len().div_ceil(tiles_per_task);
@@ -60,16 +62,17 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
         let (task, cut) = (task / cuts, task % cuts);
         let (span, split) = (task / splits, task % splits);
         let first = span * columns;
-        let range = first + columns * split / splits..first + columns * (split + 1) / splits;
+        let range = first + split * width..first + ((split + 1) * width).min(columns);
         let end = ((cut + 1) * tiles_per_task).min(plan.tiles.len());
         let mut items = [[Item::EMPTY; MAX_ITEMS]; TILES];
         let mut y_rows = [[0; MAX_ROWS]; TILES];
         let mut counts = [0; TILES];
         for tiles in plan.tiles[cut * tiles_per_task..end].chunks(TILES) {
             let mut located = None;
-            for column in range.clone() {
-                let (group, panel) = (column / panels, column % panels);
-                if located != Some(group) {
+            let mut column = range.start;
+            while column < range.end {
+                let group = column / panels;
+                if located.is_none() || spans > 1 && located != Some(group) {
                     located = Some(group);
                     let mut inputs = [std::ptr::null(); 2];
                     for (at, (slice, stride)) in inputs.iter_mut().zip(x.iter().zip(x_group)) {
@@ -79,13 +82,15 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                         counts[t] = plan.locate(tile, &inputs, &mut items[t], &mut y_rows[t]);
                     }
                 }
-                let plane = panel * p.y_plane;
-                for (t, tile) in tiles.iter().enumerate() {
-                    // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task
-                    // alone writes these rows of this plane.
+                // Panels of one tile read the same input.
+                let end = if spans > 1 { range.end.min((group + 1) * panels) } else { range.end };
+                let count = (end - column).min(p.micro.max_panels());
+                let of_tile: [Panel; MAX_PANELS] = std::array::from_fn(|i| {
+                    let column = column + i.min(count - 1);
+                    let (group, plane) = (column / panels, column % panels * p.y_plane);
+                    // SAFETY: the slices were checked above to hold all columns.
                     unsafe {
-                        let tile_job = Tile {
-                            items: &items[t][..counts[t]],
+                        Panel {
                             w: w.as_ptr().add(column * plan.panel).cast(),
                             scale: scale.as_ptr().add(column * BLOCK),
                             offset: offset.as_ptr().add(column * BLOCK),
@@ -94,13 +99,28 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                             }),
                             residual_scale: residual
                                 .map_or(std::ptr::null(), |(_, s)| s.as_ptr().add(column * BLOCK)),
-                            max: f32::from(max),
                             y: y.as_ptr().add(group * group_len + plane),
-                            y_rows: y_rows[t],
-                        };
-                        p.micro.rows(p.short, tile.rows as usize, &tile_job);
+                        }
+                    }
+                });
+                for (t, tile) in tiles.iter().enumerate() {
+                    let job = Tile {
+                        items: &items[t][..counts[t]],
+                        panels: &of_tile[..count],
+                        max: f32::from(max),
+                        y_rows: y_rows[t],
+                    };
+                    // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task
+                    // alone writes these rows of these planes.
+                    unsafe {
+                        if plan.in_runs {
+                            p.micro.runs(tile.rows as usize / RUN, &job);
+                        } else {
+                            p.micro.rows(p.short, tile.rows as usize, &job);
+                        }
                     }
                 }
+                column += count;
             }
         }
     });

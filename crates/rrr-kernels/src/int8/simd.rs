@@ -15,6 +15,8 @@ pub(super) trait Dot: Copy {
     type Weights: Copy;
     /// Channels of a vector; divides 16.
     const LANES: usize;
+    /// Whether steps add to the sums themselves, so that segments are nothing.
+    const IN_PLACE: bool;
 
     /// All zero.
     ///
@@ -56,7 +58,7 @@ pub(super) trait Dot: Copy {
 /// Implements [`Dot`] for x86.
 #[cfg(target_arch = "x86_64")]
 macro_rules! impl_x86 {
-    ($name:ident, $v:ty, $lanes:literal, zero: $zero:expr, splat: $splat:ident, load: $load:ident,
+    ($name:ident, $v:ty, $lanes:literal, in_place: $in_place:literal, zero: $zero:expr, splat: $splat:ident, load: $load:ident,
      store: $store:ident, open($os:ident) => $open:expr, step($p:ident, $a:ident, $w:ident) => $step:expr,
      close($cs:ident, $cp:ident) => $close:expr) => {
         #[derive(Clone, Copy)]
@@ -68,6 +70,7 @@ macro_rules! impl_x86 {
             type Activations = $v;
             type Weights = $v;
             const LANES: usize = $lanes;
+            const IN_PLACE: bool = $in_place;
             #[inline(always)]
             unsafe fn zero() -> $v {
                 // SAFETY: features by the caller.
@@ -128,25 +131,25 @@ pub(super) mod x86 {
         v
     }
 
-    impl_x86!(Avx2, __m256i, 8, zero: _mm256_setzero_si256(), splat: _mm256_set1_epi32,
+    impl_x86!(Avx2, __m256i, 8, in_place: false, zero: _mm256_setzero_si256(), splat: _mm256_set1_epi32,
         load: _mm256_loadu_si256, store: _mm256_storeu_si256,
         open(s) => _mm256_setzero_si256(),
         step(p, a, w) => in_order(_mm256_add_epi16(p, _mm256_maddubs_epi16(a, w))),
         close(s, p) => _mm256_add_epi32(s, _mm256_madd_epi16(p, _mm256_set1_epi16(1))));
 
-    impl_x86!(AvxVnni, __m256i, 8, zero: _mm256_setzero_si256(), splat: _mm256_set1_epi32,
+    impl_x86!(AvxVnni, __m256i, 8, in_place: true, zero: _mm256_setzero_si256(), splat: _mm256_set1_epi32,
         load: _mm256_loadu_si256, store: _mm256_storeu_si256,
         open(s) => s,
         step(p, a, w) => _mm256_dpbusd_avx_epi32(p, a, w),
         close(s, p) => p);
 
-    impl_x86!(Avx512, __m512i, 16, zero: _mm512_setzero_si512(), splat: _mm512_set1_epi32,
+    impl_x86!(Avx512, __m512i, 16, in_place: false, zero: _mm512_setzero_si512(), splat: _mm512_set1_epi32,
         load: _mm512_loadu_si512, store: _mm512_storeu_si512,
         open(s) => _mm512_setzero_si512(),
         step(p, a, w) => _mm512_add_epi16(p, _mm512_maddubs_epi16(a, w)),
         close(s, p) => _mm512_add_epi32(s, _mm512_madd_epi16(p, _mm512_set1_epi16(1))));
 
-    impl_x86!(Avx512Vnni, __m512i, 16, zero: _mm512_setzero_si512(), splat: _mm512_set1_epi32,
+    impl_x86!(Avx512Vnni, __m512i, 16, in_place: true, zero: _mm512_setzero_si512(), splat: _mm512_set1_epi32,
         load: _mm512_loadu_si512, store: _mm512_storeu_si512,
         open(s) => s,
         step(p, a, w) => _mm512_dpbusd_epi32(p, a, w),
@@ -180,6 +183,7 @@ pub(super) mod arm {
         type Activations = int8x16_t;
         type Weights = int8x16_t;
         const LANES: usize = 4;
+        const IN_PLACE: bool = true;
         #[inline(always)]
         unsafe fn zero() -> int32x4_t {
             // SAFETY: features by the caller.
@@ -226,6 +230,7 @@ pub(super) mod arm {
         type Activations = int16x8_t;
         type Weights = [int16x8_t; 2];
         const LANES: usize = 4;
+        const IN_PLACE: bool = true;
         #[inline(always)]
         unsafe fn zero() -> [int32x4_t; 2] {
             // SAFETY: features by the caller.
@@ -278,6 +283,7 @@ impl Dot for Portable {
     type Activations = [i16; 4];
     type Weights = [i8; 16];
     const LANES: usize = 4;
+    const IN_PLACE: bool = true;
     #[inline(always)]
     unsafe fn zero() -> [i32; 4] {
         [0; 4]

@@ -2,7 +2,7 @@
 
 use super::transform::{InputTiles, Kernels, OutputTiles, PATCH, POINTS, TILE};
 use super::{Position, Winograd};
-use crate::micro::{BLOCK, Epilogue, Item, MAX_ROWS, Micro, RowsTile};
+use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Panel, RowsTile};
 use crate::pool::Pool;
 use crate::rows::RowsJob;
 use crate::shared::SharedMut;
@@ -202,29 +202,34 @@ impl<'a> Run<'a> {
         assert!(panels.end <= dims.panels && sums.len() >= dims.sums_len(panels.len()));
         let weights = self.points.unwrap_or_else(|| job.w.winograd());
         let point_len = dims.k_blocks * BLOCK * BLOCK;
+        assert!(weights.len() >= dims.panels * POINTS * point_len);
         let count = tiles.div_ceil(micro.max_rows());
         let rows: [u32; MAX_ROWS] = std::array::from_fn(|r| (r * BLOCK) as u32);
-        let items = [Item { b: 0, a: rows }];
+        let (a_block, k_blocks) = (dims.tiles * BLOCK, dims.k_blocks);
         let epilogue = Epilogue { bias: null(), residual: null(), accumulate: false, relu: false };
         for point in 0..POINTS {
-            for (i, panel) in panels.clone().enumerate() {
-                let weights = &weights[(panel * POINTS + point) * point_len..][..point_len];
+            for first in panels.clone().step_by(micro.max_panels()) {
+                let of_tile = (panels.end - first).min(micro.max_panels());
                 for t in 0..count {
                     let (from, to) = (tiles * t / count, tiles * (t + 1) / count);
-                    let c = (i * POINTS + point) * dims.sums_point() + from * BLOCK;
                     // SAFETY: rows of the tiles lie within a point of `input` and of `sums`, whose lengths were
-                    // checked above.
+                    // checked above; `weights` holds a panel for each one of `sums`.
                     unsafe {
+                        let panels: [Panel; MAX_PANELS] = std::array::from_fn(|p| {
+                            let panel = first + p.min(of_tile - 1);
+                            let c =
+                                ((panel - panels.start) * POINTS + point) * dims.sums_point() + from * BLOCK;
+                            Panel {
+                                b: weights.as_ptr().add((panel * POINTS + point) * point_len),
+                                c: sums.as_mut_ptr().add(c),
+                                epilogue,
+                            }
+                        });
+                        let a = input.as_ptr().add(point * dims.input_point() + from * BLOCK);
                         let tile = RowsTile {
-                            items: &items,
-                            a: input.as_ptr().add(point * dims.input_point() + from * BLOCK),
-                            a_block: dims.tiles * BLOCK,
-                            k_blocks: dims.k_blocks,
-                            k_tail: 0,
-                            b: weights.as_ptr(),
-                            c: sums.as_mut_ptr().add(c),
+                            items: &[Item { a, a_block, k_blocks, k_tail: 0, b: 0, rows }],
+                            panels: &panels[..of_tile],
                             c_rows: rows,
-                            epilogue,
                         };
                         micro.rows(to - from, &tile);
                     }

@@ -76,10 +76,9 @@ unsafe fn finish_rows<const N: usize, const RESIDUAL: bool>(f: &Finish) {
 /// A function of a product: zeroes the tiles of the result, adds the steps, stores them.
 ///
 /// Tiles 0 to 3 are the result's, 4 and 5 the first operand's, 6 and 7 the second's. In a step, `a` and `s` hold
-/// pointer and stride of the first tile of the first operand, and `b` the pointer to those of the second, which are
-/// fetched `ahead`.
+/// pointer and stride of the first tile of the first operand, and `b` the pointer to those of the second.
 macro_rules! product {
-    ($name:ident, shift: $shift:literal, lines: $lines:expr,
+    ($name:ident, shift: $shift:literal,
      zero: [$($zero:literal)+], step: [$($step:literal)+], store: [$($store:literal)+]) => {
         #[inline(always)]
         unsafe fn $name(p: &Product<'_>) {
@@ -92,12 +91,6 @@ macro_rules! product {
                     "mov {b:e}, dword ptr [{steps} + 24]",
                     concat!("shl {b}, ", $shift),
                     "add {b}, {first_b}",
-                    "test {ahead}, {ahead}",
-                    "jz 3f",
-                    concat!(".irp line, ", $lines),
-                    "prefetcht1 [{b} + {ahead}*1 + \\line]",
-                    ".endr",
-                    "3:",
                     "mov {a}, qword ptr [{steps}]",
                     "mov {s:e}, dword ptr [{steps} + 16]",
                     $($step,)+
@@ -110,7 +103,6 @@ macro_rules! product {
                     first_b = in(reg) p.b,
                     c = in(reg) p.c,
                     row = in(reg) ROW_BYTES,
-                    ahead = in(reg) p.ahead,
                     a = out(reg) _,
                     s = out(reg) _,
                     b = out(reg) _,
@@ -123,20 +115,7 @@ macro_rules! product {
     };
 }
 
-/// Offsets of the lines of tiles at the given ones.
-macro_rules! lines {
-    (0) => {
-        "0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960"
-    };
-    (0 1024) => {
-        concat!(
-            lines!(0),
-            ", 1024, 1088, 1152, 1216, 1280, 1344, 1408, 1472, 1536, 1600, 1664, 1728, 1792, 1856, 1920, 1984"
-        )
-    };
-}
-
-product!(multiply_2x2, shift: 11, lines: lines!(0 1024),
+product!(multiply_2x2, shift: 11,
     zero: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
     step: [
         "tileloadd tmm6, [{b} + {row}*1]"
@@ -158,7 +137,7 @@ product!(multiply_2x2, shift: 11, lines: lines!(0 1024),
     ]
 );
 
-product!(multiply_2x1, shift: 10, lines: lines!(0),
+product!(multiply_2x1, shift: 10,
     zero: ["tilezero tmm0" "tilezero tmm2"],
     step: [
         "tileloadd tmm6, [{b} + {row}*1]"
@@ -172,7 +151,7 @@ product!(multiply_2x1, shift: 10, lines: lines!(0),
     store: ["tilestored [{c} + {row}*1], tmm0" "tilestored [{c} + {row}*1 + 1024], tmm2"]
 );
 
-product!(multiply_1x2, shift: 11, lines: lines!(0 1024),
+product!(multiply_1x2, shift: 11,
     zero: ["tilezero tmm0" "tilezero tmm1"],
     step: [
         "tileloadd tmm4, [{a} + {s}*1]"
@@ -184,7 +163,7 @@ product!(multiply_1x2, shift: 11, lines: lines!(0 1024),
     store: ["tilestored [{c} + {row}*1], tmm0" "tilestored [{c} + {row}*1 + 1024], tmm1"]
 );
 
-product!(multiply_1x1, shift: 10, lines: lines!(0),
+product!(multiply_1x1, shift: 10,
     zero: ["tilezero tmm0"],
     step: [
         "tileloadd tmm4, [{a} + {s}*1]"

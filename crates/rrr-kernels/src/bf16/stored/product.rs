@@ -32,8 +32,6 @@ pub(super) struct Product<'a> {
     pub b: *const u32,
     /// Result, `[m][n]`.
     pub c: *mut f32,
-    /// How many bytes ahead to fetch second operands into the second-level cache; 0: not at all.
-    pub ahead: usize,
 }
 
 /// What becomes of a tile's rows of sums: `y = relu(sum + bias + residual)`, rounded.

@@ -20,10 +20,6 @@ const TASK_MACS: usize = 1 << 20;
 /// Tasks per thread that balance the load.
 const TASKS_PER_THREAD: usize = 6;
 
-/// How many bytes ahead a task fetches weights on their first use: with few rows they come from the third-level cache or
-/// memory, and a tile's loads alone do not ask for enough at a time.
-const WEIGHTS_AHEAD: usize = 8 << 10;
-
 /// A job in parts that its tasks share.
 struct Work<'a> {
     p: &'a Bf16Plan,
@@ -164,7 +160,6 @@ pub unsafe fn work<T: StoredTiles>(task: &Task<'_>) {
         let last = (2 * pair + 1).min(plan.tiles.len() - 1);
         // SAFETY: by the caller; the scratch holds all tiles of a pair.
         unsafe { find_steps(work, first_group, [2 * pair, last], &mut scratch.0, steps) };
-        let ahead = if pair == task.pairs.start { WEIGHTS_AHEAD } else { 0 };
         let (mut group, mut column) = (first_group, first_column);
         for i in 0..task.columns.len() {
             if pair + 1 < task.pairs.end {
@@ -174,7 +169,7 @@ pub unsafe fn work<T: StoredTiles>(task: &Task<'_>) {
             // SAFETY: the weights were checked to hold all panels, the sums hold four tiles.
             unsafe {
                 let b = work.w.as_ptr().add((group * p.panels + panel) * plan.steps * TILE);
-                let product = Product { steps, b, c: sums.0.as_mut_ptr(), ahead };
+                let product = Product { steps, b, c: sums.0.as_mut_ptr() };
                 let (two_rows, two_columns) = (last > 2 * pair, panel + 1 < p.panels);
                 match (two_rows, two_columns) {
                     (true, true) => tiles.multiply_rows::<2, 2>(&product),
