@@ -42,14 +42,15 @@ class Method:
 METHODS = {
     "fast": Method(64, 20, 1e-3),
     "fast-40": Method(64, 40, 1e-3),
+    "fast-80": Method(64, 80, 1e-3),
     "fast-128": Method(128, 40, 1e-3),
     "fast-128-80": Method(128, 80, 1e-3),
     "best": Method(128, 40, 1e-3, stem_rate=0.1),
     "best-4": Method(128, 40, 1e-3, stem_rate=0.1, branches=4),
     "best-2": Method(128, 40, 1e-3, stem_rate=0.1, branches=2),
-    "best-1": Method(128, 40, 1e-3, stem_rate=0.1, branches=1),
     "finetune": Method(128, 15, 1e-4, whole=True),
     "finetune-3e-4": Method(128, 15, 3e-4, whole=True),
+    "finetune-30": Method(128, 30, 3e-4, whole=True),
 }
 
 
@@ -153,12 +154,15 @@ def load(args, method, dataset, seed):
     return Job(method, dataset, seed, classes, per_epoch * m.epochs // 32, m.lr, per_epoch, train, held_out)
 
 
-def score(probabilities, labels):
-    """Accuracy of the ensemble and of its branches, in percent, and the negative log-likelihood."""
+def score(probabilities, mirrored, labels):
+    """Accuracy of the ensemble, of its branches, and of the mean over an image and its mirror image, in percent, and the
+    negative log-likelihood."""
     right = lambda p: 100 * (p.argmax(-1) == labels).float().mean().item()
     ensemble = probabilities.mean(0)
     nll = -ensemble.gather(1, labels[:, None]).clamp_min(1e-12).log().mean().item()
-    return {"accuracy": right(ensemble), "branches": statistics.mean(map(right, probabilities)), "nll": nll}
+    both = right(ensemble + mirrored.mean(0))
+    branches = statistics.mean(map(right, probabilities))
+    return {"accuracy": right(ensemble), "branches": branches, "mirrored": both, "nll": nll}
 
 
 def run(method, state, args, log):
@@ -167,9 +171,9 @@ def run(method, state, args, log):
     images, steps = max(len(j.train[0]) for j in jobs), max(j.steps for j in jobs)
     slots = [Slot(state, m.size, images, steps, m.stem_rate, args.bf16) for _ in range(min(m.slots, len(jobs)))]
     results = []
-    for job, (probabilities, loss) in train_all(slots, jobs, args.deadline):
+    for job, (*probabilities, loss) in train_all(slots, jobs, args.deadline):
         result = {"method": method, "measure": args.measure, "dataset": job.dataset, "seed": job.seed}
-        result |= {"images": len(job.held_out[1]), "training_loss": loss} | score(probabilities, job.held_out[1])
+        result |= {"images": len(job.held_out[1]), "training_loss": loss} | score(*probabilities, job.held_out[1])
         results.append(result)
         log.write(json.dumps(result) + "\n")
         log.flush()
@@ -188,7 +192,7 @@ def table(results):
     for dataset in [*sorted({r["dataset"] for r in results}), "mean"]:
         row = [f"{mean((dataset, m), 'accuracy'):.1f}" if cells[dataset, m] else "" for m in methods]
         lines.append([dataset, *row])
-    for value in ("branches", "nll", "training_loss"):
+    for value in ("branches", "mirrored", "nll", "training_loss"):
         lines.append([value, *(f"{mean(('mean', m), value):.3f}" for m in methods)])
     return "\n".join("".join(f"{cell:>18}" for cell in line) for line in lines)
 

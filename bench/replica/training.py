@@ -137,16 +137,21 @@ class Slot:
 
     @torch.no_grad()
     def finish(self):
-        """What the averaged weights say of the images that are held out: probabilities `[branch, n, class]`."""
+        """What the averaged weights say of the images that are held out, and of their mirror images: probabilities
+        `[branch, n, class]`."""
         if CUDA:
             torch.cuda.synchronize()
         for param, average in zip(self.params, self.ema):
             param.copy_(average)
         self.net.eval()
+
+        def probabilities(images):
+            parts = [self.net(pixels(images[i : i + 512])) + self.mask for i in range(0, len(images), 512)]
+            return torch.cat(parts, 1).softmax(-1)
+
         images = self.job.held_out[0]
-        parts = [self.net(pixels(images[i : i + 512])) + self.mask for i in range(0, len(images), 512)]
         loss = self.losses[max(0, self.job.steps - 50) : self.job.steps].mean().item()
-        return torch.cat(parts, 1).softmax(-1), loss
+        return probabilities(images), probabilities(images.flip(2)), loss
 
 
 def pixels(images):
