@@ -217,7 +217,7 @@ fn an_alternative_is_tried_once_and_the_better_kept() {
     let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
     let mut trials = 0;
     let mut stop = |event: &Event<'_>| {
-        trials += usize::from(matches!(event, Event::Note(text) if text.starts_with("trying")));
+        trials += usize::from(matches!(event, Event::Stage(text) if text.starts_with("trying")));
         interrupt.store(trials == 2, Ordering::SeqCst);
     };
     let outcome = train(&open, &stopped, &options, &mut stop).unwrap();

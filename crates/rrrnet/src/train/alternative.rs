@@ -11,6 +11,12 @@ use rrr_data::Dataset;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// What is told before each trial.
+const STAGES: [&str; 2] = [
+    "trying the settings on three quarters of the training images",
+    "trying their alternative on three quarters of the training images",
+];
+
 /// How the settings of a run were chosen, as `alternative.json` in its folder keeps it; a trial at a time, so that one
 /// that is done is not made again after an interrupt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,13 +100,12 @@ pub(super) fn choose(
         trials: Vec::new(),
     });
     let candidates = [TrainConfig { alternative: None, ..config.clone() }, config.with_alternative()];
-    for candidate in &candidates[choice.trials.len().min(2)..] {
+    for (candidate, stage) in candidates.iter().zip(STAGES).skip(choice.trials.len()) {
         let Some(parts) = Parts::of(candidate, all, usize::MAX, trials.workers)? else {
             events(&Event::Note("too few images per class to try other settings on".into()));
             return Ok(Some(choice));
         };
-        let size = candidate.image_size;
-        events(&Event::Note(format!("trying {size} pixels on three quarters of the training images")));
+        events(&Event::Stage(stage));
         let Some(Score { accuracy, nll }) = trials.run(candidate, &parts)? else { return Ok(None) };
         [choice.train_images, choice.held_out_images] = [&parts.train, &parts.held_out].map(|s| s.len());
         let TrainConfig { image_size, epochs, stem_lr, .. } = *candidate;
