@@ -17,11 +17,13 @@ mod private {
     impl Sealed for f32 {}
     impl Sealed for u32 {}
     impl Sealed for u16 {}
+    impl Sealed for u8 {}
 }
 
 impl Element for f32 {}
 impl Element for u32 {}
 impl Element for u16 {}
+impl Element for u8 {}
 
 /// A zero-initialised `[T]` that begins on a cache line.
 pub struct Aligned<T: Element> {

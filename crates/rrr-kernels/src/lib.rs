@@ -15,6 +15,7 @@ mod batch_norm;
 mod bf16;
 mod buffer;
 mod conv;
+mod grouped;
 pub mod int8;
 mod isa;
 mod micro;
@@ -37,6 +38,7 @@ pub use bf16::{
 };
 pub use buffer::{Aligned, Buffer, Element};
 pub use conv::{Compute, Conv, ConvPlan, GradWeight};
+pub use grouped::{Grouped, Stored};
 pub use isa::Isa;
 pub use micro::BLOCK;
 pub use peak::fma_peak;

@@ -1,0 +1,103 @@
+//! Activations of several tensors of one shape in blocked layout: what inference in few bits stores.
+
+use crate::{Aligned, Element};
+
+/// Numbers that [`Grouped`] activations are made of.
+pub trait Stored: Element + Default {
+    /// Channels of a block.
+    const WIDTH: usize;
+
+    /// Numbers of a plane of `rows` rows and a row of zeros.
+    fn plane_len(rows: usize) -> usize;
+}
+
+/// `channels` x `height` x `width` numbers for each of `n` images and each group, in blocks of channels:
+/// `[group][block][row][channel of the block]` with `row = pixel * n + image`, and a row of zeros after each block's
+/// rows. *Groups* are independent tensors: the branches of a network. Memory only ever grows, so that one activation
+/// can serve many layers.
+#[derive(Clone, Default)]
+pub struct Grouped<T: Stored> {
+    data: Aligned<T>,
+    groups: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+    n: usize,
+}
+
+impl<T: Stored> Grouped<T> {
+    /// Gives it another shape; the values are unspecified afterwards, but for the zero rows.
+    pub fn reshape(&mut self, groups: usize, channels: usize, (height, width): (usize, usize), n: usize) {
+        (self.groups, self.channels, self.height, self.width, self.n) = (groups, channels, height, width, n);
+        let len = groups * self.group_len();
+        if self.data.len() < len {
+            self.data = Aligned::zeros(len);
+            return;
+        }
+        let (plane, zero) = (self.plane_len(), self.rows() * T::WIDTH);
+        for plane in self.data_mut().chunks_exact_mut(plane) {
+            plane[zero..zero + T::WIDTH].fill(T::default());
+        }
+    }
+
+    /// Bytes that it holds: what the largest shape so far needed.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.data[..])
+    }
+
+    /// Number of groups.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// Channels of a group, without padding.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Height and width in pixels.
+    pub fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    /// Number of images.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Pixels x images.
+    pub fn rows(&self) -> usize {
+        self.height * self.width * self.n
+    }
+
+    /// Numbers in a plane, its zero row included.
+    pub fn plane_len(&self) -> usize {
+        T::plane_len(self.rows())
+    }
+
+    /// Numbers in a group.
+    pub fn group_len(&self) -> usize {
+        self.channels.div_ceil(T::WIDTH) * self.plane_len()
+    }
+
+    /// All groups' planes.
+    pub fn data(&self) -> &[T] {
+        &self.data[..self.groups * self.group_len()]
+    }
+
+    /// All groups' planes.
+    pub fn data_mut(&mut self) -> &mut [T] {
+        let len = self.groups * self.group_len();
+        &mut self.data[..len]
+    }
+
+    /// Where a value lies in [`data`](Self::data).
+    ///
+    /// # Panics
+    /// If there is no such value.
+    pub(crate) fn index(&self, group: usize, image: usize, channel: usize, pixel: usize) -> usize {
+        assert!(image < self.n && channel < self.channels && pixel < self.height * self.width);
+        let plane = group * self.group_len() + channel / T::WIDTH * self.plane_len();
+        plane + (pixel * self.n + image) * T::WIDTH + channel % T::WIDTH
+    }
+}
