@@ -137,6 +137,7 @@ impl Split {
         let stem = [stage("layer1", 64, 64, blocks[0], 1), stage("layer2", 256, 128, blocks[1], 2)];
         let tail = [stage("layer3", 512, planes[0], 1, 2), stage("layer4", 4 * planes[0], planes[1], 1, 2)];
         NetSpec {
+            coarse: 0,
             stem: SequenceSpec { conv1: Some(64), blocks: stem.concat(), classes: None },
             branches: 8,
             branch: SequenceSpec { conv1: None, blocks: tail.concat(), classes: Some(CLASSES) },
@@ -152,6 +153,7 @@ fn resnet152() -> NetSpec {
         stage("layer4", 1024, 512, 3, 2),
     ];
     NetSpec {
+        coarse: 0,
         stem: SequenceSpec::default(),
         branches: 1,
         branch: SequenceSpec { conv1: Some(64), blocks: blocks.concat(), classes: Some(CLASSES) },

@@ -10,6 +10,9 @@ const PAD: usize = 3;
 /// Lines that a task takes in.
 const TASK_LINES: usize = 32;
 
+/// Numbers that a task clears.
+const CLEAR_CHUNK: usize = 1 << 16;
+
 /// A number format of padded images.
 pub(crate) trait Pixel: Element + Default {
     /// Numbers behind the images that may be read too.
@@ -59,8 +62,11 @@ impl<T: Pixel> PaddedImages<T> {
         let (n, height, width) = (images.n, images.height, images.width);
         let (padded_height, padded_width, row) = (height + 2 * PAD, width + 2 * PAD, width * 3);
         let len = padded_height * padded_width * 3;
-        if self.size != (height, width) || self.data.len() < n * len + T::SLACK {
+        if self.data.len() < n * len + T::SLACK {
             self.data = Aligned::zeros(n * len + T::SLACK);
+        } else if self.size != (height, width) {
+            // The border is elsewhere now, in images beyond these as well.
+            compute.pool().for_each_chunk(&mut self.data, CLEAR_CHUNK, |_, part| part.fill(T::default()));
         }
         self.size = (height, width);
         self.n = n;

@@ -8,6 +8,7 @@ mod backward;
 mod bf16;
 mod classifier;
 mod folded;
+mod halved;
 mod input;
 mod int8;
 mod layout;
@@ -27,7 +28,7 @@ pub use loss::Lesson;
 pub use network::Network;
 pub use profile::LayerTime;
 pub use rrr_kernels::{Compute, Isa, Pool, Precision};
-pub use spec::{BlockSpec, NetSpec, ParamSpec, SequenceSpec};
+pub use spec::{BlockSpec, BranchGroup, NetSpec, ParamSpec, SequenceSpec};
 pub use state::{NetState, Part, State, StateError, Tensor};
 pub use trainer::{AdamW, StemState, StepOutput, Trainable, Trainer, TrainerOptions, TrainerState};
 

@@ -2,6 +2,7 @@
 
 use crate::bf16::{Bf16Network, PackedSequence};
 use crate::folded::{self, Folded, Input, Pass};
+use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
@@ -25,6 +26,8 @@ pub(crate) fn parts(n: usize, size: (usize, usize)) -> impl Iterator<Item = Rang
 pub struct Network {
     spec: NetSpec,
     engine: Engine,
+    compute: Compute,
+    halved: Halved,
 }
 
 enum Engine {
@@ -78,6 +81,7 @@ impl Network {
             state(part).map(|state| Folded::of_state(layout, &state))
         };
         let count = 1 + spec.branches;
+        let used = compute.clone();
         let engine = match compute.precision() {
             Precision::F32 => {
                 let mut parts = in_parallel(&compute, count, fold)?;
@@ -94,10 +98,10 @@ impl Network {
                 let round = |i| fold(i).map(|folded| PackedSequence::new(&folded, &compute));
                 let mut parts = in_parallel(&compute, count, round)?;
                 let stem = Some(parts.remove(0)).filter(|_| !spec.stem.is_empty());
-                Engine::Bf16(Box::new(Bf16Network::new(stem, &parts, compute)))
+                Engine::Bf16(Box::new(Bf16Network::new(spec, stem, &parts, compute)))
             }
         };
-        Ok(Self { spec: spec.clone(), engine })
+        Ok(Self { spec: spec.clone(), engine, compute: used, halved: Halved::default() })
     }
 
     /// The architecture.
@@ -115,10 +119,11 @@ impl Network {
 
     /// Bytes of activations and input that are kept between calls: what the largest batch so far needed.
     pub fn activations_bytes(&self) -> usize {
-        match &self.engine {
+        let engine = match &self.engine {
             Engine::F32(net) => net.workspace.bytes() + net.images.bytes(),
             Engine::Bf16(net) => net.activations_bytes(),
-        }
+        };
+        engine + self.halved.size()
     }
 
     /// Logits of every branch for a batch of any size; buffers are kept between calls.
@@ -169,10 +174,15 @@ impl Network {
 
     /// The features before the classifier, or the logits.
     fn run(&mut self, images: &Images<'_>, want_features: bool, out: &mut Logits) {
-        out.branches = self.spec.branches;
-        match &mut self.engine {
-            Engine::F32(net) => net.run(images, want_features, out),
-            Engine::Bf16(net) => net.run(images, want_features, out),
+        out.resize(&self.spec, images.n, want_features);
+        for (i, group) in self.spec.groups().enumerate() {
+            let images = if group.halved { self.halved.of(images, self.compute.pool()) } else { *images };
+            let range = group.branches.start * out.n * out.classes..group.branches.end * out.n * out.classes;
+            let out = &mut out.data[range];
+            match &mut self.engine {
+                Engine::F32(net) => net.run(group.branches, &images, want_features, out),
+                Engine::Bf16(net) => net.run(i, &images, want_features, out),
+            }
         }
     }
 }
@@ -189,10 +199,10 @@ fn in_parallel<T: Send, E: Send>(
 }
 
 impl F32Network {
-    fn run(&mut self, images: &Images<'_>, want_features: bool, out: &mut Logits) {
-        let (branches, plans, workspace) = (&self.branches, &mut self.plans, &mut self.workspace);
-        (out.n, out.classes) = (images.n, 0);
-        out.data.clear();
+    /// The features or logits of some branches, `[branch][n][row]`.
+    fn run(&mut self, branches: Range<usize>, images: &Images<'_>, want_features: bool, out: &mut [f32]) {
+        let branches = &self.branches[branches];
+        let (plans, workspace) = (&mut self.plans, &mut self.workspace);
         for (start, part) in images.parts() {
             self.images.load(&part, plans.compute());
             let images_in = Input::Images(self.images.all());
@@ -203,14 +213,22 @@ impl F32Network {
             let x = folded::run(branches, input, &mut pass);
             let (features, logits) = folded::run_head(branches, &x, &mut pass);
             let picked = if want_features { &features } else { &logits };
-            out.classes = picked[0].channels();
-            out.data.resize(branches.len() * images.n * out.classes, 0.0);
-            for (branch, values) in picked.iter().enumerate() {
-                let at = (branch * images.n + start) * out.classes;
-                values.copy_nchw(&mut out.data[at..at + part.n * out.classes]);
+            let row = picked[0].channels();
+            for (values, out) in picked.iter().zip(out.chunks_exact_mut(images.n * row)) {
+                values.copy_nchw(&mut out[start * row..][..part.n * row]);
             }
             stem.into_iter().chain([x, features, logits]).for_each(|a| workspace.give(a));
         }
+    }
+}
+
+impl Logits {
+    /// Makes room for what a network says of `n` images.
+    pub(crate) fn resize(&mut self, spec: &NetSpec, n: usize, want_features: bool) {
+        let classes = spec.branch.classes.expect("a branch has a classifier");
+        (self.branches, self.n) = (spec.branches, n);
+        self.classes = if want_features { spec.branch.features() } else { classes };
+        self.data.resize(self.branches * n * self.classes, 0.0);
     }
 }
 

@@ -69,7 +69,8 @@ impl Workspace {
         size: (usize, usize),
         n: usize,
     ) -> Vec<Activation> {
-        let mut list = self.lists.pop().unwrap_or_default();
+        let fits = self.lists.iter().rposition(|list| list.capacity() >= count);
+        let mut list = fits.map(|i| self.lists.swap_remove(i)).unwrap_or_else(|| Vec::with_capacity(count));
         for _ in 0..count {
             list.push(self.take(channels, size, n));
         }

@@ -1,5 +1,7 @@
 //! What a network is made of, without weights.
 
+use std::ops::Range;
+
 /// A bottleneck block: 1x1 (`cin` -> `width`), 3x3 (`width` -> `width`, `stride`), 1x1 (`width` -> `cout`),
 /// each with a batch norm, and a skip path with its own 1x1 convolution and batch norm if `downsample`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,27 @@ pub struct NetSpec {
     pub branches: usize,
     /// Architecture of each branch.
     pub branch: SequenceSpec,
+    /// How many of the branches, the first ones, see the images at half their height and width (means of 2 x 2
+    /// pixels; a last odd line or column is left out). A stem then runs once for either size.
+    pub coarse: usize,
+}
+
+/// Branches that see the images at one size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchGroup {
+    /// Which ones.
+    pub branches: Range<usize>,
+    /// Whether they see them at half the size.
+    pub halved: bool,
+}
+
+impl NetSpec {
+    /// Coarse branches, then the others; those of the two groups that have any.
+    pub fn groups(&self) -> impl Iterator<Item = BranchGroup> + use<> {
+        let coarse = BranchGroup { branches: 0..self.coarse, halved: true };
+        let fine = BranchGroup { branches: self.coarse..self.branches, halved: false };
+        [coarse, fine].into_iter().filter(|group| !group.branches.is_empty())
+    }
 }
 
 /// Name, shape and role of one tensor of a sequence's state.

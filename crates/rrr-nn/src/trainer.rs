@@ -2,6 +2,7 @@
 
 use crate::backward::{self, Learner};
 use crate::folded::{Folded, Input};
+use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::loss::{self, Lesson};
@@ -148,6 +149,7 @@ pub struct Trainer {
     plans: Plans,
     workspace: Workspace,
     images: PaddedImages,
+    halved: Halved,
     output: StepOutput,
 }
 
@@ -170,12 +172,16 @@ impl Trainer {
     ///
     /// # Errors
     /// [`StateError`] names every tensor that is missing, extra or misshapen.
+    ///
+    /// # Panics
+    /// If the stem is to be trained while some of the branches are coarse: it would take a step for each size.
     pub fn new(
         spec: &NetSpec,
         state: &NetState,
         options: &TrainerOptions,
         compute: Compute,
     ) -> Result<Self, StateError> {
+        assert!(spec.coarse == 0 || options.stem_rate == 0.0, "the stem of coarse branches stays frozen");
         state.check(spec)?;
         let stem_layout = Layout::new(&spec.stem);
         let layout = Layout::new(&spec.branch);
@@ -215,6 +221,7 @@ impl Trainer {
             plans: Plans::new(compute, true),
             workspace: Workspace::default(),
             images: PaddedImages::default(),
+            halved: Halved::default(),
             output: StepOutput::default(),
         })
     }
@@ -367,6 +374,24 @@ impl Trainer {
                 assert_eq!(values.len(), images.n * classes, "a value for each output and image");
             }
         }
+        self.output.loss.clear();
+        self.output.correct.clear();
+        let mut halved = std::mem::take(&mut self.halved);
+        for group in self.spec.groups() {
+            let branches = group.branches.start.max(which.start)..group.branches.end.min(which.end);
+            if branches.is_empty() {
+                continue;
+            }
+            let seen = if group.halved { halved.of(images, self.plans.compute().pool()) } else { *images };
+            self.step_group(branches, &seen, target, lr);
+        }
+        self.halved = halved;
+        &self.output
+    }
+
+    /// One optimiser step of branches that see images of one size (and of the stem, if it is trained).
+    fn step_group(&mut self, which: Range<usize>, images: &Images<'_>, target: Target<'_>, lr: f64) {
+        let classes = self.layout.fc.as_ref().map_or(0, |fc| fc.conv.cout());
         let trains_stem = self.stem_optimiser.is_some();
         if trains_stem || self.spec.stem.is_empty() {
             self.images.load(images, self.plans.compute());
@@ -386,8 +411,6 @@ impl Trainer {
         let learners = &mut self.learners[which.clone()];
         tape::forward(layout, learners, input, self.options.bn_momentum, plans);
         let mut gradients = workspace.take_many(learners.len(), classes, (1, 1), images.n);
-        self.output.loss.clear();
-        self.output.correct.clear();
         for (learner, gradient) in learners.iter().zip(&mut gradients) {
             let logits = &learner.member.tape.logits;
             let loss = match target {
@@ -430,7 +453,6 @@ impl Trainer {
         if let Some(features) = frozen {
             workspace.give(features);
         }
-        &self.output
     }
 
     /// The stem in train mode on the loaded images; its output stays on its tape.

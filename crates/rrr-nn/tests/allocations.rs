@@ -37,8 +37,9 @@ fn nothing_is_allocated_in_the_steady_state() {
     let stem =
         SequenceSpec { conv1: Some(16), blocks: vec![block("layer1.0", 16, 8, 1), plain], classes: None };
     let branch = SequenceSpec { conv1: None, blocks: vec![block("layer2.0", 32, 10, 2)], classes: Some(5) };
-    let split = NetSpec { stem: stem.clone(), branches: 8, branch: branch.clone() };
+    let split = NetSpec { stem: stem.clone(), branches: 8, branch: branch.clone(), coarse: 3 };
     let whole = NetSpec {
+        coarse: 0,
         stem: SequenceSpec::default(),
         branches: 1,
         branch: SequenceSpec {
@@ -95,7 +96,9 @@ fn nothing_is_allocated_in_the_steady_state() {
         }
         for stem_rate in [0.0, 0.1] {
             let options = TrainerOptions { stem_rate, ..TrainerOptions::default() };
-            let mut trainer = Trainer::new(spec, &net, &options, compute.clone()).unwrap();
+            let coarse = if stem_rate > 0.0 { 0 } else { spec.coarse };
+            let spec = NetSpec { coarse, ..spec.clone() };
+            let mut trainer = Trainer::new(&spec, &net, &options, compute.clone()).unwrap();
             trainer.start_ema(0.999);
             let mut step = || {
                 trainer.step(&images, &[0, 1, 2, 3], 1e-3);

@@ -17,6 +17,7 @@ fn compute(precision: Precision, threads: usize) -> Compute {
 /// An RRR-Net of half the usual widths.
 fn realistic_spec() -> NetSpec {
     NetSpec {
+        coarse: 1,
         stem: SequenceSpec {
             conv1: Some(32),
             blocks: vec![block("layer1.0", 32, 32, 1, true), block("layer2.0", 128, 64, 2, true)],

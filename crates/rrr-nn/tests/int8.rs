@@ -26,6 +26,7 @@ fn quantized(spec: &NetSpec, state: &NetState, seen: &[Images<'_>]) -> Quantized
 /// Two branches that begin without a downsample, and so share what they skip.
 fn shared_skip_spec() -> NetSpec {
     NetSpec {
+        coarse: 1,
         stem: SequenceSpec { conv1: Some(20), blocks: Vec::new(), classes: None },
         branches: 2,
         branch: SequenceSpec {

@@ -59,7 +59,7 @@ prop_compose! {
         (seed, split, conv1) in (any::<u64>(), any::<bool>(), 0..CHANNELS.len()),
         stem in drafts(0..=2),
         tail in drafts(1..=3),
-        (branches, classes) in (1..=3usize, 2..=7usize),
+        (branches, classes, coarse) in (1..=3usize, 2..=7usize, 0..=3usize),
         (batch, height, width) in (1..=4usize, 16..=40usize, 16..=40usize),
         (threads, smooth, classifier) in (1..=3usize, any::<bool>(), prop::bool::weighted(0.2)),
     ) -> Case {
@@ -78,7 +78,7 @@ prop_compose! {
         };
         Case {
             seed,
-            spec: NetSpec { stem, branches, branch },
+            spec: NetSpec { stem, branches, branch, coarse: coarse.min(branches) },
             batch,
             height,
             width,
@@ -111,7 +111,8 @@ impl Case {
         let blocks = self.spec.stem.blocks.iter().chain(&self.spec.branch.blocks);
         let strides: Vec<usize> = [2, 2].into_iter().chain(blocks.map(|b| b.stride)).collect();
         let side = |size: usize| strides.iter().fold(size, |s, stride| s.div_ceil(*stride));
-        side(self.height) * side(self.width)
+        let divisor = if self.spec.coarse > 0 { 2 } else { 1 };
+        side(self.height / divisor) * side(self.width / divisor)
     }
 }
 

@@ -14,6 +14,7 @@ const LABELS: [u32; 6] = [0, 3, 2, 1, 3, 0];
 
 fn split(branches: usize) -> NetSpec {
     NetSpec {
+        coarse: 0,
         stem: SequenceSpec {
             conv1: Some(8),
             blocks: vec![block("layer1.0", 8, 4, 1, true), block("layer1.1", 16, 4, 1, false)],
@@ -32,7 +33,7 @@ fn whole() -> NetSpec {
     let NetSpec { stem, branch, .. } = split(1);
     let blocks = [stem.blocks, branch.blocks].concat();
     let branch = SequenceSpec { conv1: stem.conv1, blocks, classes: branch.classes };
-    NetSpec { stem: SequenceSpec::default(), branches: 1, branch }
+    NetSpec { stem: SequenceSpec::default(), branches: 1, branch, coarse: 0 }
 }
 
 fn joined(stem: &State, branch: &State) -> State {

@@ -4,18 +4,15 @@ use super::{Arena, BatchShape, Bf16Stem, Input, Layers, PackedSequence, Pass, Pl
 use crate::classifier::Classifiers;
 use crate::input::PaddedImages;
 use crate::profile::{Profile, timed};
-use crate::{Images, Logits};
+use crate::{Images, NetSpec};
 use rrr_kernels::{Compute, bf16_avg_pool};
 use std::collections::HashMap;
 
 /// A network in inference form: weights packed once, memory kept between calls.
 pub(crate) struct Bf16Network {
     stem: Option<Bf16Stem>,
-    branches: Layers,
-    classifiers: Classifiers,
+    groups: Vec<Group>,
     compute: Compute,
-    /// Of the branches, for what they read.
-    plans: HashMap<BatchShape, Plans>,
     arena: Arena,
     images: PaddedImages<u16>,
     features: Vec<f32>,
@@ -23,19 +20,40 @@ pub(crate) struct Bf16Network {
     pub profile: Option<Profile>,
 }
 
-impl Bf16Network {
-    /// Puts the stem, if there is one, and the branches together.
-    pub fn new(stem: Option<PackedSequence>, branches: &[PackedSequence], compute: Compute) -> Self {
+/// Branches that see the images at one size.
+struct Group {
+    layers: Layers,
+    classifiers: Classifiers,
+    /// For what they read.
+    plans: HashMap<BatchShape, Plans>,
+}
+
+impl Group {
+    fn new(branches: &[PackedSequence]) -> Self {
         let classifiers = branches.iter().map(|branch| {
             let (weight, bias) = branch.fc.as_ref().expect("a branch has a classifier");
             (weight.as_slice(), bias.as_slice())
         });
         Self {
-            stem: stem.map(Bf16Stem::new),
-            branches: Layers::new("branches", branches),
+            layers: Layers::new("branches", branches),
             classifiers: Classifiers::new(classifiers),
-            compute,
             plans: HashMap::new(),
+        }
+    }
+}
+
+impl Bf16Network {
+    /// Puts the stem, if there is one, and the branches together.
+    pub fn new(
+        spec: &NetSpec,
+        stem: Option<PackedSequence>,
+        branches: &[PackedSequence],
+        compute: Compute,
+    ) -> Self {
+        Self {
+            stem: stem.map(Bf16Stem::new),
+            groups: spec.groups().map(|group| Group::new(&branches[group.branches])).collect(),
+            compute,
             arena: Arena::default(),
             images: PaddedImages::default(),
             features: Vec::new(),
@@ -47,7 +65,7 @@ impl Bf16Network {
     /// Bytes of the packed weights.
     pub fn weights_bytes(&self) -> usize {
         let stem = self.stem.as_ref().map_or(0, Bf16Stem::weights_bytes);
-        stem + self.branches.bytes() + self.classifiers.bytes()
+        stem + self.groups.iter().map(|g| g.layers.bytes() + g.classifiers.bytes()).sum::<usize>()
     }
 
     /// Bytes of activations and input that are kept between calls.
@@ -57,13 +75,12 @@ impl Bf16Network {
         stem + self.arena.bytes() + self.images.bytes() + rows
     }
 
-    /// The features before the classifier, or the logits, of every branch.
-    pub fn run(&mut self, images: &Images<'_>, want_features: bool, out: &mut Logits) {
-        let Self { stem, branches, classifiers, compute, plans, arena, profile, .. } = self;
-        let count = out.branches;
+    /// The features before the classifier, or the logits, of the branches of a group: `[branch][n][row]`.
+    pub fn run(&mut self, group: usize, images: &Images<'_>, want_features: bool, out: &mut [f32]) {
+        let Self { stem, groups, compute, arena, profile, .. } = self;
+        let Group { layers, classifiers, plans } = &mut groups[group];
         let row = if want_features { classifiers.features } else { classifiers.classes };
-        (out.n, out.classes) = (images.n, row);
-        out.data.resize(count * out.n * row, 0.0);
+        let count = out.len() / (images.n * row).max(1);
         for range in parts(images.n, (images.height, images.width)) {
             let n = range.len();
             let (input, size) = if let Some(stem) = stem {
@@ -74,8 +91,8 @@ impl Bf16Network {
                 timed(profile, || "images".into(), 0, || self.images.load(&part, compute));
                 (Input::Images(self.images.whole()), (images.height, images.width))
             };
-            let plans = plans.entry((size, n)).or_insert_with(|| branches.plan(size, n));
-            branches.run(plans, Pass { input, n, arena, compute, profile });
+            let plans = plans.entry((size, n)).or_insert_with(|| layers.plan(size, n));
+            layers.run(plans, Pass { input, n, arena, compute, profile });
             let (features, logits) = (&mut self.features, &mut self.logits);
             features.resize(count * n * classifiers.features, 0.0);
             let pool = || bf16_avg_pool(&arena.x, features, compute);
@@ -89,9 +106,8 @@ impl Bf16Network {
                 timed(profile, || "branches.fc".into(), macs, classify);
                 &*logits
             };
-            for (branch, values) in from.chunks_exact(n * row).enumerate() {
-                let at = (branch * images.n + range.start) * row;
-                out.data[at..at + n * row].copy_from_slice(values);
+            for (out, values) in out.chunks_exact_mut(images.n * row).zip(from.chunks_exact(n * row)) {
+                out[range.start * row..][..n * row].copy_from_slice(values);
             }
         }
     }

@@ -4,6 +4,7 @@ use super::QuantizedState;
 use super::quantize::quantize;
 use super::ranges::Ranges;
 use crate::folded::{self, Folded, Input, Pass};
+use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
@@ -21,10 +22,12 @@ pub struct Calibrator {
     spec: NetSpec,
     state: NetState,
     stem: Observed,
-    branches: Observed,
+    /// Branches that see the images at one size.
+    groups: Vec<Observed>,
     plans: Plans,
     workspace: Workspace,
     images: PaddedImages,
+    halved: Halved,
     seen: usize,
 }
 
@@ -45,12 +48,16 @@ impl Calibrator {
         let compute = Compute::new(pool);
         Ok(Self {
             stem: Observed::new(&spec.stem, std::slice::from_ref(&state.stem)),
-            branches: Observed::new(&spec.branch, &state.branches),
+            groups: spec
+                .groups()
+                .map(|group| Observed::new(&spec.branch, &state.branches[group.branches]))
+                .collect(),
             spec: spec.clone(),
             state: state.clone(),
             plans: Plans::new(compute, false),
             workspace: Workspace::default(),
             images: PaddedImages::default(),
+            halved: Halved::default(),
             seen: 0,
         })
     }
@@ -61,17 +68,20 @@ impl Calibrator {
     /// If the number of pixels is not what the sizes of `images` say.
     pub fn observe(&mut self, images: &Images<'_>) {
         let compute = self.plans.compute().clone();
-        for (_, part) in images.parts() {
-            self.images.load(&part, &compute);
-            let images_in = Input::Images(self.images.all());
-            let (plans, workspace) = (&mut self.plans, &mut self.workspace);
-            let stem = (!self.spec.stem.is_empty())
-                .then(|| self.stem.run(images_in, plans, workspace, compute.pool()));
-            let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
-            let y = self.branches.run(input, plans, workspace, compute.pool());
-            stem.into_iter().chain([y]).for_each(|a| workspace.give(a));
-            self.seen += part.n;
+        for (group, seen) in self.spec.groups().zip(&mut self.groups) {
+            let images = if group.halved { self.halved.of(images, compute.pool()) } else { *images };
+            for (_, part) in images.parts() {
+                self.images.load(&part, &compute);
+                let images_in = Input::Images(self.images.all());
+                let (plans, workspace) = (&mut self.plans, &mut self.workspace);
+                let stem = (!self.spec.stem.is_empty())
+                    .then(|| self.stem.run(images_in, plans, workspace, compute.pool()));
+                let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
+                let y = seen.run(input, plans, workspace, compute.pool());
+                stem.into_iter().chain([y]).for_each(|a| workspace.give(a));
+            }
         }
+        self.seen += images.n;
     }
 
     /// Quantises the network for images with this normalisation.
@@ -82,8 +92,9 @@ impl Calibrator {
         assert!(self.seen > 0, "observe images first");
         let stem = (!self.spec.stem.is_empty()).then(|| quantize(&self.stem, 0, normalize, None, false));
         let input = stem.as_ref().map(|(_, output)| output);
-        let branches = self.state.branches.iter().enumerate().map(|(i, state)| {
-            let (mut sequence, _) = quantize(&self.branches, i, normalize, input, true);
+        let observed = self.groups.iter().flat_map(|g| (0..g.sequences.len()).map(move |i| (g, i)));
+        let branches = self.state.branches.iter().zip(observed).map(|(state, (group, i))| {
+            let (mut sequence, _) = quantize(group, i, normalize, input, true);
             for name in ["fc.weight", "fc.bias"] {
                 sequence.values.insert(name.into(), state[name].clone());
             }

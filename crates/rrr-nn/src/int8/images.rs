@@ -35,10 +35,13 @@ impl PaddedPixels {
         let (padded_width, row) = (width + 2 * PAD, width * 3);
         let len = (height + 2 * PAD) * padded_width * 3;
         let bytes = n * len + BLOCK;
-        if self.size != (height, width) || self.data.as_bytes().len() < bytes {
+        let too_short = self.data.as_bytes().len() < bytes;
+        if too_short {
             self.data = Buffer::zeros(bytes.div_ceil(size_of::<f32>()));
+        }
+        if too_short || self.size != (height, width) {
             let black = normalize.mean.map(|mean| to_pixel(halved_mean(mean)));
-            let (pixels, _) = self.data.as_bytes_mut()[..n * len].as_chunks_mut::<3>();
+            let (pixels, _) = self.data.as_bytes_mut().as_chunks_mut::<3>();
             pixels.fill(black);
         }
         (self.size, self.n) = ((height, width), n);

@@ -1,9 +1,10 @@
 //! Inference of quantised networks.
 
-use super::QuantizedState;
 use super::images::PaddedPixels;
 use super::layers::{Arena, Layers, Pass, Plans};
+use super::{QuantizedSequence, QuantizedState};
 use crate::classifier::Classifiers;
+use crate::halved::Halved;
 use crate::profile::{LayerTime, Profile, timed};
 use crate::{Images, Logits, NetSpec, Normalize, StateError};
 use rrr_kernels::Pool;
@@ -16,16 +17,22 @@ pub struct QuantizedNetwork {
     spec: NetSpec,
     normalize: Normalize,
     stem: Option<Layers>,
-    branches: Layers,
-    classifiers: Classifiers,
+    groups: Vec<Group>,
     compute: Int8Compute,
-    /// By input size and number of images.
-    plans: HashMap<((usize, usize), usize), (Plans, Plans)>,
+    halved: Halved,
     arena: Arena,
     pixels: PaddedPixels,
     features: Vec<f32>,
     logits: Vec<f32>,
     profile: Option<Profile>,
+}
+
+/// Branches that see the images at one size.
+struct Group {
+    layers: Layers,
+    classifiers: Classifiers,
+    /// Those of the stem and of the branches, by input size and number of images.
+    plans: HashMap<((usize, usize), usize), (Plans, Plans)>,
 }
 
 impl QuantizedNetwork {
@@ -60,18 +67,26 @@ impl QuantizedNetwork {
             true => None,
             false => Some(Layers::new("stem", &spec.stem, std::slice::from_ref(&state.stem), None, false)?),
         };
-        let steps = stem.as_ref().map(|s| s.steps().repeat(spec.branches));
-        Ok(Self {
-            branches: Layers::new("branches", &spec.branch, &state.branches, steps, true)?,
-            classifiers: Classifiers::new(state.branches.iter().map(|branch| {
+        let group = |branches: &[QuantizedSequence]| {
+            let steps = stem.as_ref().map(|s| s.steps().repeat(branches.len()));
+            let classifiers = branches.iter().map(|branch| {
                 let values = |name: &str| branch.values[name].data.as_slice();
                 (values("fc.weight"), values("fc.bias"))
-            })),
+            });
+            Ok(Group {
+                layers: Layers::new("branches", &spec.branch, branches, steps, true)?,
+                classifiers: Classifiers::new(classifiers),
+                plans: HashMap::new(),
+            })
+        };
+        let groups = spec.groups().map(|g| group(&state.branches[g.branches])).collect::<Result<_, _>>()?;
+        Ok(Self {
+            groups,
             spec: spec.clone(),
             normalize: state.normalize,
             stem,
             compute,
-            plans: HashMap::new(),
+            halved: Halved::default(),
             arena: Arena::default(),
             pixels: PaddedPixels::default(),
             features: Vec::new(),
@@ -118,14 +133,14 @@ impl QuantizedNetwork {
 
     /// Bytes of the packed weights.
     pub fn weights_bytes(&self) -> usize {
-        let layers = self.stem.iter().chain([&self.branches]).map(Layers::bytes).sum::<usize>();
-        layers + self.classifiers.bytes()
+        let groups = self.groups.iter().map(|g| g.layers.bytes() + g.classifiers.bytes());
+        self.stem.iter().map(Layers::bytes).chain(groups).sum()
     }
 
     /// Bytes of activations and input that are kept between calls: what the largest batch so far needed.
     pub fn activations_bytes(&self) -> usize {
         let rows = (self.features.len() + self.logits.len()) * size_of::<f32>();
-        self.arena.bytes() + self.pixels.bytes() + rows
+        self.arena.bytes() + self.pixels.bytes() + self.halved.size() + rows
     }
 
     /// Pooled features before the classifier, `[branch][n][features]` (the field `classes` of the result
@@ -140,48 +155,48 @@ impl QuantizedNetwork {
     }
 
     fn run(&mut self, images: &Images<'_>, want_features: bool, out: &mut Logits) {
-        let Self {
-            stem,
-            branches,
-            classifiers,
-            compute,
-            plans,
-            arena,
-            pixels,
-            features,
-            logits,
-            profile,
-            ..
-        } = self;
+        out.resize(&self.spec, images.n, want_features);
+        let mut halved = std::mem::take(&mut self.halved);
+        for (i, group) in self.spec.groups().enumerate() {
+            let images = if group.halved { halved.of(images, self.compute.pool()) } else { *images };
+            let range = group.branches.start * out.n * out.classes..group.branches.end * out.n * out.classes;
+            self.run_group(i, &images, want_features, &mut out.data[range]);
+        }
+        self.halved = halved;
+    }
+
+    /// The features or logits of the branches of a group, `[branch][n][row]`.
+    fn run_group(&mut self, group: usize, images: &Images<'_>, want_features: bool, out: &mut [f32]) {
+        let Self { stem, groups, compute, arena, pixels, features, logits, profile, .. } = self;
+        let Group { layers, classifiers, plans } = &mut groups[group];
         let row = if want_features { classifiers.features } else { classifiers.classes };
-        (out.branches, out.n, out.classes) = (self.spec.branches, images.n, row);
-        out.data.resize(out.branches * out.n * row, 0.0);
+        let branches = out.len() / (images.n * row).max(1);
         for (start, part) in images.parts() {
             pixels.load(&part, &self.normalize, compute.pool());
             let (size, n) = (pixels.size(), pixels.n());
             let (stem_plans, branch_plans) = plans.entry((size, n)).or_insert_with(|| {
                 let (stem_plans, size) =
                     stem.as_ref().map_or((Plans::new(), size), |s| s.plan(size, n, compute));
-                (stem_plans, branches.plan(size, n, compute).0)
+                (stem_plans, layers.plan(size, n, compute).0)
             });
             if let Some(stem) = stem {
                 stem.run(stem_plans, Pass { images: pixels, arena, compute, profile });
             }
-            branches.run(branch_plans, Pass { images: pixels, arena, compute, profile });
-            features.resize(out.branches * n * classifiers.features, 0.0);
+            layers.run(branch_plans, Pass { images: pixels, arena, compute, profile });
+            features.resize(branches * n * classifiers.features, 0.0);
             timed(
                 profile,
                 || "branches.avgpool".into(),
                 0,
                 || {
-                    int8_avg_pool(&arena.x, branches.steps(), features, compute);
+                    int8_avg_pool(&arena.x, layers.steps(), features, compute);
                 },
             );
             let from = if want_features {
                 &*features
             } else {
-                logits.resize(out.branches * n * row, 0.0);
-                let macs = (out.branches * n * classifiers.features * row) as u64;
+                logits.resize(branches * n * row, 0.0);
+                let macs = (branches * n * classifiers.features * row) as u64;
                 timed(
                     profile,
                     || "branches.fc".into(),
@@ -192,8 +207,8 @@ impl QuantizedNetwork {
                 );
                 &*logits
             };
-            for (branch, values) in from.chunks_exact(n * row).enumerate() {
-                out.data[(branch * images.n + start) * row..][..n * row].copy_from_slice(values);
+            for (out, values) in out.chunks_exact_mut(images.n * row).zip(from.chunks_exact(n * row)) {
+                out[start * row..][..n * row].copy_from_slice(values);
             }
         }
     }

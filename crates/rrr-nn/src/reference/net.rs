@@ -2,8 +2,8 @@
 
 use super::{Nchw, classifier, optim, pool, sequence};
 use crate::{
-    Images, Logits, NetSpec, NetState, State, StateError, StepOutput, Tensor, Trainable, TrainerOptions,
-    TrainerState,
+    Images, Logits, NetSpec, NetState, Pixels, State, StateError, StepOutput, Tensor, Trainable,
+    TrainerOptions, TrainerState,
 };
 
 /// Does what [`crate::Network`] and [`crate::Trainer`] with a frozen stem do, in the plainest way.
@@ -57,8 +57,8 @@ impl Net {
     }
 
     fn per_branch(&self, images: &Images<'_>, run: impl Fn(&State, &Nchw) -> Nchw) -> Logits {
-        let x = self.stem(images);
-        let outputs: Vec<Nchw> = self.state.net.branches.iter().map(|state| run(state, &x)).collect();
+        let branches = self.state.net.branches.iter().enumerate();
+        let outputs: Vec<Nchw> = branches.map(|(i, state)| run(state, &self.stem(i, images))).collect();
         Logits {
             branches: self.spec.branches,
             n: images.n,
@@ -67,9 +67,10 @@ impl Net {
         }
     }
 
-    /// The stem's output in eval mode.
-    fn stem(&self, images: &Images<'_>) -> Nchw {
-        sequence::eval(&self.spec.stem, &self.state.net.stem, &Nchw::from_images(images))
+    /// The stem's output in eval mode, as a branch sees it.
+    fn stem(&self, branch: usize, images: &Images<'_>) -> Nchw {
+        let x = if branch < self.spec.coarse { halved(images) } else { Nchw::from_images(images) };
+        sequence::eval(&self.spec.stem, &self.state.net.stem, &x)
     }
 
     /// One pass through the stem in train mode, which updates its running statistics.
@@ -100,7 +101,7 @@ impl Net {
         labels: &[u32],
         lr: f64,
     ) -> (classifier::Loss, State) {
-        let x = self.stem(images);
+        let x = self.stem(branch, images);
         let spec = &self.spec.branch;
         let state = &mut self.state.net.branches[branch];
         let (logits, tape) = sequence::train(spec, state, &x, self.options.bn_momentum);
@@ -148,5 +149,29 @@ impl Net {
             branch.extend(averages.clone());
         }
         state
+    }
+}
+
+/// Means of 2 x 2 pixels, those of bytes rounded half up.
+fn halved(images: &Images<'_>) -> Nchw {
+    let (n, height, width) = (images.n, images.height / 2, images.width / 2);
+    let corners = |i: usize| {
+        let (x, y, image) = (i / 3 % width, i / 3 / width % height, i / 3 / width / height);
+        let at = ((image * images.height + 2 * y) * images.width + 2 * x) * 3 + i % 3;
+        [at, at + 3, at + images.width * 3, at + images.width * 3 + 3]
+    };
+    let all = 0..n * height * width * 3;
+    match images.pixels {
+        Pixels::U8 { data, normalize } => {
+            let mean = |i| (corners(i).iter().map(|at| u32::from(data[*at])).sum::<u32>() + 2) / 4;
+            let data: Vec<u8> = all.map(|i| mean(i) as u8).collect();
+            let pixels = Pixels::U8 { data: &data, normalize };
+            Nchw::from_images(&Images { pixels, n, height, width })
+        }
+        Pixels::F32(data) => {
+            let data: Vec<f32> =
+                all.map(|i| corners(i).iter().map(|at| data[*at]).sum::<f32>() / 4.0).collect();
+            Nchw::from_images(&Images { pixels: Pixels::F32(&data), n, height, width })
+        }
     }
 }

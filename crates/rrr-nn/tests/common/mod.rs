@@ -153,6 +153,7 @@ pub fn block(name: &str, cin: usize, width: usize, stride: usize, downsample: bo
 /// The network of `split.safetensors`.
 pub fn split_spec() -> NetSpec {
     NetSpec {
+        coarse: 0,
         stem: SequenceSpec {
             conv1: Some(8),
             blocks: vec![block("layer1.0", 8, 4, 1, true), block("layer2.0", 16, 6, 2, true)],
@@ -178,6 +179,7 @@ pub fn split_state(golden: &Golden) -> NetState {
 /// The network of `whole.safetensors`: no stem.
 pub fn whole_spec() -> NetSpec {
     NetSpec {
+        coarse: 0,
         stem: SequenceSpec::default(),
         branches: 1,
         branch: SequenceSpec {
