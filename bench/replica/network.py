@@ -27,6 +27,15 @@ def read(path):
     return {name: tensor(entry) for name, entry in header.items() if entry["dtype"] in DTYPES}
 
 
+def some_branches(state, which):
+    """The stem and some of the branches, numbered anew."""
+    own = {k: v for k, v in state.items() if k.startswith("stem.")}
+    for new, old in enumerate(which):
+        prefix = f"branches.{old}."
+        own |= {f"branches.{new}.{k.removeprefix(prefix)}": v for k, v in state.items() if k.startswith(prefix)}
+    return own
+
+
 class Bottleneck(nn.Module):
     """ResNet v1.5: the stride is in the 3x3."""
 

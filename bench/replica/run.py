@@ -26,6 +26,8 @@ import network
 from training import DEVICE, Slot, train_all
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# Epochs whose images set the statistics of the stem.
+WARM_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,14 @@ class Method:
     whole: bool = False
     stem_rate: float = 0.0
     branches: int = 8
+    # How many of them see the images at half the size.
+    coarse: int = 0
     slots: int = 9
+
+    def parts(self):
+        """The trainings that it is made of: whether on images at half the size, and of which branches."""
+        whole = (False, range(self.coarse, self.branches))
+        return [(True, range(self.coarse)), whole] if self.coarse else [whole]
 
 
 METHODS = {
@@ -45,9 +54,10 @@ METHODS = {
     "fast-80": Method(64, 80, 1e-3),
     "fast-128": Method(128, 40, 1e-3),
     "fast-128-80": Method(128, 80, 1e-3),
-    "best": Method(128, 40, 1e-3, stem_rate=0.1),
-    "best-4": Method(128, 40, 1e-3, stem_rate=0.1, branches=4),
-    "best-2": Method(128, 40, 1e-3, stem_rate=0.1, branches=2),
+    "best": Method(128, 40, 1e-3, coarse=4),
+    "stem-128": Method(128, 40, 1e-3, stem_rate=0.1),
+    "stem-128-4": Method(128, 40, 1e-3, stem_rate=0.1, branches=4),
+    "stem-128-2": Method(128, 40, 1e-3, stem_rate=0.1, branches=2),
     "finetune": Method(128, 15, 1e-4, whole=True),
     "finetune-3e-4": Method(128, 15, 3e-4, whole=True),
     "finetune-30": Method(128, 30, 3e-4, whole=True),
@@ -56,7 +66,7 @@ METHODS = {
 
 @dataclass
 class Job:
-    """A training; images and labels are on the device."""
+    """A training; images and labels are on the device, `warming` holds those that the stem's statistics come from."""
 
     method: str
     dataset: str
@@ -64,7 +74,7 @@ class Job:
     classes: int
     steps: int
     lr: float
-    images_per_epoch: int
+    warming: torch.Tensor
     train: tuple
     held_out: tuple
 
@@ -139,7 +149,14 @@ def dump(program, args):
         list(pool.map(lambda command: subprocess.run(command, check=True), commands))
 
 
-def load(args, method, dataset, seed):
+def halved(images):
+    """Means of 2 x 2 pixels, rounded half up."""
+    n, height, width, _ = images.shape
+    squares = lambda part: part.int().view(len(part), height // 2, 2, width // 2, 2, 3)
+    return torch.cat([(squares(part).sum((2, 4)) + 2).div(4, rounding_mode="floor").byte() for part in images.split(1024)])
+
+
+def load(args, method, dataset, seed, at_half):
     m = METHODS[method]
     at = folder(args, dataset, seed, m.size)
 
@@ -151,7 +168,10 @@ def load(args, method, dataset, seed):
     train, held_out = part("train"), part(args.measure)
     per_epoch = len(train[1]) // args.dumped
     classes = int(train[1].max()) + 1
-    return Job(method, dataset, seed, classes, per_epoch * m.epochs // 32, m.lr, per_epoch, train, held_out)
+    warming = train[0][: WARM_PASSES * per_epoch]
+    if at_half:
+        train, held_out = [(halved(images), labels) for images, labels in (train, held_out)]
+    return Job(method, dataset, seed, classes, per_epoch * m.epochs // 32, m.lr, warming, train, held_out)
 
 
 def score(probabilities, mirrored, labels):
@@ -167,16 +187,25 @@ def score(probabilities, mirrored, labels):
 
 def run(method, state, args, log):
     m = METHODS[method]
-    jobs = [load(args, method, d, s) for d in args.datasets for s in args.seeds]
-    images, steps = max(len(j.train[0]) for j in jobs), max(j.steps for j in jobs)
-    slots = [Slot(state, m.size, images, steps, m.stem_rate, args.bf16) for _ in range(min(m.slots, len(jobs)))]
-    results = []
-    for job, (*probabilities, loss) in train_all(slots, jobs, args.deadline):
-        result = {"method": method, "measure": args.measure, "dataset": job.dataset, "seed": job.seed}
-        result |= {"images": len(job.held_out[1]), "training_loss": loss} | score(*probabilities, job.held_out[1])
-        results.append(result)
-        log.write(json.dumps(result) + "\n")
-        log.flush()
+    done, results = defaultdict(list), []
+    for at_half, branches in m.parts():
+        jobs = [load(args, method, d, s, at_half) for d in args.datasets for s in args.seeds]
+        images, steps = max(len(j.train[0]) for j in jobs), max(j.steps for j in jobs)
+        own = state if m.whole else network.some_branches(state, branches)
+        size = m.size // 2 if at_half else m.size
+        slots = [Slot(own, size, images, steps, m.stem_rate, args.bf16) for _ in range(min(m.slots, len(jobs)))]
+        for job, (*probabilities, loss) in train_all(slots, jobs, args.deadline):
+            parts = done[job.dataset, job.seed]
+            parts.append((*probabilities, loss))
+            if len(parts) < len(m.parts()):
+                continue
+            plain, mirrored = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+            result = {"method": method, "measure": args.measure, "dataset": job.dataset, "seed": job.seed}
+            result |= {"images": len(job.held_out[1]), "training_loss": statistics.mean(part[2] for part in parts)}
+            result |= score(plain, mirrored, job.held_out[1])
+            results.append(result)
+            log.write(json.dumps(result) + "\n")
+            log.flush()
     return results
 
 

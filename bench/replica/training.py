@@ -14,7 +14,6 @@ BATCH = 32
 # Classifiers have this many outputs; those that a dataset has no class for are masked.
 CLASSES = 20
 EMA_DECAY = 59 / 60
-WARM_PASSES = 3
 
 
 class Slot:
@@ -126,8 +125,8 @@ class Slot:
     def warm(self, job):
         """Statistics of the stem's batch norms, from the augmented images of the first epochs."""
         self.net.stem.train()
-        for start in range(0, WARM_PASSES * job.images_per_epoch, BATCH):
-            self.net.stem(pixels(self.images[start : start + BATCH]))
+        for start in range(0, len(job.warming), BATCH):
+            self.net.stem(pixels(job.warming[start : start + BATCH]))
 
     def run(self):
         if self.graph is None:

@@ -173,6 +173,9 @@ pub struct PlanArgs {
     /// Number of branches
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub branches: usize,
+    /// How many of the branches see the images at half their size
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub coarse_branches: usize,
     /// Number of classes
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive)]
     pub classes: usize,

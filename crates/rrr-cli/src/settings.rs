@@ -43,6 +43,9 @@ pub struct SettingsArgs {
     /// Number of branches [default: 8]
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Method")]
     pub branches: Option<usize>,
+    /// How many of the branches see the images at half their size [default: by recipe]
+    #[arg(long, value_name = "N", help_heading = "Method")]
+    pub coarse_branches: Option<usize>,
     /// Blocks of a network whose parameters stem and branches together must not exceed, such as 1,1,1,1: branches become
     /// thinner where the stem has more blocks
     #[arg(long, value_name = "N,N,N,N", value_delimiter = ',', help_heading = "Method")]
@@ -181,6 +184,7 @@ impl SettingsArgs {
             blocks: self.blocks,
             split: self.split,
             branches: self.branches,
+            coarse_branches: self.coarse_branches,
             round_to: self.round_to,
             budget: self.budget,
             recycle: self.recycle,
@@ -210,8 +214,6 @@ impl SettingsArgs {
             select: self.select,
             skip_bad: self.skip_bad.then_some(true),
             memory_budget_mib: self.memory_budget_mib,
-            // Of recipes and files only.
-            alternative: None,
         }
     }
 }

@@ -197,10 +197,19 @@ fn check_plan(
     let branches = if config.method == Method::Reduced { 1 } else { config.branch_count() };
     let (blocks, budget) =
         (at_most(blocks, backbone.blocks), config.budget.map(|b| at_most(b, backbone.blocks)));
-    let (input_size, round_to, shift) = (config.image_size, config.round_to, None);
-    Plan::new(PlanOptions { backbone, blocks, split, branches, classes, input_size, round_to, budget, shift })
-        .map(|_| ())
-        .map_err(|e| e.to_string())
+    let options = PlanOptions {
+        backbone,
+        blocks,
+        split,
+        branches,
+        coarse: config.coarse_branches,
+        classes,
+        input_size: config.image_size,
+        round_to: config.round_to,
+        budget,
+        shift: None,
+    };
+    Plan::new(options).map(|_| ()).map_err(|e| e.to_string())
 }
 
 /// Puts an error of the configuration at the line of the key it names.

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `config.toml` | the resolved configuration; `rrr train --config` takes it |
 //! | `augmentation.json` | how the augmentation was chosen ([`Choice`](crate::train::Choice)), if it was |
-//! | `alternative.json` | how the settings were chosen ([`AlternativeChoice`](crate::train::AlternativeChoice)), if they were |
 //! | `metrics.jsonl` | one line per epoch ([`EpochRecord`]) |
 //! | `teacher/` | the run of the teacher, if it was trained for this one |
 //! | `checkpoint/last.safetensors` | what it takes to go on |
@@ -97,9 +96,8 @@ pub struct RunDir {
     root: PathBuf,
 }
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 7] = [
     "augmentation.json",
-    "alternative.json",
     "metrics.jsonl",
     "model.safetensors",
     "evaluation.json",
@@ -190,11 +188,6 @@ impl RunDir {
     /// `augmentation.json`.
     pub fn choice(&self) -> PathBuf {
         self.root.join("augmentation.json")
-    }
-
-    /// `alternative.json`.
-    pub fn alternative(&self) -> PathBuf {
-        self.root.join("alternative.json")
     }
 
     /// `checkpoint/last.safetensors`.

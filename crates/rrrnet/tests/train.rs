@@ -5,14 +5,12 @@ mod common;
 use common::{CLASSES, World};
 use rrr_checkpoint::Checkpoint;
 use rrrnet::compute::Precision;
-use rrrnet::config::{Alternative, Augmentation, Method, Select, Settings, TEACHER_AUTO, TrainConfig};
+use rrrnet::config::{Augmentation, Method, Select, Settings, TEACHER_AUTO, TrainConfig};
 use rrrnet::evaluate::{EvaluateOptions, evaluate, evaluate_run};
 use rrrnet::model::{Combine, Model};
 use rrrnet::predict::{Timing, Workers, load};
 use rrrnet::run::{EpochRecord, RunDir};
-use rrrnet::train::{
-    AlternativeChoice, Choice, Event, Outcome, Summary, TrainError, TrainOptions, resume, train,
-};
+use rrrnet::train::{Choice, Event, Outcome, Summary, TrainError, TrainOptions, resume, train};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -192,41 +190,25 @@ fn the_augmentation_is_chosen_once_and_kept() {
 }
 
 #[test]
-fn an_alternative_is_tried_once_and_the_better_kept() {
+fn coarse_branches_train_save_and_resume_like_the_others() {
     let world = World::new();
-    let base = config(&world, Method::Rrr);
-    let other = Alternative { image_size: Some(48), epochs: Some(base.epochs + 1), stem_lr: Some(0.1) };
-    let open = TrainConfig { augmentation: Augmentation::Auto, alternative: Some(other), ..base.clone() };
-    let [chosen, given, stopped] = ["chosen", "given", "stopped"].map(|name| world.path(name));
-    run(&open, &chosen);
-    let choice = AlternativeChoice::read(&RunDir::open(&chosen).unwrap()).unwrap().unwrap();
-    let sizes: Vec<usize> = choice.trials.iter().map(|t| t.image_size).collect();
-    assert_eq!((sizes, choice.held_out_images), (vec![base.image_size, 48], 3));
-    let kept = TrainConfig::read(&chosen.join("config.toml")).unwrap();
-    let settled = TrainConfig { augmentation: kept.augmentation, ..open.clone() };
-    let expected = match choice.is_taken() {
-        true => settled.with_alternative(),
-        false => TrainConfig { alternative: None, ..settled },
-    };
-    assert_eq!(kept, expected);
-    run(&kept, &given);
-    assert_same(&chosen, &given, "chosen and given");
-
-    // Stops between the choices and between the trials, then the rest.
-    let interrupt = AtomicBool::new(false);
-    let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
-    let mut trials = 0;
-    let mut stop = |event: &Event<'_>| {
-        trials += usize::from(matches!(event, Event::Stage(text) if text.starts_with("trying")));
-        interrupt.store(trials == 2, Ordering::SeqCst);
-    };
-    let outcome = train(&open, &stopped, &options, &mut stop).unwrap();
-    assert!(matches!(outcome, Outcome::Interrupted { done: 0, .. }));
-    let half = AlternativeChoice::read(&RunDir::open(&stopped).unwrap()).unwrap().unwrap();
-    assert_eq!(half.trials, choice.trials[..1]);
-    interrupt.store(false, Ordering::SeqCst);
-    resume(&stopped, None, &options, &mut |_| {}).unwrap();
-    assert_same(&chosen, &stopped, "a stop between the trials");
+    let coarse = Settings { coarse_branches: Some(1), image_size: Some(32), ..settings(&world, Method::Rrr) };
+    let coarse = coarse.resolve().unwrap();
+    let outs = ["whole", "pieces", "threads"].map(|name| world.path(name));
+    run(&coarse, &outs[0]);
+    run_with_stops(&coarse, &outs[1]);
+    run(&TrainConfig { threads: Some(2), ..coarse.clone() }, &outs[2]);
+    assert_same(&outs[0], &outs[1], "coarse branches and stops");
+    assert_same(&outs[0], &outs[2], "coarse branches and threads");
+    let plain = world.path("plain");
+    run(&TrainConfig { coarse_branches: 0, ..coarse }, &plain);
+    let [model, fine] = [&outs[0], &plain].map(|out| Model::load(out).unwrap());
+    assert_eq!((model.spec.coarse, fine.spec.coarse), (1, 0));
+    let weights = |model: &Model| model.trained_state(&outs[0]).unwrap().clone();
+    let (model, fine) = (weights(&model), weights(&fine));
+    assert_eq!(model.stem, fine.stem, "the stem is set up by whole images");
+    assert_ne!(model.branches[0], fine.branches[0]);
+    assert_eq!(model.branches[1..], fine.branches[1..]);
 }
 
 #[test]

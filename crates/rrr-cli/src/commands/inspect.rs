@@ -74,6 +74,7 @@ fn model_summary(path: &Path) -> anyhow::Result<Value> {
         "kind": "model",
         "stem": names(&model.spec.stem),
         "branches": model.spec.branches,
+        "coarse_branches": Some(model.spec.coarse).filter(|n| *n > 0),
         "branch": names(&model.spec.branch),
         "params": cost.params,
         "macs": cost.macs,

@@ -17,6 +17,7 @@ pub fn run(args: &PlanArgs, _globals: &Globals) -> anyhow::Result<Done> {
         backbone,
         blocks,
         branches: args.branches,
+        coarse: args.coarse_branches,
         classes: args.classes,
         input_size: args.image_size,
         round_to: args.round_to,

@@ -168,7 +168,12 @@ impl ResNet {
 
     /// The whole network as one branch with an empty stem: everything can be trained.
     pub fn full_net(&self, classes: usize) -> NetSpec {
-        NetSpec { stem: SequenceSpec::default(), branches: 1, branch: self.sequence(Some(classes)) }
+        NetSpec {
+            stem: SequenceSpec::default(),
+            branches: 1,
+            branch: self.sequence(Some(classes)),
+            coarse: 0,
+        }
     }
 
     /// A stem up to the block `at` (excluded) with this layout's widths, then `branches` branches from there
@@ -195,7 +200,8 @@ impl ResNet {
         let mut blocks = self.run_of_blocks(at, None, stem.features(), planes);
         // A thinner branch leaves the stem's residual stream, even where the channel counts happen to agree.
         blocks[0].downsample |= planes[at.stage() - 1] != self.planes[at.stage() - 1];
-        Ok(NetSpec { branches, branch: SequenceSpec { conv1: None, blocks, classes: Some(classes) }, stem })
+        let branch = SequenceSpec { conv1: None, blocks, classes: Some(classes) };
+        Ok(NetSpec { stem, branches, branch, coarse: 0 })
     }
 
     /// The blocks `from` (included) to `to` (excluded; `None`: to the end), fed with `cin` channels.

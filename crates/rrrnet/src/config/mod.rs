@@ -139,6 +139,8 @@ pub struct Settings {
     pub split: Option<String>,
     /// See [`TrainConfig::branches`].
     pub branches: Option<usize>,
+    /// See [`TrainConfig::coarse_branches`].
+    pub coarse_branches: Option<usize>,
     /// See [`TrainConfig::round_to`].
     pub round_to: Option<usize>,
     /// See [`TrainConfig::budget`].
@@ -197,23 +199,6 @@ pub struct Settings {
     pub skip_bad: Option<bool>,
     /// See [`TrainConfig::memory_budget_mib`].
     pub memory_budget_mib: Option<u64>,
-    /// See [`TrainConfig::alternative`].
-    pub alternative: Option<Alternative>,
-}
-
-/// Other settings that may suit a dataset better. Those that are absent stay as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Alternative {
-    /// See [`TrainConfig::image_size`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_size: Option<usize>,
-    /// See [`TrainConfig::epochs`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub epochs: Option<usize>,
-    /// See [`TrainConfig::stem_lr`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stem_lr: Option<f64>,
 }
 
 /// A complete training configuration.
@@ -262,6 +247,9 @@ pub struct TrainConfig {
     /// Number of branches, or of copies for `fge`; absent where the method has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branches: Option<usize>,
+    /// How many of the branches, the first ones, see the images at half of `image_size`.
+    #[serde(default, skip_serializing_if = "is_absent")]
+    pub coarse_branches: usize,
     /// Branch widths are multiples of this where given (hardware-friendly plans).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_to: Option<usize>,
@@ -334,10 +322,6 @@ pub struct TrainConfig {
     pub skip_bad: bool,
     /// Decoded images are kept in memory up to this size; beyond it they are read again every epoch.
     pub memory_budget_mib: u64,
-    /// Settings that are tried beside these, in a training on three quarters of the training images each; whichever does
-    /// better on the last quarter are the run's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alternative: Option<Alternative>,
 }
 
 /// The precision of runs that do not say.
@@ -349,22 +333,11 @@ fn is_zero(x: &f64) -> bool {
     *x == 0.0
 }
 
-impl TrainConfig {
-    /// The configuration with its alternative in place of its own settings, if it has one. The moving average keeps its
-    /// share of the epochs.
-    pub fn with_alternative(&self) -> Self {
-        let Some(other) = self.alternative else { return self.clone() };
-        let epochs = other.epochs.unwrap_or(self.epochs);
-        Self {
-            epochs,
-            ema_epochs: (self.ema_epochs * epochs).div_ceil(self.epochs.max(1)),
-            image_size: other.image_size.unwrap_or(self.image_size),
-            stem_lr: other.stem_lr.unwrap_or(self.stem_lr),
-            alternative: None,
-            ..self.clone()
-        }
-    }
+fn is_absent(n: &usize) -> bool {
+    *n == 0
+}
 
+impl TrainConfig {
     /// Number of branches of the finished model.
     pub fn branch_count(&self) -> usize {
         self.branches.unwrap_or(1)

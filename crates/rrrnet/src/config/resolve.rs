@@ -1,8 +1,7 @@
 //! Layers of settings become one complete configuration.
 
 use super::{
-    Alternative, Augmentation, ConfigError, Method, Recipe, ResizeFilter, ScheduleKind, Select, Settings,
-    TrainConfig,
+    Augmentation, ConfigError, Method, Recipe, ResizeFilter, ScheduleKind, Select, Settings, TrainConfig,
 };
 use crate::compute::Precision;
 use crate::recycle::Recycle;
@@ -22,10 +21,10 @@ impl Settings {
         }
         layered!(
             data image_column label_column method recipe backbone mean std init teacher teacher_share
-            teacher_temperature blocks split branches round_to budget recycle train_per_class val_per_class
+            teacher_temperature blocks split branches coarse_branches round_to budget recycle train_per_class val_per_class
             test_per_class val_fraction test_fraction epochs batch_size lr stem_lr weight_decay label_smoothing schedule
             ema_epochs ema_decay warm_passes augmentation image_size resize independent_batches seed threads
-            precision checkpoint_every select skip_bad memory_budget_mib alternative
+            precision checkpoint_every select skip_bad memory_budget_mib
         )
     }
 
@@ -65,9 +64,12 @@ impl Settings {
             [("teacher_share", self.teacher_share), ("teacher_temperature", self.teacher_temperature)];
         let (blocks, budget) = self.layout()?;
         let mut base = self.recipe()?;
-        // A recipe's alternative is one to the recipe's own settings.
-        if self.image_size.is_some() || self.epochs.is_some() || self.stem_lr.is_some() {
-            base.alternative = None;
+        // A recipe's coarse branches are a share of its branches, and leave no stem to train.
+        if let (Some(asked), Some(of), Some(coarse)) = (self.branches, base.branches, base.coarse_branches) {
+            base.coarse_branches = Some(asked * coarse / of.max(1));
+        }
+        if self.stem_lr.is_some_and(|rate| rate > 0.0) {
+            base.coarse_branches = None;
         }
         let (base_epochs, base_ema) = (base.epochs, base.ema_epochs);
         let s = self.over(base);
@@ -110,6 +112,7 @@ impl Settings {
             blocks: reduced.then_some(blocks),
             split: reduced.then(|| s.split.unwrap_or_else(|| DEFAULT_SPLIT.into())),
             branches: method.has_branches().then(|| s.branches.unwrap_or(8)),
+            coarse_branches: s.coarse_branches.filter(|_| method == Method::Rrr).unwrap_or(0),
             round_to: s.round_to.filter(|_| method.has_branches()),
             budget: budget.filter(|_| method.has_branches()),
             recycle: reduced.then(|| s.recycle.unwrap_or(Recycle::Coherent)),
@@ -143,13 +146,8 @@ impl Settings {
             select: s.select.unwrap_or(Select::Last),
             skip_bad: s.skip_bad.unwrap_or(false),
             memory_budget_mib: s.memory_budget_mib.unwrap_or(2048),
-            alternative: s.alternative.map(|a| Alternative {
-                stem_lr: a.stem_lr.filter(|_| method.trains_stem() && !independent_batches),
-                ..a
-            }),
         };
         config.check()?;
-        config.with_alternative().check()?;
         Ok(config)
     }
 
@@ -166,7 +164,7 @@ impl Settings {
             self.stem_lr = None;
         }
         if method != Method::Rrr {
-            self.independent_batches = None;
+            (self.coarse_branches, self.independent_batches) = (None, None);
         }
         if method == Method::Fge {
             (self.ema_epochs, self.schedule) = (None, None);
@@ -184,6 +182,7 @@ impl Settings {
             ("warm_passes", self.warm_passes.is_some_and(|n| n > 0), method.is_reduced()),
             ("stem_lr", self.stem_lr.is_some_and(|r| r > 0.0), method.trains_stem()),
             ("branches", self.branches.is_some_and(|n| n != 1), method.has_branches()),
+            ("coarse_branches", self.coarse_branches.is_some_and(|n| n > 0), method == Method::Rrr),
             ("round_to", self.round_to.is_some(), method.has_branches()),
             ("independent_batches", self.independent_batches == Some(true), method == Method::Rrr),
             ("ema_epochs", self.ema_epochs.is_some_and(|n| n > 0), method != Method::Fge),
@@ -193,6 +192,7 @@ impl Settings {
             if set && !meaningful {
                 let reason = match key {
                     "blocks" | "split" | "recycle" | "warm_passes" => "it uses the whole backbone",
+                    "coarse_branches" if method == Method::Fge => "its copies come from one branch",
                     "stem_lr" if method == Method::Fge => "its copies share one stem",
                     "stem_lr" => "it has no stem",
                     "ema_epochs" => "its copies are snapshots of the moving weights",
@@ -223,7 +223,7 @@ impl TrainConfig {
     fn check(&self) -> Result<(), ConfigError> {
         let at_least_1 = "it must be at least 1";
         let share = "it must be at least 0 and below 1";
-        let rules: [(&'static str, String, bool, &str); 21] = [
+        let rules: [(&'static str, String, bool, &str); 24] = [
             ("epochs", self.epochs.to_string(), self.epochs >= 1, at_least_1),
             ("batch_size", self.batch_size.to_string(), self.batch_size >= 1, at_least_1),
             (
@@ -287,6 +287,24 @@ impl TrainConfig {
                 self.branch_count().to_string(),
                 (1..=1024).contains(&self.branch_count()),
                 "it must lie in 1..1024",
+            ),
+            (
+                "coarse_branches",
+                self.coarse_branches.to_string(),
+                self.coarse_branches <= self.branch_count(),
+                "there are not as many branches",
+            ),
+            (
+                "stem_lr",
+                self.stem_lr.to_string(),
+                self.stem_lr == 0.0 || self.coarse_branches == 0,
+                "a stem that trains needs images of one size: leave coarse_branches out",
+            ),
+            (
+                "image_size",
+                self.image_size.to_string(),
+                self.coarse_branches == 0 || (self.image_size >= 16 && self.image_size.is_multiple_of(2)),
+                "coarse branches see half of it: give an even number from 16 on",
             ),
             ("round_to", shown(self.round_to.as_ref()), self.round_to != Some(0), at_least_1),
             (
@@ -403,6 +421,27 @@ mod tests {
         assert_eq!(Settings { stem_lr: None, ..s }.resolve().unwrap().stem_lr, 0.0);
         let fge = Settings { method: Some(Method::Fge), stem_lr: Some(0.1), ..photos() };
         assert!(fge.resolve().unwrap_err().to_string().contains("its copies share one stem"));
+    }
+
+    #[test]
+    fn coarse_branches_keep_their_share_and_a_frozen_stem() {
+        let best = || Settings { recipe: Some("best".into()), ..photos() };
+        let c = best().resolve().unwrap();
+        assert_eq!((c.branches, c.coarse_branches, c.image_size), (Some(8), 4, 128));
+        let coarse = |s: Settings| s.resolve().unwrap().coarse_branches;
+        assert_eq!(coarse(Settings { branches: Some(2), ..best() }), 1);
+        assert_eq!(coarse(Settings { branches: Some(1), ..best() }), 0);
+        assert_eq!(coarse(Settings { branches: Some(2), coarse_branches: Some(2), ..best() }), 2);
+        assert_eq!(coarse(Settings { stem_lr: Some(0.1), ..best() }), 0);
+        let refused = |s: Settings| s.resolve().unwrap_err().to_string();
+        let text = refused(Settings { coarse_branches: Some(9), ..best() });
+        assert!(text.starts_with("coarse_branches = 9"), "{text}");
+        let text = refused(Settings { coarse_branches: Some(4), stem_lr: Some(0.1), ..best() });
+        assert!(text.contains("leave coarse_branches out"), "{text}");
+        let text = refused(Settings { image_size: Some(65), ..best() });
+        assert!(text.contains("an even number"), "{text}");
+        let text = refused(Settings { method: Some(Method::Fge), coarse_branches: Some(4), ..best() });
+        assert!(text.contains("its copies come from one branch"), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@
 #[cfg(test)]
 mod tests;
 
-use rrr_nn::{BlockSpec, NetSpec, SequenceSpec};
+use rrr_nn::{BlockSpec, BranchGroup, NetSpec, SequenceSpec};
 use serde::Serialize;
 
 /// Height and width in pixels.
@@ -75,39 +75,93 @@ pub struct SequenceCost {
 pub struct NetCost {
     /// Trainable numbers of stem and all branches.
     pub params: u64,
-    /// Multiply-adds for one image: stem once, every branch once.
+    /// Multiply-adds for one image: stem once for each size that branches see it at, every branch once.
     pub macs: u64,
+    /// Bytes of all convolutions' outputs for one image.
+    pub activation_bytes: u64,
     /// Bytes that training keeps for one image: a frozen stem keeps only its output; branches keep all.
     pub training_bytes: u64,
     /// Most bytes alive at once in inference, branches run one after another on the stem's output.
     pub peak_bytes: u64,
+    /// Coarse branches, if there are any, then the others, if there are any.
+    pub groups: Vec<GroupCost>,
+}
+
+/// Branches that see the images at one size, and the stem at that size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupCost {
     /// Number of branches.
     pub branches: usize,
+    /// Whether they see the images at half their size.
+    pub halved: bool,
     /// The shared stem; all zero if empty.
     pub stem: SequenceCost,
     /// One branch.
     pub branch: SequenceCost,
 }
 
+impl NetCost {
+    /// The last group: of branches that see the whole image, if there are any.
+    fn last(&self) -> &GroupCost {
+        self.groups.last().expect("a network has branches")
+    }
+
+    /// The shared stem, all zero if empty, on the whole image if any branch sees that.
+    pub fn stem(&self) -> &SequenceCost {
+        &self.last().stem
+    }
+
+    /// One branch, likewise.
+    pub fn branch(&self) -> &SequenceCost {
+        &self.last().branch
+    }
+
+    /// Number of branches.
+    pub fn branches(&self) -> usize {
+        self.groups.iter().map(|g| g.branches).sum()
+    }
+}
+
 /// Costs of a network on images of `input` pixels.
 pub fn net_cost(spec: &NetSpec, input: Size) -> NetCost {
-    let stem = sequence_cost(&spec.stem, [3, input[0], input[1]]);
-    let branch = sequence_cost(&spec.branch, stem.output);
-    let b = spec.branches as u64;
-    let has_stem = !stem.parts.is_empty();
-    let shared = if has_stem { bytes(stem.output) } else { 0 };
-    // The first block's input is the stem's output itself; later layers run while it waits for the next branch.
-    let waiting = if b > 1 { shared } else { 0 };
-    let branch_peak = branch.parts.iter().enumerate();
-    let branch_peak = branch_peak.map(|(i, p)| p.peak_bytes + if i > 0 { waiting } else { 0 }).max();
+    let group = |group: BranchGroup| {
+        let [height, width] = input.map(|side| if group.halved { side / 2 } else { side });
+        let stem = sequence_cost(&spec.stem, [3, height, width]);
+        let branch = sequence_cost(&spec.branch, stem.output);
+        GroupCost { branches: group.branches.len(), halved: group.halved, stem, branch }
+    };
+    let groups: Vec<GroupCost> = spec.groups().map(group).collect();
+    let sum = |of: &dyn Fn(&SequenceCost) -> u64| {
+        groups.iter().map(|g| of(&g.stem) + g.branches as u64 * of(&g.branch)).sum::<u64>()
+    };
+    let stem_params = groups.last().map_or(0, |g| g.stem.params);
+    let branch_params = groups.iter().map(|g| g.branches as u64 * g.branch.params).sum::<u64>();
     NetCost {
-        params: stem.params + b * branch.params,
-        macs: stem.macs + b * branch.macs,
-        training_bytes: shared + b * branch.activation_bytes,
-        peak_bytes: stem.peak_bytes.max(branch_peak.unwrap_or(0)),
-        branches: spec.branches,
-        stem,
-        branch,
+        params: stem_params + branch_params,
+        macs: sum(&|s| s.macs),
+        activation_bytes: sum(&|s| s.activation_bytes),
+        training_bytes: groups.iter().map(GroupCost::training_bytes).sum(),
+        peak_bytes: groups.iter().map(GroupCost::peak_bytes).max().unwrap_or(0),
+        groups,
+    }
+}
+
+impl GroupCost {
+    /// Bytes of the stem's output, which all branches read.
+    fn shared_bytes(&self) -> u64 {
+        if self.stem.parts.is_empty() { 0 } else { bytes(self.stem.output) }
+    }
+
+    fn training_bytes(&self) -> u64 {
+        self.shared_bytes() + self.branches as u64 * self.branch.activation_bytes
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        // The first block's input is the stem's output itself; later layers run while it waits for the next branch.
+        let waiting = if self.branches > 1 { self.shared_bytes() } else { 0 };
+        let parts = self.branch.parts.iter().enumerate();
+        let peak = parts.map(|(i, p)| p.peak_bytes + if i > 0 { waiting } else { 0 }).max();
+        self.stem.peak_bytes.max(peak.unwrap_or(0))
     }
 }
 

@@ -32,7 +32,7 @@ fn resnet152_without_classifier() {
 fn activation_memory_by_hand() {
     let net = ResNet { name: "small".into(), stem: 8, blocks: [1; 4], planes: [2, 4, 8, 16], base_width: 64 };
     let cost = net_cost(&net.split_net(Split::new(2, 0), 3, &[2, 2, 4, 8], 5).unwrap(), [32, 32]);
-    let stem = &cost.stem;
+    let stem = cost.stem();
     // conv1: 8 channels; layer1.0: 2, 2 and 8 channels; its skip path has none (8 in, 8 out).
     assert_eq!(stem.parts[0].activation_bytes, 4 * 8 * 256);
     assert_eq!(stem.parts[1].activation_bytes, 4 * 64 * (2 + 2 + 8));
@@ -40,17 +40,32 @@ fn activation_memory_by_hand() {
     assert_eq!(stem.parts[0].peak_bytes, 4 * (3 * 1024 + 8 * 256));
     assert_eq!(stem.parts[1].peak_bytes, 4 * 64 * (8 + 2 + 8));
     // layer2.0 of a branch: 2 channels at 8x8, 2 at 4x4, 8 at 4x4 and as many on the skip path.
-    let first = &cost.branch.parts[0];
+    let first = &cost.branch().parts[0];
     assert_eq!(first.activation_bytes, 4 * (2 * 64 + 2 * 16 + 8 * 16 + 8 * 16));
     assert_eq!(first.peak_bytes, 4 * (8 * 64 + 2 * 8 * 16));
-    assert_eq!(cost.training_bytes, 4 * 8 * 64 + 3 * cost.branch.activation_bytes);
-    assert_eq!(cost.branch.parts.last().unwrap().macs, 32 * 5);
+    assert_eq!(cost.training_bytes, 4 * 8 * 64 + 3 * cost.branch().activation_bytes);
+    assert_eq!(cost.branch().parts.last().unwrap().macs, 32 * 5);
 }
 
 #[test]
 fn one_pixel_is_enough() {
     let cost = net_cost(&ResNet::resnet50().full_net(2), [1, 1]);
-    assert_eq!(cost.branch.output, [2048, 1, 1]);
+    assert_eq!(cost.branch().output, [2048, 1, 1]);
+}
+
+/// A coarse branch costs what a branch of half the image does; weights are there once.
+#[test]
+fn coarse_branches_see_half_the_image() {
+    let spec = ResNet::resnet152().reduced([1; 4]).unwrap();
+    let spec = spec.split_net(Split::new(3, 0), 8, &[64, 128, 79, 170], 20).unwrap();
+    let at = |coarse, side| net_cost(&NetSpec { coarse, ..spec.clone() }, [side; 2]);
+    let (mixed, whole, half) = (at(3, 128), at(0, 128), at(0, 64));
+    assert_eq!(mixed.params, whole.params);
+    let macs = |cost: &NetCost, branches: u64| cost.stem().macs + branches * cost.branch().macs;
+    assert_eq!(mixed.macs, macs(&half, 3) + macs(&whole, 5));
+    assert_eq!((mixed.branches(), mixed.groups.len()), (8, 2));
+    assert_eq!((mixed.stem(), mixed.branch()), (whole.stem(), whole.branch()));
+    assert_eq!((at(8, 128).macs, at(8, 128).peak_bytes), (half.macs, half.peak_bytes));
 }
 
 proptest! {
@@ -68,13 +83,13 @@ proptest! {
         let spec = net.split_net(Split::new(stage, 0), branches, &planes, classes).unwrap();
         let cost = net_cost(&spec, size);
         let (stem, branch) = (trainable_params(&spec.stem), trainable_params(&spec.branch));
-        prop_assert_eq!((cost.stem.params, cost.branch.params), (stem, branch));
+        prop_assert_eq!((cost.stem().params, cost.branch().params), (stem, branch));
         prop_assert_eq!(cost.params, stem + branches as u64 * branch);
-        for sequence in [&cost.stem, &cost.branch] {
+        for sequence in [cost.stem(), cost.branch()] {
             let layers = sequence.parts.iter().flat_map(|p| &p.layers);
             prop_assert_eq!(sequence.macs, layers.map(|l| l.macs).sum::<u64>());
         }
-        prop_assert!(cost.peak_bytes >= cost.stem.peak_bytes.max(cost.branch.peak_bytes));
+        prop_assert!(cost.peak_bytes >= cost.stem().peak_bytes.max(cost.branch().peak_bytes));
     }
 
     /// A multiply-add per weight and output pixel.

@@ -9,6 +9,12 @@ pub(crate) struct SpecFile {
     stem: SequenceFile,
     branches: usize,
     branch: SequenceFile,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    coarse: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +36,8 @@ struct BlockFile {
 
 impl From<&NetSpec> for SpecFile {
     fn from(spec: &NetSpec) -> Self {
-        Self { stem: (&spec.stem).into(), branches: spec.branches, branch: (&spec.branch).into() }
+        let (branches, coarse) = (spec.branches, spec.coarse);
+        Self { stem: (&spec.stem).into(), branches, branch: (&spec.branch).into(), coarse }
     }
 }
 
@@ -54,13 +61,16 @@ impl SpecFile {
         if self.branches == 0 {
             return Err("it has no branches".into());
         }
+        if self.coarse > self.branches {
+            return Err("it has more coarse branches than branches".into());
+        }
         let stem = self.stem.into_sequence(None)?;
         let fed = (stem.features() > 0).then(|| stem.features());
         let branch = self.branch.into_sequence(fed)?;
         if branch.classes.is_none_or(|c| c == 0) || stem.classes.is_some() {
             return Err("its classifier is not at the end of the branches".into());
         }
-        Ok(NetSpec { stem, branches: self.branches, branch })
+        Ok(NetSpec { stem, branches: self.branches, branch, coarse: self.coarse })
     }
 }
 
@@ -102,7 +112,7 @@ mod tests {
 
     #[test]
     fn an_architecture_survives_the_file() {
-        let spec = Plan::new(PlanOptions::paper(20)).unwrap().spec().clone();
+        let spec = Plan::new(PlanOptions { coarse: 3, ..PlanOptions::paper(20) }).unwrap().spec().clone();
         let text = serde_json::to_string(&SpecFile::from(&spec)).unwrap();
         let back: SpecFile = serde_json::from_str(&text).unwrap();
         assert_eq!(back.into_spec().unwrap(), spec);
@@ -112,7 +122,8 @@ mod tests {
     fn architectures_that_do_not_fit_together_are_refused() {
         let spec = Plan::new(PlanOptions::paper(20)).unwrap().spec().clone();
         type Break = fn(&mut SpecFile);
-        let breaks: [Break; 5] = [
+        let breaks: [Break; 6] = [
+            |s| s.coarse = s.branches + 1,
             |s| s.branches = 0,
             |s| s.branch.classes = None,
             |s| s.branch.blocks[1].cin += 1,

@@ -45,6 +45,9 @@ pub struct PlanOptions {
     pub split: Split,
     /// Number of branches.
     pub branches: usize,
+    /// How many of the branches, the first ones, see the images at half their size; only costs depend on it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub coarse: usize,
     /// Number of classes.
     pub classes: usize,
     /// Side of the square input in pixels; only costs depend on it.
@@ -69,6 +72,7 @@ impl PlanOptions {
             blocks: [1; 4],
             split: Split::new(3, 0),
             branches: 8,
+            coarse: 0,
             classes,
             input_size: 128,
             round_to: None,
@@ -173,6 +177,10 @@ impl Plan {
         let o = &options;
         check("branches", o.branches, usize::MAX)?;
         check("classes", o.classes, MAX_CLASSES)?;
+        if o.coarse > o.branches {
+            let (value, max) = (o.coarse, o.branches);
+            return Err(PlanError::Range { option: "the number of coarse branches", value, min: 0, max });
+        }
         check("the input size", o.input_size, MAX_INPUT)?;
         check("the multiple to round to", o.round_to.unwrap_or(1), usize::MAX)?;
         let reduced = o.backbone.reduced(o.blocks)?;
@@ -190,6 +198,7 @@ impl Plan {
             _ => planes,
         };
         let spec = reduced.split_net(o.split, o.branches, &planes, o.classes)?;
+        let spec = NetSpec { coarse: o.coarse, ..spec };
         let size = [o.input_size; 2];
         Ok(Self {
             shift,
@@ -260,6 +269,10 @@ impl From<&Plan> for NetSpec {
     fn from(plan: &Plan) -> Self {
         plan.spec.clone()
     }
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 fn check(option: &'static str, value: usize, max: usize) -> Result<(), PlanError> {

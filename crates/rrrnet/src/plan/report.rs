@@ -11,9 +11,9 @@ use std::fmt::Write;
 pub struct PerPart {
     /// Stem and all branches.
     pub total: u64,
-    /// The shared stem.
+    /// The shared stem, on the whole image if any branch sees that.
     pub stem: u64,
-    /// One branch.
+    /// One branch, likewise.
     pub branch: u64,
     /// `conv1`, every block and `fc` in network order; those of a branch are one branch's. A map in JSON.
     #[serde(serialize_with = "as_map")]
@@ -37,6 +37,9 @@ pub struct PlanReport {
     pub split_index: usize,
     /// Number of branches.
     pub branches: usize,
+    /// How many of them see the image at half its size, if any.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub coarse: usize,
     /// Subtracted from every width before rounding.
     pub shift: usize,
     /// Parameters of all branches per parameter of their limit.
@@ -95,21 +98,22 @@ impl Plan {
             split: o.split.to_string(),
             split_index: self.split_index(),
             branches: o.branches,
+            coarse: o.coarse,
             shift: self.shift(),
             ratio: self.ratio(),
             planes: self.planes(),
             budget: o.budget,
             round_to: o.round_to,
-            params: per_part(cost, |p| p.params),
-            macs: per_part(cost, |p| p.macs),
-            activation_bytes: per_part(cost, |p| p.activation_bytes),
+            params: per_part(cost, cost.params, |p| p.params),
+            macs: per_part(cost, cost.macs, |p| p.macs),
+            activation_bytes: per_part(cost, cost.activation_bytes, |p| p.activation_bytes),
             training_bytes: cost.training_bytes,
             peak_bytes: cost.peak_bytes,
             full: FullReport {
                 blocks: o.backbone.blocks,
                 params: full.params,
                 macs: full.macs,
-                activation_bytes: full.branch.activation_bytes,
+                activation_bytes: full.activation_bytes,
                 training_bytes: full.training_bytes,
                 peak_bytes: full.peak_bytes,
             },
@@ -129,16 +133,16 @@ fn as_map<S: Serializer>(pairs: &[(String, u64)], serializer: S) -> Result<S::Ok
     serializer.collect_map(pairs.iter().map(|(name, n)| (name, n)))
 }
 
-fn per_part(cost: &NetCost, of: impl Fn(&PartCost) -> u64) -> PerPart {
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+fn per_part(cost: &NetCost, total: u64, of: impl Fn(&PartCost) -> u64) -> PerPart {
     let sum = |parts: &[PartCost]| parts.iter().map(&of).sum::<u64>();
-    let (stem, branch) = (sum(&cost.stem.parts), sum(&cost.branch.parts));
-    let parts = cost.stem.parts.iter().chain(&cost.branch.parts);
-    PerPart {
-        total: stem + cost.branches as u64 * branch,
-        stem,
-        branch,
-        blocks: parts.map(|p| (p.name.clone(), of(p))).collect(),
-    }
+    let (stem, branch) = (&cost.stem().parts, &cost.branch().parts);
+    let parts = stem.iter().chain(branch);
+    let (stem, branch) = (sum(stem), sum(branch));
+    PerPart { total, stem, branch, blocks: parts.map(|p| (p.name.clone(), of(p))).collect() }
 }
 
 /// A plan as an aligned table for people, lines ending in `\n`.
@@ -148,13 +152,18 @@ pub fn plan_table(plan: &Plan) -> String {
     let mut row = |name: String, place: &str, params: u64, macs: u64, bytes: u64| {
         rows.push([name, place.into(), count(params), count(macs), mebibytes(bytes)]);
     };
-    for (place, sequence) in [("stem", &cost.stem), ("branch", &cost.branch)] {
+    for (place, sequence) in [("stem", cost.stem()), ("branch", cost.branch())] {
         for p in &sequence.parts {
             row(p.name.clone(), place, p.params, p.macs, p.activation_bytes);
         }
     }
     row("stem".into(), "", r.params.stem, r.macs.stem, r.activation_bytes.stem);
     row("one branch".into(), "", r.params.branch, r.macs.branch, r.activation_bytes.branch);
+    for group in cost.groups.iter().filter(|group| group.halved && o.coarse < o.branches) {
+        for (name, of) in [("stem, half the size", &group.stem), ("one coarse branch", &group.branch)] {
+            row(name.into(), "", of.params, of.macs, of.activation_bytes);
+        }
+    }
     row(format!("total, {}", plural(o.branches)), "", r.params.total, r.macs.total, r.activation_bytes.total);
     row(format!("full {}", r.backbone), "", r.full.params, r.full.macs, r.full.activation_bytes);
     let activations_saved = r.full.activation_bytes as f64 / r.activation_bytes.total as f64;
@@ -171,8 +180,9 @@ pub fn plan_table(plan: &Plan) -> String {
         }
         None => "the tail's parameters".into(),
     };
+    let coarse = if o.coarse > 0 { format!(", {} of them coarse", o.coarse) } else { String::new() };
     let mut out = format!(
-        "{}, blocks {blocks}, {} from {} (index {})\n\
+        "{}, blocks {blocks}, {}{coarse} from {} (index {})\n\
          {} classes, {s}x{s} pixels\n\
          planes {planes} (shift {}{rounded}), {:.2}% of {limit}\n\n",
         r.backbone,
@@ -184,7 +194,7 @@ pub fn plan_table(plan: &Plan) -> String {
         100.0 * r.ratio,
         s = o.input_size,
     );
-    render(&mut out, &rows, cost.stem.parts.len() + cost.branch.parts.len());
+    render(&mut out, &rows, cost.stem().parts.len() + cost.branch().parts.len());
     out
 }
 

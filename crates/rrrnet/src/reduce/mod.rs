@@ -209,6 +209,7 @@ impl Small {
                 blocks: options.blocks,
                 split: Split::parse(&options.split, &backbone.arch)?,
                 branches,
+                coarse: 0,
                 classes: options.classes,
                 input_size: 128,
                 round_to: options.round_to,

@@ -166,7 +166,7 @@ impl Work<'_> {
         let mut rest = self.small.whole_state(self.backbone);
         let stem_state = stem.params().into_iter().filter_map(|p| rest.remove_entry(&p.name)).collect();
         let state = NetState { stem: stem_state, branches: vec![rest] };
-        (NetSpec { stem, branches: 1, branch }, state)
+        (NetSpec { stem, branches: 1, branch, coarse: 0 }, state)
     }
 
     fn with_projections(&self, mut split: NetState, targets: &Targets) -> NetState {

@@ -2,14 +2,14 @@
 //!
 //! What helps on photographs harms where colour, orientation or a mirror image tells classes apart.
 
-use super::trial::{self, Parts, Score, Trials};
+use super::trial::{Parts, Score, Trials};
 use super::{Event, TrainError};
 use crate::backbone::Backbone;
 use crate::config::{Augmentation, Method, Settings, TrainConfig};
 use crate::run::{RunDir, RunError};
 use rrr_data::Dataset;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, io};
 
 /// What is tried, the gentlest first: of equals the first is taken.
 const CANDIDATES: [Augmentation; 4] =
@@ -50,7 +50,22 @@ impl Choice {
     /// # Errors
     /// [`RunError`] names the file that cannot be read.
     pub fn read(run: &RunDir) -> Result<Option<Self>, RunError> {
-        trial::read(&run.choice())
+        let path = run.choice();
+        match std::fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(choice) => Ok(Some(choice)),
+                Err(e) => Err(RunError::Damaged { path, reason: e.to_string() }),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(RunError::File { action: "read", path, reason: e.to_string() }),
+        }
+    }
+
+    /// Keeps the choice in the run's folder.
+    pub(super) fn write(&self, run: &RunDir) -> Result<(), RunError> {
+        let mut json = serde_json::to_vec_pretty(self).expect("a choice is plain values");
+        json.push(b'\n');
+        run.write(&run.choice(), &json)
     }
 }
 

@@ -1,8 +1,7 @@
 //! What a finished training leaves behind: the model, its evaluation, its predictions and the report.
 
 use super::data::Images as Data;
-use super::{AlternativeChoice, Choice};
-use super::{Event, TrainError};
+use super::{Choice, Event, TrainError};
 use crate::bench::QuickSpeed;
 use crate::config::{Method, TrainConfig};
 use crate::cost::net_cost;
@@ -142,13 +141,12 @@ impl Finish<'_> {
             Some(choice) => choice.to_string(),
             None => self.config.augmentation.to_string(),
         };
-        let mut notes = vec![Fact::new("recipe", &p.recipe)];
-        match AlternativeChoice::read(self.run)? {
-            Some(choice) => notes.push(Fact::new("settings", choice)),
-            None => notes.push(Fact::new("epochs", p.epochs)),
-        }
-        notes.push(Fact::new("augmentation", augmentation));
-        notes.push(Fact::new("precision", self.config.precision));
+        let notes = vec![
+            Fact::new("recipe", &p.recipe),
+            Fact::new("epochs", p.epochs),
+            Fact::new("augmentation", augmentation),
+            Fact::new("precision", self.config.precision),
+        ];
         Ok(rrr_report::report::Provenance {
             versions: vec![Fact::new("rrrnet", &p.rrrnet)],
             seed: p.seed,
@@ -186,7 +184,13 @@ fn speed(predictor: &mut Predictor) -> Speed {
 fn method_in_words(config: &TrainConfig) -> String {
     let split = config.split.as_deref().unwrap_or_default();
     match config.method {
-        Method::Rrr => format!("RRR-Net, {} branches from {split}", config.branch_count()),
+        Method::Rrr => {
+            let coarse = match config.coarse_branches {
+                0 => String::new(),
+                n => format!(", {n} of them on half the image size"),
+            };
+            format!("RRR-Net, {} branches from {split}{coarse}", config.branch_count())
+        }
         Method::Reduced => format!("reduced backbone, trained from {split}"),
         Method::Finetune => "fine-tuning of the whole backbone".into(),
         Method::Probe => "linear probe of the whole backbone".into(),
@@ -257,11 +261,15 @@ fn cost(model: &Model) -> Option<CostComparison> {
     let full = net_cost(&backbone.full_net(classes), [size; 2]);
     let cost = |params: u64, macs: u64| Cost { params, macs, bytes: 4 * params };
     let mut parts = Vec::new();
-    if own.stem.params > 0 {
-        parts.push(CostPart { name: "stem".into(), count: 1, cost: cost(own.stem.params, own.stem.macs) });
+    if own.stem().params > 0 {
+        let macs = own.groups.iter().map(|g| g.stem.macs).sum();
+        parts.push(CostPart { name: "stem".into(), count: 1, cost: cost(own.stem().params, macs) });
     }
-    let branch = cost(own.branch.params, own.branch.macs);
-    parts.push(CostPart { name: "branch".into(), count: model.spec.branches, cost: branch });
+    for group in &own.groups {
+        let name = if group.halved { "coarse branch" } else { "branch" };
+        let cost = cost(group.branch.params, group.branch.macs);
+        parts.push(CostPart { name: name.into(), count: group.branches, cost });
+    }
     Some(CostComparison {
         image_size: size,
         parts,

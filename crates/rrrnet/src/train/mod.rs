@@ -3,7 +3,6 @@
 //! [`train`] starts a run, [`resume`] continues one as if it had never stopped. Both report through a callback and
 //! stop at the next step when a flag is raised.
 
-mod alternative;
 mod augmentation;
 mod checkpoint;
 mod data;
@@ -17,7 +16,6 @@ mod setup;
 mod teacher;
 mod trial;
 
-pub use alternative::{AlternativeChoice, AlternativeTrial};
 pub use augmentation::{Choice, Trial};
 pub use checkpoint::training_position;
 pub(crate) use data::{Images, resize, test_samples};
@@ -145,13 +143,12 @@ fn start(
         .as_deref()
         .map(|path| if path == Path::new(TEACHER_AUTO) { path.into() } else { absolute(path) });
     let config = &TrainConfig { data: absolute(&config.data), init, teacher, ..config.clone() };
-    let prepared = Prepared::new(config, resources, events)?;
+    let mut prepared = Prepared::new(config, resources, events)?;
     let backbone = backbone(resources, config, options, events)?;
     let start = Start::fresh(config, &prepared, &backbone)?;
     let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
     let steps = prepared.total_steps(config);
-    let choosing = Choosing { resources, backbone: &backbone, run: &run, options };
-    let Some((config, mut prepared, start)) = choosing.settle(config, prepared, start, events)? else {
+    let Some(config) = prepared.settle(config, &backbone, &run, options, events)? else {
         return Ok(Outcome::Interrupted { done: 0, total: steps });
     };
     drop(backbone);
@@ -183,12 +180,10 @@ fn go_on(
         let backbone = backbone(resources, &config, options, events)?;
         let start = Start::fresh(&config, &prepared, &backbone)?;
         let total = prepared.total_steps(&config);
-        let choosing = Choosing { resources, backbone: &backbone, run: &run, options };
-        let Some(settled) = choosing.settle(&config, prepared, start, events)? else {
+        let Some(settled) = prepared.settle(&config, &backbone, &run, options, events)? else {
             return Ok(Outcome::Interrupted { done: 0, total });
         };
-        let start;
-        (config, prepared, start) = settled;
+        config = settled;
         start
     };
     if let Some(interrupted) = prepared.teach(resources, &config, &run, options, events)? {
@@ -222,62 +217,6 @@ struct Prepared {
     compute: Compute,
     fingerprint: String,
     teacher: Option<Teacher>,
-}
-
-/// What it takes to choose what is left open, before a training begins.
-struct Choosing<'a> {
-    resources: Option<&'a Resources>,
-    backbone: &'a Backbone,
-    run: &'a RunDir,
-    options: &'a TrainOptions<'a>,
-}
-
-impl Choosing<'_> {
-    /// The configuration with nothing left to choose, as the run keeps it from then on, with images and start that fit it.
-    /// `None` if interrupted.
-    fn settle(
-        &self,
-        config: &TrainConfig,
-        prepared: Prepared,
-        start: Start,
-        events: &mut dyn FnMut(&Event<'_>),
-    ) -> Result<Option<(TrainConfig, Prepared, Start)>, TrainError> {
-        let (run, images) = (self.run, prepared.data.train.dataset());
-        let trials = Trials {
-            backbone: self.backbone,
-            workers: &prepared.workers,
-            compute: &prepared.compute,
-            interrupt: self.options.interrupt,
-        };
-        let keep = |config: &TrainConfig| run.write(&run.config(), config.to_toml().as_bytes());
-        let mut config = config.clone();
-        if config.augmentation == Augmentation::Auto {
-            let Some(choice) = augmentation::choose(&config, images, &trials, events)? else {
-                return Ok(None);
-            };
-            config.augmentation = choice.augmentation;
-            trial::write(run, &run.choice(), &choice)?;
-            keep(&config)?;
-            events(&Event::Chosen("augmentation", choice.to_string()));
-        }
-        if config.alternative.is_none() {
-            return Ok(Some((config, prepared, start)));
-        }
-        let Some(choice) = alternative::choose(&config, images, &trials, run, events)? else {
-            return Ok(None);
-        };
-        let taken = choice.is_taken();
-        config = if taken { config.with_alternative() } else { TrainConfig { alternative: None, ..config } };
-        keep(&config)?;
-        events(&Event::Chosen("settings", choice.to_string()));
-        if !taken {
-            return Ok(Some((config, prepared, start)));
-        }
-        drop((prepared, start));
-        let prepared = Prepared::new(&config, self.resources, events)?;
-        let start = Start::fresh(&config, &prepared, self.backbone)?;
-        Ok(Some((config, prepared, start)))
-    }
 }
 
 /// Where a training starts from: the beginning, or a checkpoint.
@@ -332,6 +271,30 @@ impl Prepared {
             return Err(TrainError::TooFewSteps { steps: schedule.total(), copies: config.branch_count() });
         }
         Ok(prepared)
+    }
+
+    /// The configuration with nothing left to choose, as the run keeps it from then on. `None` if interrupted.
+    fn settle(
+        &self,
+        config: &TrainConfig,
+        backbone: &Backbone,
+        run: &RunDir,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Option<TrainConfig>, TrainError> {
+        if config.augmentation != Augmentation::Auto {
+            return Ok(Some(config.clone()));
+        }
+        let trials =
+            Trials { backbone, workers: &self.workers, compute: &self.compute, interrupt: options.interrupt };
+        let Some(choice) = augmentation::choose(config, self.data.train.dataset(), &trials, events)? else {
+            return Ok(None);
+        };
+        let config = TrainConfig { augmentation: choice.augmentation, ..config.clone() };
+        choice.write(run)?;
+        run.write(&run.config(), config.to_toml().as_bytes())?;
+        events(&Event::Chosen("augmentation", choice.to_string()));
+        Ok(Some(config))
     }
 
     /// Trains the teacher where it is to be made, or goes on with that. The outcome if interrupted.

@@ -103,6 +103,7 @@ fn network(
         branches: config.branch_count(),
         classes,
         input_size: config.image_size,
+        coarse: config.coarse_branches,
         round_to: config.round_to,
         budget: config.budget.map(|blocks| at_most(blocks, net.blocks)),
         shift: None,
@@ -136,6 +137,7 @@ fn prepared(
     }
     let net = backbone.arch.reduced(blocks)?;
     let spec = net.split_net(split, branches, &tail.planes, classes)?;
+    let spec = NetSpec { coarse: config.coarse_branches, ..spec };
     let mut state = NetState { stem: backbone.state.clone(), branches: tail.branches.clone() };
     add_classifiers(&spec.branch, &mut state.branches, config.seed);
     Ok((spec, state))

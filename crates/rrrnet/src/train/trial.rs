@@ -10,14 +10,9 @@ use crate::config::TrainConfig;
 use crate::engine::Engine;
 use crate::evaluate::{EvaluateError, predict_store};
 use crate::model::{Model, Weights};
-use crate::run::{RunDir, RunError};
 use rrr_data::{Dataset, ImageStore, Loader, Workers};
 use rrr_nn::{Compute, Trainer};
 use rrr_report::metrics::Metrics;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -123,24 +118,5 @@ impl Trials<'_> {
         let predictions = predict_store(&mut network, &parts.held_out, normalize, combine, batch, workers)?;
         let metrics = Metrics::evaluate(&predictions).map_err(EvaluateError::from)?;
         Ok(Some(Score { accuracy: metrics.accuracy, nll: metrics.nll }))
-    }
-}
-
-/// Keeps what was chosen, and how, in a file of the run.
-pub(super) fn write(run: &RunDir, path: &Path, choice: &impl Serialize) -> Result<(), RunError> {
-    let mut json = serde_json::to_vec_pretty(choice).expect("a choice is plain values");
-    json.push(b'\n');
-    run.write(path, &json)
-}
-
-/// What [`write`] kept; `None` where nothing was left to choose.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunError> {
-    match std::fs::read(path) {
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
-            Ok(choice) => Ok(Some(choice)),
-            Err(e) => Err(RunError::Damaged { path: path.to_path_buf(), reason: e.to_string() }),
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(RunError::File { action: "read", path: path.to_path_buf(), reason: e.to_string() }),
     }
 }
