@@ -356,7 +356,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = precision(), default_value = "auto")]
     pub precision: Vec<Precision>,
     /// Side of the square images in pixels; the model's own by default
-    #[arg(long, value_name = "PIXELS", value_parser = positive)]
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
     pub size: Option<usize>,
     /// Time each precision and batch size for so long
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = duration)]
@@ -431,6 +431,12 @@ pub fn positive(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(e) => Err(format!("{e}")),
     }
+}
+
+/// Parses the side of an image in pixels.
+fn side(text: &str) -> Result<usize, String> {
+    let side = positive(text)?;
+    if (8..=4096).contains(&side) { Ok(side) } else { Err("it must lie in 8..4096".into()) }
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A finished run of two branches.
+/// A finished run of two branches, one of them coarse.
 fn trained(world: &World) -> PathBuf {
     let out = world.path("run");
-    let more = ["--branches", "2", "--warm-passes", "1"];
+    let more = ["--branches", "2", "--coarse-branches", "1", "--warm-passes", "1"];
     let said = run(train_args(world, &world.photos(), &out, &more));
     assert_eq!(said.code, Some(0), "{}", said.err);
     out
@@ -64,7 +64,10 @@ fn a_run_is_quantised_and_used() {
     assert_eq!((names[0], names[1]), ("stem.conv1", "stem.maxpool"));
     assert_eq!(names.last(), Some(&"branches.fc"), "{names:?}");
     let inspected = json(&run(["inspect", &model, "--format", "json"]).out);
-    assert_eq!(inspected["quantization"]["images"], 12);
+    assert_eq!(
+        (&inspected["quantization"]["images"], &inspected["coarse_branches"]),
+        (&12.into(), &1.into())
+    );
     assert_eq!(inspected["quantization"]["accuracy"], report["accuracy"]);
 
     assert_fails(&run(["quantize", &model, "--calibrate", &photos]), &["is quantised already", "hint:"]);

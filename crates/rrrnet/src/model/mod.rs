@@ -3,7 +3,7 @@
 //! The file is safetensors: tensors `stem.NAME` and `branches.I.NAME` with timm's names, and a JSON header under the
 //! metadata key `rrrnet.model` with architecture, classes, preprocessing, temperature and provenance. Nothing else is
 //! needed to use it. A quantised model (format 2) has weights of type I8 beside scales, biases and steps, and says how
-//! it was quantised.
+//! it was quantised. Some branches of a model of format 3 see the images at half the size.
 
 mod info;
 mod spec;
@@ -25,6 +25,8 @@ const KEY: &str = "rrrnet.model";
 const VERSION: u32 = 1;
 /// Format of quantised models.
 const QUANTIZED_VERSION: u32 = 2;
+/// Format of models with coarse branches, quantised or not.
+const COARSE_VERSION: u32 = 3;
 
 /// A trained network with all that it takes to use it.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +73,7 @@ pub enum ModelError {
     #[error("{} is neither a run nor a model file", .0.display())]
     NotFound(PathBuf),
     /// Written by another version of rrrnet.
-    #[error("{} is an rrrnet model of format {found}; this version reads formats {VERSION} and {QUANTIZED_VERSION}\nhint: update rrrnet", path.display())]
+    #[error("{} is an rrrnet model of format {found}; this version reads formats {VERSION} to {COARSE_VERSION}\nhint: update rrrnet", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -125,6 +127,7 @@ impl Model {
                 (QUANTIZED_VERSION, Some(made.clone()))
             }
         };
+        let version = if self.spec.coarse > 0 { COARSE_VERSION } else { version };
         let header = Header {
             version,
             architecture: (&self.spec).into(),
@@ -193,7 +196,7 @@ impl Model {
         let damaged = |reason: String| ModelError::Header { path: path(), reason };
         let value: serde_json::Value = serde_json::from_str(text).map_err(|e| damaged(e.to_string()))?;
         match value["version"].as_u64() {
-            Some(v) if v == u64::from(VERSION) || v == u64::from(QUANTIZED_VERSION) => {}
+            Some(v) if (u64::from(VERSION)..=u64::from(COARSE_VERSION)).contains(&v) => {}
             Some(found) => return Err(ModelError::Version { path: path(), found }),
             None => return Err(damaged("it has no version".into())),
         }
@@ -203,10 +206,14 @@ impl Model {
             return Err(damaged(format!("it names {} classes", h.classes.len())));
         }
         let (classes, preprocessing) = (h.classes, h.preprocessing);
-        if !(1..=1 << 14).contains(&preprocessing.size) {
+        let least = if spec.coarse > 0 { 2 } else { 1 };
+        if !(least..=1 << 14).contains(&preprocessing.size) {
             return Err(damaged(format!("an input of {} pixels makes no sense", preprocessing.size)));
         }
-        if h.quantization.is_some() != (h.version == QUANTIZED_VERSION) {
+        if (spec.coarse > 0) != (h.version == COARSE_VERSION) {
+            return Err(damaged("its format and its coarse branches do not agree".into()));
+        }
+        if h.version != COARSE_VERSION && h.quantization.is_some() != (h.version == QUANTIZED_VERSION) {
             return Err(damaged("it does not say how the model was quantised".into()));
         }
         let info = ModelInfo {
