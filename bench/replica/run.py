@@ -44,8 +44,8 @@ class Method:
 
     def parts(self):
         """The trainings that it is made of: whether on images at half the size, and of which branches."""
-        whole = (False, range(self.coarse, self.branches))
-        return [(True, range(self.coarse)), whole] if self.coarse else [whole]
+        parts = [(True, range(self.coarse)), (False, range(self.coarse, self.branches))]
+        return [part for part in parts if part[1]]
 
 
 METHODS = {
@@ -55,6 +55,9 @@ METHODS = {
     "fast-128": Method(128, 40, 1e-3),
     "fast-128-80": Method(128, 80, 1e-3),
     "best": Method(128, 40, 1e-3, coarse=4),
+    "best-3": Method(128, 40, 1e-3, coarse=3),
+    "best-5": Method(128, 40, 1e-3, coarse=5),
+    "coarse": Method(128, 40, 1e-3, coarse=8),
     "stem-128": Method(128, 40, 1e-3, stem_rate=0.1),
     "stem-128-4": Method(128, 40, 1e-3, stem_rate=0.1, branches=4),
     "stem-128-2": Method(128, 40, 1e-3, stem_rate=0.1, branches=2),
