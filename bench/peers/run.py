@@ -2,7 +2,8 @@
 """Runs rrrnet and other engines on the same work, in turns, and prints tables of medians and ratios.
 
     bench/peers/run.py [--work forward,train_step,published_step] [--network paper] [--size 128] [--batch 1,32]
-                       [--rounds 5] [--threads 2] [--engines NAME,...] [--json FILE] [--markdown FILE] [--table FILE]
+                       [--rounds 5] [--threads 2] [--engines NAME,...] [--precisions NAME,...] [--json FILE] [--markdown FILE]
+                       [--table FILE]
 
 Makes a virtual environment beside this file on its first run and installs the pinned engines into it (about 6 GB with
 what PyTorch's default Linux wheels bring), and builds the Rust engines in `rust/`, which takes minutes. An engine that
@@ -55,6 +56,7 @@ def arguments():
     parser.add_argument("--repeats", type=int, help="timed calls per engine and turn (default: by work)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", help="only those whose name contains one of these, comma-separated")
+    parser.add_argument("--precisions", help="only these, of f32, bf16, int8 and u8, comma-separated")
     parser.add_argument("--compile", action="store_true", help="also try torch.compile (minutes the first time)")
     parser.add_argument("--python", help="an interpreter with the packages, instead of the virtual environment")
     parser.add_argument("--json", type=Path, help="append every measurement to this file, one object per line")
@@ -171,6 +173,8 @@ def engines(args, python):
 
 def wanted(engine, args):
     if not set(engine.works) & set(args.works):
+        return False
+    if args.precisions and engine.precision not in args.precisions.split(","):
         return False
     return engine.ours or not args.engines or any(n.lower() in engine.name.lower() for n in args.engines.split(","))
 
