@@ -1,6 +1,18 @@
 //! Activations in blocked layout.
 
-use crate::{BLOCK, Buffer, blocks};
+use crate::{BLOCK, Buffer, Pool, blocks};
+
+/// Floats from a plane of `rows` rows and a row of zeros to the next plane.
+///
+/// Large planes lie so many cache lines apart that the same few rows of all blocks of channels are spread evenly over the
+/// sets of the first two levels of caches. A power of two, or one more, would send all blocks to a few sets.
+pub(crate) fn plane_len(rows: usize) -> usize {
+    const PERIOD: usize = 32;
+    let lines = rows + 1;
+    let lines =
+        if lines < 2 * PERIOD { lines } else { lines + (PERIOD / 2 + 1 + PERIOD - lines % PERIOD) % PERIOD };
+    lines * BLOCK
+}
 
 /// `channels` x `height` x `width` values for each of `n` images, in the layout of the [crate docs](crate).
 #[derive(Clone, Default)]
@@ -63,9 +75,9 @@ impl Activation {
         self.height * self.width * self.n
     }
 
-    /// Floats in a plane, its zero row included.
+    /// Floats from a plane to the next one.
     pub fn plane_len(&self) -> usize {
-        (self.rows() + 1) * BLOCK
+        plane_len(self.rows())
     }
 
     /// All planes.
@@ -79,31 +91,37 @@ impl Activation {
         &mut self.data[..len]
     }
 
-    /// The planes, one per block of 16 channels.
+    /// The planes, one per block of 16 channels, each with its zero row at the end.
     pub fn planes(&self) -> impl ExactSizeIterator<Item = &[f32]> {
-        self.data().chunks_exact(self.plane_len())
+        let used = (self.rows() + 1) * BLOCK;
+        self.data().chunks_exact(self.plane_len()).map(move |plane| &plane[..used])
     }
 
-    /// The planes, one per block of 16 channels.
+    /// As [`Activation::planes`].
     pub fn planes_mut(&mut self) -> impl ExactSizeIterator<Item = &mut [f32]> {
-        let len = self.plane_len();
-        self.data_mut().chunks_exact_mut(len)
+        let (used, len) = ((self.rows() + 1) * BLOCK, self.plane_len());
+        self.data_mut().chunks_exact_mut(len).map(move |plane| &mut plane[..used])
+    }
+
+    /// One of [`Activation::planes`].
+    pub fn plane(&self, block: usize) -> &[f32] {
+        &self.data()[block * self.plane_len()..][..(self.rows() + 1) * BLOCK]
     }
 
     /// Copies `images` in, the first of which becomes image `at`.
     ///
     /// # Panics
     /// If they have another size or number of channels, or go beyond the last image.
-    pub fn put(&mut self, at: usize, images: &Self) {
+    pub fn put(&mut self, at: usize, images: &Self, pool: &Pool) {
         let shape = |a: &Self| (a.channels, a.height, a.width);
         assert_eq!(shape(self), shape(images), "activations differ in shape");
         assert!(at + images.n <= self.n, "there are {} images", self.n);
         let (from, to) = (images.n * BLOCK, self.n * BLOCK);
-        for (from_plane, to_plane) in images.planes().zip(self.planes_mut()) {
+        pool.for_each(images.planes().zip(self.planes_mut()), |_, (from_plane, to_plane)| {
             for (from, to) in from_plane.chunks_exact(from).zip(to_plane.chunks_exact_mut(to)) {
                 to[at * BLOCK..][..from.len()].copy_from_slice(from);
             }
-        }
+        });
     }
 
     /// Values in PyTorch's order, `[n][channels][height][width]`.
@@ -163,7 +181,7 @@ mod tests {
             let mut part = Activation::zeros(20, 2, 3, n);
             part.set_nchw(&numbers(100 * at, n));
             expected.extend(part.to_nchw());
-            whole.put(at.into(), &part);
+            whole.put(at.into(), &part, &Pool::new(2));
         }
         assert_eq!(whole.to_nchw(), expected);
         assert!(whole.planes().all(|plane| plane[plane.len() - BLOCK..].iter().all(|&v| v == 0.0)));

@@ -1,6 +1,6 @@
 //! Activations of several tensors of one shape in blocked layout: what inference in few bits stores.
 
-use crate::{Aligned, Element};
+use crate::{Aligned, Element, Pool};
 
 /// Numbers that [`Grouped`] activations are made of.
 pub trait Stored: Element + Default {
@@ -89,6 +89,25 @@ impl<T: Stored> Grouped<T> {
     pub fn data_mut(&mut self) -> &mut [T] {
         let len = self.groups * self.group_len();
         &mut self.data[..len]
+    }
+
+    /// Copies `images` in, the first of which becomes image `at`.
+    ///
+    /// # Panics
+    /// If they have another size, number of channels or groups, or go beyond the last image.
+    pub fn put(&mut self, at: usize, images: &Self, pool: &Pool) {
+        let shape = |a: &Self| (a.groups(), a.channels(), a.size());
+        assert_eq!(shape(self), shape(images), "activations differ in shape");
+        assert!(at + images.n() <= self.n(), "there are {} images", self.n());
+        let (from, to) = (images.n() * T::WIDTH, self.n() * T::WIDTH);
+        let (len, images_rows, plane) = (images.plane_len(), images.rows(), self.plane_len());
+        let rows = self.rows() * T::WIDTH;
+        pool.for_each(self.data_mut().chunks_exact_mut(plane), |i, plane| {
+            let images = &images.data()[i * len..][..images_rows * T::WIDTH];
+            for (from, to) in images.chunks_exact(from).zip(plane[..rows].chunks_exact_mut(to)) {
+                to[at * T::WIDTH..][..from.len()].copy_from_slice(from);
+            }
+        });
     }
 
     /// Where a value lies in [`data`](Self::data).

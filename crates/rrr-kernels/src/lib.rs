@@ -14,6 +14,7 @@ mod adamw;
 mod batch_norm;
 mod bf16;
 mod buffer;
+mod compute;
 mod conv;
 mod grouped;
 pub mod int8;
@@ -37,7 +38,8 @@ pub use bf16::{
     Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool, round_bf16,
 };
 pub use buffer::{Aligned, Buffer, Element};
-pub use conv::{Compute, Conv, ConvPlan, GradWeight};
+pub use compute::Compute;
+pub use conv::{Conv, ConvPlan, GradWeight};
 pub use grouped::{Grouped, Stored};
 pub use isa::Isa;
 pub use micro::BLOCK;

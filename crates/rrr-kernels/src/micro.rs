@@ -27,6 +27,24 @@ pub const BLOCK: usize = 16;
 /// Most rows that any [`RowsTile`] kernel takes.
 pub const MAX_ROWS: usize = 16;
 
+/// Rows of a run: they lie equally far apart in every input and in the output, so that they share pointers. A pointer for
+/// each row does not fit the registers.
+pub const RUN: usize = 4;
+
+/// How the rows of a tile lie in the inputs.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Order {
+    /// Anywhere.
+    Apart,
+    /// In runs of [`RUN`], the last one maybe shorter, of rows of 16 that follow one another.
+    Runs,
+    /// The same, of rows of pixels of an image, two pixels apart: the image convolution's stride.
+    PixelRuns,
+}
+
+/// Floats from a row of [`Order::PixelRuns`] to the next.
+pub const PIXEL_STEP: usize = 2 * 3;
+
 /// Most blocks of output channels that any kernel takes.
 pub const MAX_PANELS: usize = 2;
 
@@ -43,7 +61,7 @@ pub struct Item {
     pub k_tail: usize,
     /// Offset of the weights from `Panel::b`, in floats.
     pub b: usize,
-    /// Offset of each input row from `a`, in floats.
+    /// Offset from `a` of each input row, or of the first one of each run, in floats.
     pub rows: [u32; MAX_ROWS],
 }
 
@@ -83,8 +101,10 @@ pub struct RowsTile<'a> {
     pub items: &'a [Item],
     /// Blocks of output channels.
     pub panels: &'a [Panel],
-    /// Offset of each output row from `Panel::c`, in floats.
+    /// Offset from `Panel::c` of each output row, or of the first one of each run, in floats.
     pub c_rows: [u32; MAX_ROWS],
+    /// Floats from a row of a run to the next, in the output.
+    pub c_step: usize,
 }
 
 /// A run of rows of a [`GradTile`].
@@ -118,9 +138,15 @@ type GradFn = unsafe fn(&GradTile<'_>);
 pub struct Micro {
     isa: Isa,
     /// Per number of panels and of rows.
-    rows: &'static [&'static [RowsFn]],
-    grad: &'static [&'static [GradFn]],
+    rows: Table<RowsFn>,
+    /// The same for rows in runs; none where a pointer for each row fits the registers.
+    runs: Table<RowsFn>,
+    pixel_runs: Table<RowsFn>,
+    grad: Table<GradFn>,
 }
+
+/// Kernels per number of panels and of rows.
+type Table<F> = &'static [&'static [F]];
 
 impl Micro {
     /// The kernels of `isa`, or `None` if this CPU lacks it.
@@ -128,16 +154,15 @@ impl Micro {
         if !isa.is_available() {
             return None;
         }
-        let (rows, grad): (&'static [&'static [RowsFn]], &'static [&'static [GradFn]]) = match isa {
+        Some(match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512 => (&avx512::ROWS, &avx512::GRAD),
+            Isa::Amx | Isa::Avx512 => avx512::micro(isa),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => (&avx2::ROWS, &avx2::GRAD),
+            Isa::Avx2 => avx2::micro(isa),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => (&neon::ROWS, &neon::GRAD),
-            _ => (&portable::ROWS, &portable::GRAD),
-        };
-        Some(Self { isa, rows, grad })
+            Isa::Neon => neon::micro(isa),
+            _ => portable::micro(isa),
+        })
     }
 
     /// The instruction set.
@@ -148,6 +173,11 @@ impl Micro {
     /// Most rows in a [`RowsTile`].
     pub fn max_rows(&self) -> usize {
         self.rows[0].len()
+    }
+
+    /// Whether there are kernels for rows in runs.
+    pub fn has_runs(&self) -> bool {
+        !self.runs.is_empty()
     }
 
     /// Most panels in a [`RowsTile`].
@@ -170,9 +200,14 @@ impl Micro {
     /// # Safety
     /// All pointers and offsets of the tile must be valid, and no other thread may access the output rows.
     #[inline]
-    pub unsafe fn rows(&self, rows: usize, tile: &RowsTile<'_>) {
+    pub unsafe fn rows(&self, order: Order, rows: usize, tile: &RowsTile<'_>) {
+        let kernels = match order {
+            Order::Apart => self.rows,
+            Order::Runs => self.runs,
+            Order::PixelRuns => self.pixel_runs,
+        };
         // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
-        unsafe { self.rows[tile.panels.len() - 1][rows - 1](tile) }
+        unsafe { kernels[tile.panels.len() - 1][rows - 1](tile) }
     }
 
     /// Adds to a tile of `rows` input channels of a weight gradient.
@@ -186,19 +221,29 @@ impl Micro {
     }
 }
 
-/// The body of every rows kernel: `R` rows, `P` panels, `N` vectors of `S` across the 16 channels of each.
+/// The body of every rows kernel: `R` rows in runs of `G` that lie `A` floats apart, `P` panels, `N` vectors of `S` across the
+/// 16 channels of each.
 #[inline(always)]
-unsafe fn rows_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: &RowsTile<'_>) {
+unsafe fn rows_body<
+    S: Simd,
+    const R: usize,
+    const G: usize,
+    const A: usize,
+    const P: usize,
+    const N: usize,
+>(
+    t: &RowsTile<'_>,
+) {
     // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
     unsafe {
         let mut acc = [[[S::zero(); N]; R]; P];
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         for item in t.items {
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
-            let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(item.rows[r] as usize));
+            let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(item.rows[r / G] as usize));
             for _ in 0..item.k_blocks {
                 for k in 0..BLOCK {
-                    step::<S, R, P, N>(&mut acc, &a, k, &b);
+                    step::<S, R, G, A, P, N>(&mut acc, &a, k, &b);
                 }
                 for p in &mut b {
                     *p = p.add(BLOCK * BLOCK);
@@ -208,19 +253,20 @@ unsafe fn rows_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
                 }
             }
             for k in 0..item.k_tail {
-                step::<S, R, P, N>(&mut acc, &a, k, &b);
+                step::<S, R, G, A, P, N>(&mut acc, &a, k, &b);
             }
         }
         // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
-        finish::<S, R, N>(&mut acc[0], &panels[0], &t.c_rows);
+        finish::<S, R, G, N>(&mut acc[0], t, &panels[0]);
         if P > 1 {
-            finish::<S, R, N>(&mut acc[P - 1], &panels[P - 1], &t.c_rows);
+            finish::<S, R, G, N>(&mut acc[P - 1], t, &panels[P - 1]);
         }
     }
 }
 
+/// Adds the products of value `k`.
 #[inline(always)]
-unsafe fn step<S: Simd, const R: usize, const P: usize, const N: usize>(
+unsafe fn step<S: Simd, const R: usize, const G: usize, const A: usize, const P: usize, const N: usize>(
     acc: &mut [[[S::V; N]; R]; P],
     a: &[*const f32; R],
     k: usize,
@@ -231,7 +277,7 @@ unsafe fn step<S: Simd, const R: usize, const P: usize, const N: usize>(
         let b: [[S::V; N]; P] =
             std::array::from_fn(|p| std::array::from_fn(|n| S::load(b[p].add(k * BLOCK + n * S::LANES))));
         for r in 0..R {
-            let x = S::broadcast(a[r].add(k));
+            let x = S::broadcast(a[r].add(r % G * A + k));
             for p in 0..P {
                 for n in 0..N {
                     acc[p][r][n] = S::mul_add(x, b[p][n], acc[p][r][n]);
@@ -243,15 +289,16 @@ unsafe fn step<S: Simd, const R: usize, const P: usize, const N: usize>(
 
 /// Finishes a panel and stores it.
 #[inline(always)]
-unsafe fn finish<S: Simd, const R: usize, const N: usize>(
+unsafe fn finish<S: Simd, const R: usize, const G: usize, const N: usize>(
     acc: &mut [[S::V; N]; R],
+    t: &RowsTile<'_>,
     panel: &Panel,
-    c_rows: &[u32; MAX_ROWS],
 ) {
     // SAFETY: see `rows_body`.
     unsafe {
         let e = &panel.epilogue;
-        let c: [*mut f32; R] = std::array::from_fn(|r| panel.c.add(c_rows[r] as usize));
+        let at: [usize; R] = std::array::from_fn(|r| t.c_rows[r / G] as usize + r % G * t.c_step);
+        let c = at.map(|at| panel.c.add(at));
         if e.accumulate {
             for r in 0..R {
                 for n in 0..N {
@@ -269,7 +316,7 @@ unsafe fn finish<S: Simd, const R: usize, const N: usize>(
         }
         if !e.residual.is_null() {
             for r in 0..R {
-                let residual = e.residual.add(c_rows[r] as usize);
+                let residual = e.residual.add(at[r]);
                 for n in 0..N {
                     acc[r][n] = S::add(acc[r][n], S::load(residual.add(n * S::LANES)));
                 }
@@ -331,14 +378,28 @@ unsafe fn grad_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
 /// Compiles the bodies for one instruction set and each number of panels and rows.
 macro_rules! kernels {
     ($module:ident, $simd:ident, $n:expr, [$($feature:literal)?],
-     rows: [$($p:literal: $r:tt)+], grad: [$($gp:literal: $g:tt)+]) => {
+     rows: [$($p:literal: $r:tt)+], runs: [$($rp:literal: $rr:tt)*], grad: [$($gp:literal: $g:tt)+]) => {
         mod $module {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn rows<const R: usize, const P: usize>(t: &RowsTile<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { rows_body::<$simd, R, P, $n>(t) }
+                unsafe { rows_body::<$simd, R, 1, BLOCK, P, $n>(t) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            #[allow(dead_code, reason = "not every instruction set has them")]
+            unsafe fn runs<const R: usize, const P: usize>(t: &RowsTile<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { rows_body::<$simd, R, RUN, BLOCK, P, $n>(t) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            #[allow(dead_code, reason = "not every instruction set has them")]
+            unsafe fn pixel_runs<const R: usize, const P: usize>(t: &RowsTile<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { rows_body::<$simd, R, RUN, PIXEL_STEP, P, $n>(t) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -347,8 +408,15 @@ macro_rules! kernels {
                 unsafe { grad_body::<$simd, R, P, $n>(t) }
             }
 
-            pub(super) static ROWS: [&[RowsFn]; [$($p),+].len()] = [$(of!(rows, $p, $r)),+];
-            pub(super) static GRAD: [&[GradFn]; [$($gp),+].len()] = [$(of!(grad, $gp, $g)),+];
+            pub(super) fn micro(isa: Isa) -> Micro {
+                Micro {
+                    isa,
+                    rows: &[$(of!(rows, $p, $r)),+],
+                    runs: &[$(of!(runs, $rp, $rr)),*],
+                    pixel_runs: &[$(of!(pixel_runs, $rp, $rr)),*],
+                    grad: &[$(of!(grad, $gp, $g)),+],
+                }
+            }
         }
     };
 }
@@ -361,9 +429,10 @@ macro_rules! of {
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"],
     rows: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
+    runs: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
     grad: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16] 2: [1 2 3 4 5 6 7 8]]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, Avx2, 2, ["avx2,fma"], rows: [1: [1 2 3 4 5 6]], grad: [1: [1 2 3 4 5 6]]);
+kernels!(avx2, Avx2, 2, ["avx2,fma"], rows: [1: [1 2 3 4 5 6]], runs: [], grad: [1: [1 2 3 4 5 6]]);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, Neon, 4, ["neon"], rows: [1: [1 2 3 4 5 6]], grad: [1: [1 2 3 4 5 6]]);
-kernels!(portable, Portable, 4, [], rows: [1: [1 2 3]], grad: [1: [1 2 3]]);
+kernels!(neon, Neon, 4, ["neon"], rows: [1: [1 2 3 4 5 6]], runs: [], grad: [1: [1 2 3 4 5 6]]);
+kernels!(portable, Portable, 4, [], rows: [1: [1 2 3]], runs: [], grad: [1: [1 2 3]]);

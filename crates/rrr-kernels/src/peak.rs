@@ -1,6 +1,6 @@
 //! What the machine's multipliers can do at most: the yardstick of achieved speeds.
 
-use crate::conv::Compute;
+use crate::compute::Compute;
 use crate::isa::Isa;
 #[cfg(target_arch = "aarch64")]
 use crate::simd::Neon;

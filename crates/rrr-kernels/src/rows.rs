@@ -1,6 +1,8 @@
 //! Rows plans: which input rows each output row needs, and the loops that run them.
 
-use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Panel, RowsTile};
+use crate::micro::{
+    BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Order, PIXEL_STEP, Panel, RUN, RowsTile,
+};
 use crate::pool::Pool;
 use crate::precision::Weights;
 use crate::shared::SharedMut;
@@ -14,7 +16,7 @@ pub(crate) const ZERO: u32 = u32::MAX;
 const PANEL_BYTES: usize = 160 << 10;
 
 /// Input that a task keeps in the second-level cache beside the weights.
-const ROWS_BYTES: usize = 128 << 10;
+const ROWS_BYTES: usize = 256 << 10;
 
 /// Multiply-adds that make a piece of work worth handing out.
 const TASK_MACS: usize = 1 << 19;
@@ -55,6 +57,8 @@ pub(crate) struct RowsPlan {
     max_src: usize,
     max_out: usize,
     pub taps: usize,
+    /// How the rows of tiles lie.
+    order: Order,
 }
 
 /// What a [`RowsPlan`] is built from.
@@ -75,8 +79,35 @@ pub(crate) struct RowsGeometry<'a> {
     pub skip_padding: bool,
 }
 
+impl Class {
+    /// Whether rows of `n` images follow one another in the input and the output as they do in the class.
+    fn is_contiguous(&self, n: usize) -> bool {
+        let follow = |offsets: &[u32], width: usize| {
+            let next = offsets.iter().skip(width);
+            offsets.iter().zip(next).all(|(now, next)| *now as usize + n * BLOCK == *next as usize)
+        };
+        follow(&self.src, self.taps.len()) && follow(&self.out, 1)
+    }
+
+    /// Whether pixels of the class come in the runs of [`Order::PixelRuns`].
+    fn is_of_pixels(&self, n: usize) -> bool {
+        let taps = self.taps.len();
+        let follows = |run: &[u32], tap: usize| {
+            let sources = || run.iter().skip(tap).step_by(taps);
+            sources().zip(sources().skip(1)).all(|(now, next)| *now as usize + PIXEL_STEP == *next as usize)
+        };
+        let is_run = |run: &[u32]| (0..taps).all(|tap| follows(run, tap));
+        let put_out =
+            |run: &[u32]| run.windows(2).all(|pair| pair[0] as usize + n * BLOCK == pair[1] as usize);
+        self.out.len().is_multiple_of(RUN)
+            && self.src.chunks(RUN * taps).all(is_run)
+            && self.out.chunks(RUN).all(put_out)
+    }
+}
+
 impl RowsPlan {
-    pub fn new(g: &RowsGeometry<'_>, max_rows: usize) -> Self {
+    /// Tiles of at most `max_rows` rows; `runs`: in runs where the geometry allows it.
+    pub fn new(g: &RowsGeometry<'_>, max_rows: usize, runs: bool) -> Self {
         let to_u32 = |v: usize| u32::try_from(v).expect("activation too large");
         let mut classes: Vec<Class> = Vec::new();
         let (mut max_src, mut max_out) = (0, 0);
@@ -95,18 +126,34 @@ impl RowsPlan {
             class.out.push(to_u32(out));
             class.src.extend(taps.iter().map(|&t| all[t as usize].map_or(ZERO, to_u32)));
         }
+        let runs = runs && classes.iter().all(|c| !c.src.contains(&ZERO));
+        let blocked = runs && g.image_stride == BLOCK;
+        let in_images = blocked && g.n.is_multiple_of(RUN);
+        let order = if in_images || blocked && classes.iter().all(|c| c.is_contiguous(g.n)) {
+            Order::Runs
+        } else if runs && classes.iter().all(|c| c.is_of_pixels(g.n)) {
+            Order::PixelRuns
+        } else {
+            Order::Apart
+        };
+        // Runs of images or pixels must not be cut.
+        let unit = if in_images || order == Order::PixelRuns { RUN } else { 1 };
         let mut tiles = Vec::new();
         for (index, class) in classes.iter().enumerate() {
-            let rows = class.out.len() * g.n;
+            let units = class.out.len() * g.n / unit;
             // Tiles of nearly equal size: a small remainder would waste the registers of a whole tile.
-            let count = rows.div_ceil(max_rows);
+            let count = units.div_ceil(max_rows / unit);
             let mut first = 0;
             for i in 0..count {
-                let end = rows * (i + 1) / count;
+                let end = units * (i + 1) / count * unit;
+                let (pixel, image) = match order {
+                    Order::PixelRuns => (first / RUN / g.n * RUN, first / RUN % g.n),
+                    _ => (first / g.n, first % g.n),
+                };
                 tiles.push(Tile {
                     class: index as u32,
-                    pixel: to_u32(first / g.n),
-                    image: to_u32(first % g.n),
+                    pixel: to_u32(pixel),
+                    image: to_u32(image),
                     rows: (end - first) as u32,
                 });
                 first = end;
@@ -121,6 +168,7 @@ impl RowsPlan {
             max_src: (max_src + (g.n - 1) * g.image_stride).max(g.zero_row),
             max_out: max_out + (g.n - 1) * BLOCK,
             taps: g.taps,
+            order,
         }
     }
 
@@ -156,28 +204,34 @@ impl RowsPlan {
     }
 
     /// Fills in a tile's items, which read `x` and weights from `b` on, and its output offsets; returns the number of
-    /// items.
+    /// items. Of each run in that `order` it finds the first row.
     fn locate(
         &self,
         tile: &Tile,
         dims: &RowsDims,
+        order: Order,
         (x, b): (*const f32, usize),
         items: &mut [Item],
         c_rows: &mut [u32; MAX_ROWS],
     ) -> usize {
         let class = &self.classes[tile.class as usize];
-        let taps = class.taps.len();
+        // Pixels or images from one run to the next.
+        let (pixels, images) = match order {
+            Order::Apart => (1, 1),
+            Order::Runs => (1, RUN),
+            Order::PixelRuns => (RUN, 1),
+        };
+        let (rows, taps) = ((tile.rows as usize).div_ceil(pixels * images), class.taps.len());
         let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
-        for (r, c_row) in c_rows.iter_mut().enumerate().take(tile.rows as usize) {
+        for (r, c_row) in c_rows.iter_mut().enumerate().take(rows) {
             *c_row = class.out[pixel] + (image * BLOCK) as u32;
             let shift = (image * self.image_stride) as u32;
             for (item, &src) in items.iter_mut().zip(&class.src[pixel * taps..(pixel + 1) * taps]) {
                 item.rows[r] = if src == ZERO { self.zero_row } else { src + shift };
             }
-            image += 1;
-            if image == self.n {
-                image = 0;
-                pixel += 1;
+            image += images;
+            while image >= self.n {
+                (pixel, image) = (pixel + pixels, image - self.n);
             }
         }
         for (item, &tap) in items.iter_mut().zip(&class.taps) {
@@ -343,6 +397,9 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
     }
     let jobs = &*jobs;
     let p = Partition::new(parts, jobs, micro, pool.threads());
+    let same = parts.iter().all(|(part, _)| part.order == plan.order);
+    let order = if same { plan.order } else { Order::Apart };
+    let c_step = if order == Order::PixelRuns { plan.n * BLOCK } else { BLOCK };
     pool.run(jobs.len() / p.width * p.splits * p.cuts, |task| {
         let (task, cut) = (task / p.cuts, task % p.cuts);
         let (first_job, split) = (task / p.splits * p.width, task % p.splits);
@@ -354,11 +411,12 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
         for from in panels.clone().step_by(p.group) {
             let group = from..(from + p.group).min(panels.end);
             for tile in tiles {
-                let mut count =
-                    plan.locate(tile, dims, (jobs[first_job].x.as_ptr(), 0), &mut items, &mut c_rows);
+                let x = jobs[first_job].x.as_ptr();
+                let mut count = plan.locate(tile, dims, order, (x, 0), &mut items, &mut c_rows);
                 if let ([_, (skip, dims)], Some(x)) = (parts, jobs[first_job].skip) {
                     let from = panel_len(&parts[..1]);
-                    count += skip.locate(tile, dims, (x.as_ptr(), from), &mut items[count..], &mut c_rows);
+                    let x = (x.as_ptr(), from);
+                    count += skip.locate(tile, dims, order, x, &mut items[count..], &mut c_rows);
                 }
                 let items = &items[..count];
                 for from in group.clone().step_by(micro.max_panels()) {
@@ -370,8 +428,8 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
                             let column = from + p.min(count - 1);
                             jobs[first_job + column / dims.panels].panel(column % dims.panels, dims, b_panel)
                         });
-                        let rows = RowsTile { items, panels: &panels[..count], c_rows };
-                        micro.rows(tile.rows as usize, &rows);
+                        let rows = RowsTile { items, panels: &panels[..count], c_rows, c_step };
+                        micro.rows(order, tile.rows as usize, &rows);
                     }
                 }
             }

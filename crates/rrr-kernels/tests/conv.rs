@@ -72,7 +72,7 @@ fn channels() -> impl Strategy<Value = usize> {
 
 fn cases() -> impl Strategy<Value = Case> {
     let shape = (channels(), channels(), prop_oneof![Just(1usize), Just(3)], 1usize..3);
-    (shape, 1usize..9, 1usize..9, prop_oneof![1usize..8, Just(33)], 1usize..4).prop_map(
+    (shape, 1usize..9, 1usize..9, prop_oneof![1usize..8, Just(12), Just(33)], 1usize..4).prop_map(
         |((cin, cout, kernel, stride), height, width, n, threads)| Case {
             cin,
             cout,
@@ -254,7 +254,7 @@ fn training_by_points_equals_plain_loops() {
 fn image_convolution_equals_plain_loops() {
     for compute in computes(2) {
         let name = format!("{} {}", compute.isa(), compute.precision());
-        for (height, width, n) in [(1, 1, 1), (8, 6, 1), (9, 13, 5), (32, 32, 3)] {
+        for (height, width, n) in [(1, 1, 1), (2, 2, 3), (8, 6, 1), (9, 13, 5), (12, 12, 2), (32, 32, 3)] {
             let case = Case { cin: 3, cout: 20, kernel: 7, stride: 2, height, width, n, threads: 2 };
             let conv = Conv::image(case.cout);
             let plan = ConvPlan::new(conv, (height, width), n, true, &compute);

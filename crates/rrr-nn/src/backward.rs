@@ -288,13 +288,11 @@ fn batch_norm(
         let (gamma, _) = lane_halves(&member.params[layer.affine.clone()]);
         let (mean, inv_std) = lane_halves(&member.batch_stats[layer.stats.clone()]);
         let (dgamma, dbeta) = lane_halves_mut(&mut gradients[layer.affine.clone()]);
-        let len = x.plane_len();
-        let plane = move |a: &Activation, i: usize| i * len..((i + 1) * len).min(a.data().len());
         x.planes().zip(dx.planes_mut()).zip(dgamma.iter_mut().zip(dbeta)).enumerate().map(
             move |(i, ((x, dx), (dgamma, dbeta)))| BnBackward {
                 x,
-                relu_output: relu_output.map(|a| &a.data()[plane(a, i)]),
-                dy: dy.map(|dy| &dy[index].data()[plane(&dy[index], i)]),
+                relu_output: relu_output.map(|a| a.plane(i)),
+                dy: dy.map(|dy| dy[index].plane(i)),
                 dx,
                 gamma: &gamma[i],
                 mean: &mean[i],

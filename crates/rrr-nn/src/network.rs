@@ -7,6 +7,7 @@ use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
 use crate::profile::{LayerTime, Profile};
+use crate::stem;
 use crate::{Images, Logits, NetSpec, NetState, Part, Pixels, SequenceSpec, State, StateError};
 use rrr_kernels::{Compute, Precision};
 use std::borrow::Cow;
@@ -16,9 +17,26 @@ use std::ops::Range;
 /// between them to stay in a cache of some 16 MiB.
 pub(crate) const PART_PIXELS: usize = 1 << 16;
 
+/// Images that go through branches at a time, at least: their maps are small, and they have most of the weights, which are
+/// read once for all of these.
+const BRANCH_IMAGES: usize = 32;
+
 /// Ranges of `n` images of `size` that run at a time.
 pub(crate) fn parts(n: usize, size: (usize, usize)) -> impl Iterator<Item = Range<usize>> {
-    let most = (PART_PIXELS / (size.0 * size.1).max(1)).max(1);
+    ranges(n, part_images(size))
+}
+
+/// Ranges of `n` images of `size` that run through branches at a time, after the stem, if there is one, ran on
+/// [`parts`] of them.
+pub(crate) fn branch_parts(n: usize, size: (usize, usize), stem: bool) -> impl Iterator<Item = Range<usize>> {
+    ranges(n, part_images(size).max(if stem { BRANCH_IMAGES } else { 1 }))
+}
+
+fn part_images(size: (usize, usize)) -> usize {
+    (PART_PIXELS / (size.0 * size.1).max(1)).max(1)
+}
+
+fn ranges(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n).step_by(most).map(move |start| start..n.min(start + most))
 }
 
@@ -203,19 +221,24 @@ impl F32Network {
     fn run(&mut self, branches: Range<usize>, images: &Images<'_>, want_features: bool, out: &mut [f32]) {
         let branches = &self.branches[branches];
         let (plans, workspace) = (&mut self.plans, &mut self.workspace);
-        for (start, part) in images.parts() {
-            self.images.load(&part, plans.compute());
-            let images_in = Input::Images(self.images.all());
+        let has_stem = !self.stem.is_empty();
+        for range in branch_parts(images.n, (images.height, images.width), has_stem) {
+            let part = images.slice(range.start, range.len());
+            let stem = has_stem.then(|| stem::run_f32(&self.stem, &part, &mut self.images, plans, workspace));
+            let input = match &stem {
+                Some(features) => Input::Features(&features[0]),
+                None => {
+                    self.images.load(&part, plans.compute());
+                    Input::Images(self.images.all())
+                }
+            };
             let mut pass = Pass { plans, workspace, observer: None };
-            let stem = (!self.stem.is_empty())
-                .then(|| folded::run(std::slice::from_ref(&self.stem), images_in, &mut pass));
-            let input = stem.as_ref().map_or(images_in, |features| Input::Features(&features[0]));
             let x = folded::run(branches, input, &mut pass);
             let (features, logits) = folded::run_head(branches, &x, &mut pass);
             let picked = if want_features { &features } else { &logits };
             let row = picked[0].channels();
             for (values, out) in picked.iter().zip(out.chunks_exact_mut(images.n * row)) {
-                values.copy_nchw(&mut out[start * row..][..part.n * row]);
+                values.copy_nchw(&mut out[range.start * row..][..part.n * row]);
             }
             stem.into_iter().chain([x, features, logits]).for_each(|a| workspace.give(a));
         }

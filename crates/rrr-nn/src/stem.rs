@@ -38,7 +38,8 @@ impl FrozenStem {
     }
 }
 
-fn run_f32(
+/// The output of a stem in inference form.
+pub(crate) fn run_f32(
     stem: &Folded,
     images: &Images<'_>,
     padded: &mut PaddedImages,
@@ -56,7 +57,7 @@ fn run_f32(
         }
         let (channels, size) = (y[0].channels(), (y[0].height(), y[0].width()));
         let whole = output.get_or_insert_with(|| workspace.take_many(1, channels, size, images.n));
-        whole[0].put(part.start, &y[0]);
+        whole[0].put(part.start, &y[0], plans.compute().pool());
         workspace.give(y);
     }
     output.expect("a batch has images")

@@ -292,7 +292,6 @@ fn batch_norm(
         let (gamma, beta) = lane_halves(&params[layer.affine.clone()]);
         let (mean, inv_std) = lane_halves_mut(&mut batch_stats[layer.stats.clone()]);
         let (running_mean, running_var) = lane_halves_mut(&mut running[layer.stats.clone()]);
-        let plane_len = x.plane_len();
         let (residual, onto_output) = match skip {
             SkipPath::None => (None, false),
             SkipPath::Input(a) => (Some(a.unwrap_or_else(|| input.features())), false),
@@ -303,7 +302,7 @@ fn batch_norm(
         planes.zip(statistics).enumerate().map(
             move |(i, (((x, y), (gamma, beta)), ((mean, inv_std), (running_mean, running_var))))| {
                 let residual = match residual {
-                    Some(a) => Residual::Plane(&a.data()[i * plane_len..(i + 1) * plane_len]),
+                    Some(a) => Residual::Plane(a.plane(i)),
                     None if onto_output => Residual::Output,
                     None => Residual::None,
                 };

@@ -622,12 +622,11 @@ fn check_moments(
 /// The mean over the branches, summed in their order.
 fn mean(parts: Vec<Activation>, plans: &Plans, workspace: &mut Workspace) -> Vec<Activation> {
     let (first, share) = (&parts[0], 1.0 / parts.len() as f32);
-    let len = first.plane_len();
     let mut mean = workspace.take_many(1, first.channels(), (first.height(), first.width()), first.n());
     plans.compute().pool().for_each(mean[0].planes_mut(), |i, mean| {
         mean.fill(0.0);
         for part in &parts {
-            for (m, p) in mean.iter_mut().zip(&part.data()[i * len..(i + 1) * len]) {
+            for (m, p) in mean.iter_mut().zip(part.plane(i)) {
                 *m += p;
             }
         }

@@ -10,6 +10,7 @@ mod run;
 mod tests;
 mod transform;
 
+use crate::activation::plane_len;
 use crate::conv::Conv;
 use crate::micro::{BLOCK, Micro};
 use crate::pool::Pool;
@@ -169,10 +170,12 @@ impl Winograd {
 
     fn dims(&self, conv: &Conv, tiles: usize) -> Dims {
         let panels = blocks(conv.cout);
+        let rows = self.height * self.width * self.n;
         Dims {
             k_blocks: blocks(conv.cin),
             panels,
-            plane: (self.height * self.width * self.n + 1) * BLOCK,
+            rows,
+            plane: plane_len(rows),
             tiles,
             shares: self.count().div_ceil(tiles),
             group: (SUMS_BYTES / (POINTS * tiles * BLOCK * size_of::<f32>())).clamp(1, panels),

@@ -2,7 +2,7 @@
 
 use super::transform::{InputTiles, Kernels, OutputTiles, PATCH, POINTS, TILE};
 use super::{Position, Winograd};
-use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Panel, RowsTile};
+use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Order, Panel, RUN, RowsTile};
 use crate::pool::Pool;
 use crate::rows::RowsJob;
 use crate::shared::SharedMut;
@@ -15,7 +15,8 @@ pub struct Dims {
     /// Blocks of 16 input and output channels.
     pub k_blocks: usize,
     pub panels: usize,
-    /// Floats of a plane of the input, and of the output.
+    /// Rows of a plane of the input, and of the output, and floats from one to the next.
+    pub rows: usize,
     pub plane: usize,
     /// Tiles of a task (the last one's may be fewer), and into how many such shares they are cut.
     pub tiles: usize,
@@ -176,7 +177,7 @@ impl<'a> Run<'a> {
                     let row = ((y - 1) * width + x - 1) * n + images.start;
                     (plane[row * BLOCK..].as_ptr(), BLOCK)
                 } else {
-                    (plane[dims.plane - BLOCK..].as_ptr(), 0)
+                    (plane[dims.rows * BLOCK..].as_ptr(), 0)
                 }
             });
             // SAFETY: rows of `images` lie behind each pixel's first, points of the tiles within the input checked
@@ -204,7 +205,8 @@ impl<'a> Run<'a> {
         let point_len = dims.k_blocks * BLOCK * BLOCK;
         assert!(weights.len() >= dims.panels * POINTS * point_len);
         let count = tiles.div_ceil(micro.max_rows());
-        let rows: [u32; MAX_ROWS] = std::array::from_fn(|r| (r * BLOCK) as u32);
+        let (order, run) = if micro.has_runs() { (Order::Runs, RUN) } else { (Order::Apart, 1) };
+        let rows: [u32; MAX_ROWS] = std::array::from_fn(|r| (r * run * BLOCK) as u32);
         let (a_block, k_blocks) = (dims.tiles * BLOCK, dims.k_blocks);
         let epilogue = Epilogue { bias: null(), residual: null(), accumulate: false, relu: false };
         for point in 0..POINTS {
@@ -230,8 +232,9 @@ impl<'a> Run<'a> {
                             items: &[Item { a, a_block, k_blocks, k_tail: 0, b: 0, rows }],
                             panels: &panels[..of_tile],
                             c_rows: rows,
+                            c_step: BLOCK,
                         };
-                        micro.rows(to - from, &tile);
+                        micro.rows(order, to - from, &tile);
                     }
                 }
             }

@@ -79,16 +79,6 @@ impl PaddedPixels {
         });
     }
 
-    /// Number of images.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Height and width without the border.
-    pub fn size(&self) -> (usize, usize) {
-        self.size
-    }
-
     pub fn data(&self) -> &[u8] {
         let len = (self.size.0 + 2 * PAD) * (self.size.1 + 2 * PAD) * 3;
         &self.data.as_bytes()[..self.n * len + BLOCK]

@@ -7,7 +7,7 @@ use crate::{BlockSpec, SequenceSpec, StateError};
 use rrr_kernels::int8::{
     ACTIVATION_MAX, Int8Activation, Int8Compute, Int8Conv, Int8Job, Int8Plan, int8_max_pool,
 };
-use rrr_kernels::{BLOCK, Buffer, Conv, blocks, max_pool_size};
+use rrr_kernels::{BLOCK, Buffer, Conv, Pool, blocks, max_pool_size};
 
 /// A convolution of every branch.
 pub(super) struct Layer {
@@ -46,25 +46,43 @@ pub(super) struct Layers {
 /// Plans for one size of input, in the order of the layers.
 pub(super) type Plans = Vec<Int8Plan>;
 
-/// Memory for activations: what a block reads, its two inner ones, and what it puts out.
+/// Memory for activations: what a block reads, its two inner ones, what it puts out, and what a stem puts out part by part.
 #[derive(Default)]
 pub(super) struct Arena {
     pub x: Int8Activation,
     inner: [Int8Activation; 2],
     y: Int8Activation,
+    whole: Int8Activation,
 }
 
 impl Arena {
     /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
-        let Self { x, inner: [a, b], y } = self;
-        [x, a, b, y].map(Int8Activation::bytes).iter().sum()
+        let Self { x, inner: [a, b], y, whole } = self;
+        [x, a, b, y, whole].map(Int8Activation::bytes).iter().sum()
+    }
+
+    /// Collects `x`, the images from `at` on of `n`; they become `x` with the last ones.
+    pub fn collect(&mut self, at: usize, n: usize, pool: &Pool) {
+        let Self { x, whole, .. } = self;
+        if x.n() == n {
+            return;
+        }
+        if at == 0 {
+            whole.reshape(x.groups(), x.channels(), x.size(), n);
+        }
+        whole.put(at, x, pool);
+        if at + x.n() == n {
+            std::mem::swap(x, whole);
+        }
     }
 }
 
 /// What a pass works with besides the layers.
 pub(super) struct Pass<'a> {
     pub images: &'a PaddedPixels,
+    /// Number of images.
+    pub n: usize,
     pub arena: &'a mut Arena,
     pub compute: &'a Int8Compute,
     /// Takes the time of every layer, if there.
@@ -152,15 +170,15 @@ impl Layers {
 
     /// Runs the layers on images or on `arena.x`, and leaves what comes out there.
     pub fn run(&self, plans: &Plans, pass: Pass<'_>) {
-        let Pass { images, arena, compute, profile } = pass;
+        let Pass { images, n, arena, compute, profile } = pass;
         let mut plans = plans.iter();
         let mut next = || plans.next().expect("one per layer");
-        let Arena { x, inner: [a, b], y } = arena;
+        let Arena { x, inner: [a, b], y, .. } = arena;
         let named = |name: &str| format!("{}.{name}", self.place);
         if let Some(conv1) = &self.conv1 {
             let plan = next();
-            a.reshape(self.branches, conv1.conv.cout(), plan.output(), images.n());
-            let macs = conv1.macs(plan, images.n());
+            a.reshape(self.branches, conv1.conv.cout(), plan.output(), n);
+            let macs = conv1.macs(plan, n);
             timed(
                 profile,
                 || named(&conv1.name),
@@ -174,8 +192,8 @@ impl Layers {
         for block in &self.blocks {
             let mut step = |layer: &Layer, from: &[&[u8]], skipped, to: &mut Int8Activation| {
                 let plan = next();
-                to.reshape(self.branches, layer.conv.cout(), plan.output(), images.n());
-                let macs = layer.macs(plan, images.n());
+                to.reshape(self.branches, layer.conv.cout(), plan.output(), n);
+                let macs = layer.macs(plan, n);
                 timed(
                     profile,
                     || named(&layer.name),

@@ -5,12 +5,19 @@ use super::layers::{Arena, Layers, Pass, Plans};
 use super::{QuantizedSequence, QuantizedState};
 use crate::classifier::Classifiers;
 use crate::halved::Halved;
+use crate::network::{branch_parts, parts};
 use crate::profile::{LayerTime, Profile, timed};
 use crate::{Images, Logits, NetSpec, Normalize, StateError};
 use rrr_kernels::Pool;
 use rrr_kernels::int8::{Int8Compute, Int8Isa, int8_avg_pool};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Height and width.
+type Size = (usize, usize);
+
+/// Height and width of inputs, and their number.
+type BatchShape = (Size, usize);
 
 /// A quantised network in inference form: weights packed once, memory kept between calls.
 pub struct QuantizedNetwork {
@@ -20,6 +27,7 @@ pub struct QuantizedNetwork {
     groups: Vec<Group>,
     compute: Int8Compute,
     halved: Halved,
+    stem_plans: HashMap<BatchShape, (Plans, Size)>,
     arena: Arena,
     pixels: PaddedPixels,
     features: Vec<f32>,
@@ -31,8 +39,8 @@ pub struct QuantizedNetwork {
 struct Group {
     layers: Layers,
     classifiers: Classifiers,
-    /// Those of the stem and of the branches, by input size and number of images.
-    plans: HashMap<((usize, usize), usize), (Plans, Plans)>,
+    /// For what they read.
+    plans: HashMap<BatchShape, Plans>,
 }
 
 impl QuantizedNetwork {
@@ -87,6 +95,7 @@ impl QuantizedNetwork {
             stem,
             compute,
             halved: Halved::default(),
+            stem_plans: HashMap::new(),
             arena: Arena::default(),
             pixels: PaddedPixels::default(),
             features: Vec::new(),
@@ -167,22 +176,33 @@ impl QuantizedNetwork {
 
     /// The features or logits of the branches of a group, `[branch][n][row]`.
     fn run_group(&mut self, group: usize, images: &Images<'_>, want_features: bool, out: &mut [f32]) {
-        let Self { stem, groups, compute, arena, pixels, features, logits, profile, .. } = self;
+        let Self { stem, groups, compute, stem_plans, arena, pixels, features, logits, profile, .. } = self;
         let Group { layers, classifiers, plans } = &mut groups[group];
         let row = if want_features { classifiers.features } else { classifiers.classes };
         let branches = out.len() / (images.n * row).max(1);
-        for (start, part) in images.parts() {
-            pixels.load(&part, &self.normalize, compute.pool());
-            let (size, n) = (pixels.size(), pixels.n());
-            let (stem_plans, branch_plans) = plans.entry((size, n)).or_insert_with(|| {
-                let (stem_plans, size) =
-                    stem.as_ref().map_or((Plans::new(), size), |s| s.plan(size, n, compute));
-                (stem_plans, layers.plan(size, n, compute).0)
-            });
+        let image_size = (images.height, images.width);
+        for range in branch_parts(images.n, image_size, stem.is_some()) {
+            let (start, n) = (range.start, range.len());
+            let mut size = image_size;
             if let Some(stem) = stem {
-                stem.run(stem_plans, Pass { images: pixels, arena, compute, profile });
+                for part in parts(n, image_size) {
+                    pixels.load(
+                        &images.slice(start + part.start, part.len()),
+                        &self.normalize,
+                        compute.pool(),
+                    );
+                    let shape = (image_size, part.len());
+                    let plan = || stem.plan(image_size, part.len(), compute);
+                    let (plans, output) = stem_plans.entry(shape).or_insert_with(plan);
+                    size = *output;
+                    stem.run(plans, Pass { images: pixels, n: part.len(), arena, compute, profile });
+                    arena.collect(part.start, n, compute.pool());
+                }
+            } else {
+                pixels.load(&images.slice(start, n), &self.normalize, compute.pool());
             }
-            layers.run(branch_plans, Pass { images: pixels, arena, compute, profile });
+            let plans = plans.entry((size, n)).or_insert_with(|| layers.plan(size, n, compute).0);
+            layers.run(plans, Pass { images: pixels, n, arena, compute, profile });
             features.resize(branches * n * classifiers.features, 0.0);
             timed(
                 profile,

@@ -34,25 +34,6 @@ impl Bf16Activation {
         self.data_mut()[at] = bf16(value) as u16;
     }
 
-    /// Copies `images` in, the first of which becomes image `at`.
-    ///
-    /// # Panics
-    /// If they have another size, number of channels or groups, or go beyond the last image.
-    pub fn put(&mut self, at: usize, images: &Self, pool: &Pool) {
-        let shape = |a: &Self| (a.groups(), a.channels(), a.size());
-        assert_eq!(shape(self), shape(images), "activations differ in shape");
-        assert!(at + images.n() <= self.n(), "there are {} images", self.n());
-        let (from, to) = (images.n() * WIDTH, self.n() * WIDTH);
-        let (len, images_rows, plane) = (images.plane_len(), images.rows(), self.plane_len());
-        let rows = self.rows() * WIDTH;
-        pool.for_each(self.data_mut().chunks_exact_mut(plane), |i, plane| {
-            let images = &images.data()[i * len..][..images_rows * WIDTH];
-            for (from, to) in images.chunks_exact(from).zip(plane[..rows].chunks_exact_mut(to)) {
-                to[at * WIDTH..][..from.len()].copy_from_slice(from);
-            }
-        });
-    }
-
     /// Copies the images of a group to f32, where the first becomes image `at`.
     ///
     /// # Panics

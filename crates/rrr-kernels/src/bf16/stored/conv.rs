@@ -3,7 +3,8 @@
 use super::super::tiles::TILE;
 use super::plan::{Part, RowsPlan};
 use super::{WIDTH, plane_rows, run};
-use crate::conv::{Compute, Conv};
+use crate::compute::Compute;
+use crate::conv::Conv;
 use crate::{Aligned, BLOCK, Isa, blocks};
 
 /// A convolution of one input, or the sum of two convolutions of different inputs (the last one of a bottleneck

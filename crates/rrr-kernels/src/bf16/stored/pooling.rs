@@ -2,7 +2,7 @@
 
 use super::WIDTH;
 use super::activation::{Bf16Activation, widen};
-use crate::conv::Compute;
+use crate::compute::Compute;
 use crate::max_pool_size;
 use crate::shared::SharedMut;
 

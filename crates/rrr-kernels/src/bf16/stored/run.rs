@@ -6,7 +6,7 @@ use super::conv::{Bf16Job, Bf16Plan};
 use super::plan::{RowsPlan, Source};
 use super::product::{Finish, Product, Step, StoredTiles};
 use super::{ROW_BYTES, WIDTH};
-use crate::conv::Compute;
+use crate::compute::Compute;
 use crate::shared::SharedMut;
 use std::cell::RefCell;
 use std::ops::Range;

@@ -1,0 +1,213 @@
+//! Convolutions: geometry and weight packing; [`plan`]: forward and both gradients.
+
+mod grad;
+mod plan;
+
+use crate::bf16;
+use crate::micro::BLOCK;
+use crate::{Buffer, Isa, blocks};
+
+pub use grad::GradWeight;
+pub use plan::ConvPlan;
+
+/// A square convolution without bias, padded by half its kernel.
+///
+/// Packed weights are `[cout / 16][tap][k][16]`: a tap is a kernel position and `k` runs over the input
+/// channels (padded to 16) of a blocked [`Activation`](crate::Activation); for an RGB image a tap is a
+/// kernel row and `k` runs over its `kernel * 3` values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conv {
+    pub(crate) cin: usize,
+    pub(crate) cout: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) rgb: bool,
+}
+
+impl Conv {
+    /// A convolution of blocked activations; `kernel` is 1 or 3.
+    pub fn new(cin: usize, cout: usize, kernel: usize, stride: usize) -> Self {
+        assert!(kernel == 1 || kernel == 3, "kernel must be 1 or 3");
+        Self { cin, cout, kernel, stride, rgb: false }
+    }
+
+    /// The 7x7/2 convolution of an RGB image, `[n][height + 6][width + 6][3]` with its zero padding.
+    pub fn image(cout: usize) -> Self {
+        Self { cin: 3, cout, kernel: 7, stride: 2, rgb: true }
+    }
+
+    /// Input channels.
+    pub fn cin(&self) -> usize {
+        self.cin
+    }
+
+    /// Output channels.
+    pub fn cout(&self) -> usize {
+        self.cout
+    }
+
+    /// Shape of the weights in PyTorch's order, `[cout, cin, kernel, kernel]`.
+    pub fn weight_shape(&self) -> [usize; 4] {
+        [self.cout, self.cin, self.kernel, self.kernel]
+    }
+
+    /// Output size for an input size (height or width).
+    pub fn output_size(&self, size: usize) -> usize {
+        (size + 2 * (self.kernel / 2) - self.kernel) / self.stride + 1
+    }
+
+    pub(crate) fn taps(&self) -> usize {
+        if self.rgb { self.kernel } else { self.kernel * self.kernel }
+    }
+
+    /// Values of `k` per tap.
+    fn k(&self) -> usize {
+        if self.rgb { self.kernel * 3 } else { blocks(self.cin) * BLOCK }
+    }
+
+    /// Number of packed weights, padding included.
+    pub fn packed_len(&self) -> usize {
+        blocks(self.cout) * self.taps() * self.k() * BLOCK
+    }
+
+    /// Number of weights packed for [`ConvPlan::grad_input`].
+    pub fn transposed_len(&self) -> usize {
+        blocks(self.cin) * self.taps() * blocks(self.cout) * BLOCK * BLOCK
+    }
+
+    /// Position of PyTorch's weight `[o][i][y][x]` among the packed ones.
+    fn packed_index(&self, o: usize, i: usize, y: usize, x: usize) -> usize {
+        let (tap, k) = if self.rgb { (y, x * 3 + i) } else { (y * self.kernel + x, i) };
+        ((o / BLOCK * self.taps() + tap) * self.k() + k) * BLOCK + o % BLOCK
+    }
+
+    fn indices(&self) -> impl Iterator<Item = usize> + '_ {
+        let size = self.kernel;
+        (0..self.cout).flat_map(move |o| {
+            (0..self.cin).flat_map(move |i| {
+                (0..size * size).map(move |yx| self.packed_index(o, i, yx / size, yx % size))
+            })
+        })
+    }
+
+    /// Packs weights from PyTorch's order, `[cout][cin][kernel][kernel]`.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        assert_eq!(
+            weights.len(),
+            self.cout * self.cin * self.kernel * self.kernel,
+            "wrong number of weights"
+        );
+        assert_eq!(packed.len(), self.packed_len());
+        let taps = self.kernel * self.kernel;
+        let filter = self.cin * taps;
+        for (o, filters) in weights.chunks(BLOCK * filter).enumerate() {
+            // Sequential in each of the 16 filters, whose values of one position fill a line.
+            for i in 0..self.cin {
+                for yx in 0..taps {
+                    let to = self.packed_index(o * BLOCK, i, yx / self.kernel, yx % self.kernel);
+                    let (values, padding) = packed[to..to + BLOCK].split_at_mut(filters.len() / filter);
+                    for (value, filter) in values.iter_mut().zip(filters.chunks_exact(filter)) {
+                        *value = filter[i * taps + yx];
+                    }
+                    padding.fill(0.0);
+                }
+            }
+        }
+        let used = if self.rgb { self.k() } else { self.cin };
+        for tap in packed.chunks_exact_mut(self.k() * BLOCK) {
+            tap[used * BLOCK..].fill(0.0);
+        }
+    }
+
+    /// Packed weights of this convolution and of `other`, for [`ConvPlan::forward_sum`]: `[cout / 16]`, then one's and
+    /// the other's.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn join(&self, other: &Conv, packed: &[f32], packed_other: &[f32]) -> Buffer {
+        assert_eq!(self.cout, other.cout, "convolutions of different shapes");
+        assert_eq!((packed.len(), packed_other.len()), (self.packed_len(), other.packed_len()));
+        let panels = blocks(self.cout);
+        let mut joined = Buffer::zeros(packed.len() + packed_other.len());
+        let (len, first) = (joined.len() / panels, packed.len() / panels);
+        let panels = packed.chunks_exact(first).zip(packed_other.chunks_exact(len - first));
+        for (joined, (one, other)) in joined.chunks_exact_mut(len).zip(panels) {
+            joined[..first].copy_from_slice(one);
+            joined[first..].copy_from_slice(other);
+        }
+        joined
+    }
+
+    /// The inverse of [`Conv::pack`].
+    ///
+    /// # Panics
+    /// If the length is wrong.
+    pub fn unpack(&self, packed: &[f32]) -> Vec<f32> {
+        assert_eq!(packed.len(), self.packed_len());
+        self.indices().map(|at| packed[at]).collect()
+    }
+
+    /// Repacks weights for [`ConvPlan::grad_input`], as `[cin / 16][tap][cout, padded][16]`.
+    ///
+    /// # Panics
+    /// If a length is wrong, or for the image convolution.
+    pub fn transpose(&self, packed: &[f32], transposed: &mut [f32]) {
+        assert!(!self.rgb, "an image needs no gradient");
+        assert_eq!(packed.len(), self.packed_len());
+        assert_eq!(transposed.len(), self.transposed_len());
+        let (ib, ob, taps) = (blocks(self.cin), blocks(self.cout), self.taps());
+        let (packed, _) = packed.as_chunks::<{ BLOCK * BLOCK }>();
+        let (transposed, _) = transposed.as_chunks_mut::<{ BLOCK * BLOCK }>();
+        for o in 0..ob {
+            for tap in 0..taps {
+                for i in 0..ib {
+                    let from = &packed[(o * taps + tap) * ib + i];
+                    let to = &mut transposed[(i * taps + tap) * ob + o];
+                    for r in 0..BLOCK {
+                        for c in 0..BLOCK {
+                            to[c * BLOCK + r] = from[r * BLOCK + c];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Weights in bf16: `[panel][tap][k / 32][16 pairs of k][16]`, the even k of a pair in the lower half.
+impl Conv {
+    /// Number of pairs of weights that [`Conv::round`] makes.
+    pub fn rounded_len(&self) -> usize {
+        bf16::packed_len(blocks(self.cout), self.taps(), self.k())
+    }
+
+    /// Number of pairs of weights that [`Conv::round_transposed`] makes.
+    pub fn rounded_transposed_len(&self) -> usize {
+        bf16::packed_len(blocks(self.cin), self.taps(), blocks(self.cout) * BLOCK)
+    }
+
+    /// Rounds packed weights to bf16, for [`ConvPlan::forward`].
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn round(&self, isa: Isa, packed: &[f32], rounded: &mut [u32]) {
+        assert_eq!(packed.len(), self.packed_len());
+        assert_eq!(rounded.len(), self.rounded_len());
+        isa.vectorize(|| bf16::pack(self.k(), packed, rounded));
+    }
+
+    /// Repacks and rounds packed weights to bf16, for [`ConvPlan::grad_input`].
+    ///
+    /// # Panics
+    /// If a length is wrong, or for the image convolution.
+    pub fn round_transposed(&self, isa: Isa, packed: &[f32], rounded: &mut [u32]) {
+        assert!(!self.rgb, "an image needs no gradient");
+        assert_eq!(packed.len(), self.packed_len());
+        assert_eq!(rounded.len(), self.rounded_transposed_len());
+        let (o, i) = (blocks(self.cout), blocks(self.cin));
+        isa.vectorize(|| bf16::pack_transposed(o, self.taps(), i, packed, rounded));
+    }
+}
