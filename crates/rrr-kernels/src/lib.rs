@@ -35,7 +35,10 @@ pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step};
 pub use batch_norm::{BN_EPS, BnBackward, BnForward, Residual, bn_backward, bn_forward, relu_backward};
 pub use bf16::{
-    Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool, round_bf16,
+    Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv, Bf16GradPlan, Bf16Job, Bf16Norm, Bf16NormGrad,
+    Bf16Plan, Bf16Skip, IMAGE_SLACK, bf16_avg_pool, bf16_avg_pool_backward, bf16_bn_backward,
+    bf16_bn_forward, bf16_max_pool, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features,
+    round_bf16,
 };
 pub use buffer::{Aligned, Buffer, Element};
 pub use compute::Compute;
@@ -46,7 +49,7 @@ pub use micro::BLOCK;
 pub use peak::fma_peak;
 pub use pool::Pool;
 pub use pooling::{avg_pool, avg_pool_backward, max_pool, max_pool_backward, max_pool_size};
-pub use precision::{PackedWeights, Precision, Weights};
+pub use precision::{Precision, Weights};
 pub use rows::RowsJob;
 
 /// Channels rounded up to whole blocks.

@@ -24,7 +24,8 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// Held while a job runs: one job at a time.
     running: Mutex<()>,
-    scratch: Mutex<Scratch>,
+    /// As many as calls were nested.
+    scratch: Mutex<Vec<Scratch>>,
     floats: Mutex<Buffer>,
 }
 
@@ -150,10 +151,9 @@ impl Pool {
 
     /// Collects `items` in memory that is kept for the next call, and hands them to `f`.
     pub fn with_slice<T, R>(&self, items: impl IntoIterator<Item = T>, f: impl FnOnce(&mut [T]) -> R) -> R {
-        // Taken out, so that calls may be nested.
-        let mut scratch = std::mem::take(&mut *lock(&self.scratch));
+        let mut scratch = lock(&self.scratch).pop().unwrap_or_default();
         let result = scratch.with_slice(items, f);
-        *lock(&self.scratch) = scratch;
+        lock(&self.scratch).push(scratch);
         result
     }
 

@@ -1,16 +1,15 @@
 //! The number format that products are computed in.
 
-use crate::{Aligned, Buffer, Isa};
+use crate::{Buffer, Isa};
 use std::fmt;
-use std::ops::Range;
 use std::str::FromStr;
 
 /// The number format of matrix products. Their sums are f32 in any case.
 ///
-/// In training everything stored is f32: bf16 rounds the operands of products on their way in. In inference (and in a
-/// frozen stem) bf16 is what activations and weights are stored in: a layer adds products, bias and residual in f32 and
-/// rounds once. So residuals and pooling read rounded values, which they do not in training; the classifier of an
-/// inference reads pooled features in f32, with weights in f32.
+/// bf16 is what activations are stored in, their gradients, and the weights that products read. In inference a layer adds
+/// products, bias and residual in f32 and rounds once. In training a convolution rounds its sums, and batch norm, residual
+/// and ReLU behind it round once more; parameters, their gradients and what the optimiser keeps are f32. Pooled features
+/// and the classifier are f32 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Not rounded.
@@ -49,14 +48,11 @@ impl FromStr for Precision {
     }
 }
 
-/// Packed weights in the precision that a plan computes in.
+/// Packed weights of one kind or the other.
 #[derive(Clone, Copy)]
 pub enum Weights<'a> {
     /// As [`Conv::pack`](crate::Conv::pack) and [`Conv::transpose`](crate::Conv::transpose) make them.
     F32(&'a [f32]),
-    /// Pairs of bf16, as [`Conv::round`](crate::Conv::round) and
-    /// [`Conv::round_transposed`](crate::Conv::round_transposed) make them.
-    Bf16(&'a [u32]),
     /// As [`ConvPlan::winograd_weights`](crate::ConvPlan::winograd_weights) makes them.
     Winograd(&'a [f32]),
 }
@@ -66,7 +62,6 @@ impl<'a> Weights<'a> {
     pub fn bytes(self) -> usize {
         match self {
             Weights::F32(w) | Weights::Winograd(w) => size_of_val(w),
-            Weights::Bf16(w) => size_of_val(w),
         }
     }
 
@@ -75,7 +70,6 @@ impl<'a> Weights<'a> {
     pub(crate) fn f32(self) -> &'a [f32] {
         match self {
             Weights::F32(w) => w,
-            Weights::Bf16(_) => panic!("this plan computes in f32, its weights are in bf16"),
             Weights::Winograd(_) => panic!("the weights are Winograd's"),
         }
     }
@@ -86,15 +80,6 @@ impl<'a> Weights<'a> {
         match self {
             Weights::Winograd(w) => w,
             _ => panic!("the weights are not Winograd's"),
-        }
-    }
-
-    /// # Panics
-    /// If they are of another kind.
-    pub(crate) fn bf16(self) -> &'a [u32] {
-        match self {
-            Weights::Bf16(w) => w,
-            _ => panic!("this plan computes in bf16, its weights are in f32"),
         }
     }
 }
@@ -108,40 +93,5 @@ impl<'a> From<&'a [f32]> for Weights<'a> {
 impl<'a> From<&'a Buffer> for Weights<'a> {
     fn from(w: &'a Buffer) -> Self {
         Weights::F32(w)
-    }
-}
-
-/// Memory for packed weights in one of the precisions.
-#[derive(Clone)]
-pub enum PackedWeights {
-    /// See [`Weights::F32`].
-    F32(Buffer),
-    /// See [`Weights::Bf16`].
-    Bf16(Aligned<u32>),
-}
-
-impl PackedWeights {
-    /// Zeros: `f32` numbers or `bf16` pairs of them.
-    pub fn zeros(precision: Precision, f32: usize, bf16: usize) -> Self {
-        match precision {
-            Precision::F32 => PackedWeights::F32(Buffer::zeros(f32)),
-            Precision::Bf16 => PackedWeights::Bf16(Aligned::zeros(bf16)),
-        }
-    }
-
-    /// All of them.
-    pub fn get(&self) -> Weights<'_> {
-        match self {
-            PackedWeights::F32(w) => Weights::F32(w),
-            PackedWeights::Bf16(w) => Weights::Bf16(w),
-        }
-    }
-
-    /// Those at `f32` or at `bf16`, whichever they are.
-    pub fn part(&self, f32: &Range<usize>, bf16: &Range<usize>) -> Weights<'_> {
-        match self {
-            PackedWeights::F32(w) => Weights::F32(&w[f32.clone()]),
-            PackedWeights::Bf16(w) => Weights::Bf16(&w[bf16.clone()]),
-        }
     }
 }

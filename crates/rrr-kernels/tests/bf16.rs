@@ -1,7 +1,7 @@
 //! Products in bf16: the bits of the instruction TDPBF16PS on every instruction set.
 
 use rrr_kernels::{
-    Activation, Aligned, Buffer, Compute, Conv, ConvPlan, GradWeight, Isa, Pool, Precision, RowsJob, Weights,
+    Aligned, Bf16Activation, Bf16Conv, Bf16GradPlan, Bf16Job, Bf16Plan, Buffer, Compute, Conv, Isa, Pool,
 };
 use std::sync::Arc;
 
@@ -43,11 +43,40 @@ fn tile_dot(a: &[f32], b: &[f32]) -> f32 {
 
 fn computes() -> impl Iterator<Item = Compute> {
     let pool = Arc::new(Pool::new(2));
-    Isa::available()
-        .map(move |isa| Compute::with_isa(pool.clone(), isa).unwrap().with_precision(Precision::Bf16))
+    Isa::available().map(move |isa| Compute::with_isa(pool.clone(), isa).unwrap())
 }
 
-/// Forward, input gradient and weight gradient of a 1x1 convolution of one pixel are plain matrix products.
+/// One pixel of `n` images, values `[n][channels]`.
+fn activation(values: &[f32], channels: usize, n: usize) -> Bf16Activation {
+    let mut a = Bf16Activation::default();
+    a.reshape(1, channels, (1, 1), n);
+    for (i, value) in values.iter().enumerate() {
+        a.set(0, i / channels, i % channels, 0, *value);
+    }
+    a
+}
+
+/// The product of such rows with packed weights, without a bias.
+fn product(plan: &Bf16Plan, x: &Bf16Activation, w: &[u32], channels: usize, compute: &Compute) -> Vec<f32> {
+    let mut y = Bf16Activation::default();
+    y.reshape(1, channels, (1, 1), x.n());
+    let bias = Buffer::zeros(channels.next_multiple_of(32));
+    let job = Bf16Job { x: &[x.data()], w, bias: &bias, residual: None, relu: false, y: y.data_mut() };
+    plan.forward(job, compute);
+    (0..x.n())
+        .flat_map(|image| (0..channels).map(move |c| (image, c)))
+        .map(|(i, c)| y.get(0, i, c, 0))
+        .collect()
+}
+
+fn packed(conv: &Bf16Conv, weights: &[f32], isa: Isa) -> Aligned<u32> {
+    let mut packed = Aligned::zeros(conv.packed_len());
+    conv.pack(isa, &[weights], &mut packed);
+    packed
+}
+
+/// Forward, input gradient and weight gradient of a 1x1 convolution of one pixel are plain matrix products; the first two
+/// are rounded.
 #[test]
 fn matrix_products_have_the_documented_bits() {
     // Channels in and out, images: whole tiles and remainders of every kind.
@@ -57,40 +86,36 @@ fn matrix_products_have_the_documented_bits() {
         let column = |m: &[f32], j: usize, len: usize| m.iter().skip(j).step_by(len).copied().collect();
         let columns = |m: &[f32], len: usize| (0..len).map(|j| column(m, j, len)).collect::<Vec<Vec<f32>>>();
         let (x_columns, dy_columns, w_columns) = (columns(&x, cin), columns(&dy, cout), columns(&w, cin));
-        let product = |rows: &dyn Fn(usize) -> Vec<f32>, count: usize, others: &[Vec<f32>]| -> Vec<f32> {
+        let dots = |rows: &dyn Fn(usize) -> Vec<f32>, count: usize, others: &[Vec<f32>]| -> Vec<f32> {
             (0..count)
                 .flat_map(|i| others.iter().map(|o| tile_dot(&rows(i), o)).collect::<Vec<_>>())
                 .collect()
         };
         let w_rows: Vec<Vec<f32>> = (0..cout).map(|o| row(&w, o, cin)).collect();
-        let y = product(&|i| row(&x, i, cin), n, &w_rows);
-        let dx = product(&|i| row(&dy, i, cout), n, &w_columns);
-        let dw = product(&|o| dy_columns[o].clone(), cout, &x_columns);
+        let round = |values: Vec<f32>| values.into_iter().map(|v| rounded(v) as f32).collect::<Vec<f32>>();
+        let y = round(dots(&|i| row(&x, i, cin), n, &w_rows));
+        let dx = round(dots(&|i| row(&dy, i, cout), n, &w_columns));
+        // The sums of weight gradients are cut where operands are held at a time; these are of one piece.
+        let dw = dots(&|o| dy_columns[o].clone(), cout, &x_columns);
 
+        let conv = Conv::new(cin, cout, 1, 1);
+        let mut weights = Buffer::zeros(conv.packed_len());
+        conv.pack(&w, &mut weights);
+        let (x, dy) = (activation(&x, cin, n), activation(&dy, cout, n));
         for compute in computes() {
-            let (isa, conv) = (compute.isa(), Conv::new(cin, cout, 1, 1));
-            let plan = ConvPlan::new(conv, (1, 1), n, true, &compute);
-            let activation = |values: &[f32], channels| {
-                let mut a = Activation::zeros(channels, 1, 1, n);
-                a.set_nchw(values);
-                a
-            };
-            let mut packed = Buffer::zeros(conv.packed_len());
-            conv.pack(&w, &mut packed);
-            let mut forward = Aligned::zeros(conv.rounded_len());
-            conv.round(isa, &packed, &mut forward);
-            let mut backward = Aligned::zeros(conv.rounded_transposed_len());
-            conv.round_transposed(isa, &packed, &mut backward);
-            let (x, dy_act) = (activation(&x, cin), activation(&dy, cout));
-            let mut y_act = Activation::zeros(cout, 1, 1, n);
-            plan.forward([RowsJob::new(x.data(), Weights::Bf16(&forward), y_act.data_mut())]);
-            assert_eq!(y_act.to_nchw(), y, "{isa} forward, {cin} {cout} {n}");
-            let mut dx_act = Activation::zeros(cin, 1, 1, n);
-            plan.grad_input([RowsJob::new(dy_act.data(), Weights::Bf16(&backward), dx_act.data_mut())]);
-            assert_eq!(dx_act.to_nchw(), dx, "{isa} input gradient, {cin} {cout} {n}");
-            let mut dw_packed = Buffer::zeros(conv.packed_len());
-            plan.grad_weight([GradWeight::new(x.data(), dy_act.data(), &mut dw_packed)]);
-            assert_eq!(conv.unpack(&dw_packed), dw, "{isa} weight gradient, {cin} {cout} {n}");
+            let isa = compute.isa();
+            let forward = Bf16Conv::new(conv);
+            let plan = Bf16Plan::new(&forward, &[(1, 1)], 1, n);
+            let got = product(&plan, &x, &packed(&forward, &weights, isa), cout, &compute);
+            assert_eq!(got, y, "{isa} forward, {cin} {cout} {n}");
+            let gradient = Bf16Conv::input_gradient(&[conv]);
+            let plan = Bf16Plan::gradient(&gradient, (1, 1), 1, n);
+            let got = product(&plan, &dy, &packed(&gradient, &weights, isa), cin, &compute);
+            assert_eq!(got, dx, "{isa} input gradient, {cin} {cout} {n}");
+            let mut got = Buffer::zeros(conv.packed_len());
+            let plan = Bf16GradPlan::new(conv, (1, 1), 1, n);
+            plan.run(x.data(), dy.data(), [&mut got[..]], &compute);
+            assert_eq!(conv.unpack(&got), dw, "{isa} weight gradient, {cin} {cout} {n}");
         }
     }
 }
@@ -107,22 +132,17 @@ fn special_values_are_rounded_as_the_hardware_does() {
         (1.0 + 3.0 * 2f32.powi(-8), 1.0 + 2f32.powi(-6)),
     ];
     for compute in computes() {
-        let conv = Conv::new(1, 1, 1, 1);
-        let plan = ConvPlan::new(conv, (1, 1), 1, false, &compute);
-        let mut packed = Buffer::zeros(conv.packed_len());
-        conv.pack(&[1.0], &mut packed);
-        let mut w = Aligned::zeros(conv.rounded_len());
-        conv.round(compute.isa(), &packed, &mut w);
-        let run = |value: f32| {
-            let mut x = Activation::zeros(1, 1, 1, 1);
-            x.set_nchw(&[value]);
-            let mut y = Activation::zeros(1, 1, 1, 1);
-            plan.forward([RowsJob::new(x.data(), Weights::Bf16(&w), y.data_mut())]);
-            y.to_nchw()[0]
+        let isa = compute.isa();
+        let (conv, forward) = (Conv::new(1, 1, 1, 1), Bf16Conv::new(Conv::new(1, 1, 1, 1)));
+        let plan = Bf16Plan::new(&forward, &[(1, 1)], 1, 1);
+        let run = |x: f32, w: f32| {
+            let mut weights = Buffer::zeros(conv.packed_len());
+            conv.pack(&[w], &mut weights);
+            product(&plan, &activation(&[x], 1, 1), &packed(&forward, &weights, isa), 1, &compute)[0]
         };
-        for (x, y) in cases {
-            assert_eq!(run(x), y, "{} of {x:e}", compute.isa());
+        for (value, want) in cases {
+            assert_eq!([run(value, 1.0), run(1.0, value)], [want; 2], "{isa} of {value:e}");
         }
-        assert!(run(f32::NAN).is_nan(), "{}", compute.isa());
+        assert!(run(f32::NAN, 1.0).is_nan() && run(1.0, f32::NAN).is_nan(), "{isa}");
     }
 }

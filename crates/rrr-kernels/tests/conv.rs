@@ -2,56 +2,29 @@
 
 use proptest::prelude::*;
 use rrr_kernels::{
-    Activation, Aligned, BLOCK, Buffer, Compute, Conv, ConvPlan, GradWeight, Isa, Pool, Precision, RowsJob,
-    Weights, blocks,
+    Activation, BLOCK, Buffer, Compute, Conv, ConvPlan, GradWeight, Isa, Pool, RowsJob, blocks,
 };
 use std::sync::Arc;
 
-/// Every instruction set of this machine, in both precisions.
+/// Every instruction set of this machine.
 fn computes(threads: usize) -> impl Iterator<Item = Compute> {
     let pool = Arc::new(Pool::new(threads));
-    Isa::available().flat_map(move |isa| {
-        let compute = Compute::with_isa(pool.clone(), isa).unwrap();
-        [Precision::F32, Precision::Bf16].map(|p| compute.clone().with_precision(p))
-    })
+    Isa::available().map(move |isa| Compute::with_isa(pool.clone(), isa).unwrap())
 }
 
-/// Weights in the precision of a plan, for the forward pass and the input gradient.
-struct Packed {
-    precision: Precision,
-    f32: [Buffer; 2],
-    bf16: [Aligned<u32>; 2],
+/// Packed weights, for the forward pass.
+fn packed(conv: Conv, weights: &[f32]) -> Buffer {
+    let mut packed = Buffer::zeros(conv.packed_len());
+    conv.pack(weights, &mut packed);
+    assert_eq!(conv.unpack(&packed), weights);
+    packed
 }
 
-impl Packed {
-    fn new(conv: Conv, weights: &[f32], compute: &Compute) -> Self {
-        let mut packed = Buffer::zeros(conv.packed_len());
-        conv.pack(weights, &mut packed);
-        assert_eq!(conv.unpack(&packed), weights);
-        let mut rounded = Aligned::zeros(conv.rounded_len());
-        conv.round(compute.isa(), &packed, &mut rounded);
-        Self {
-            precision: compute.precision(),
-            f32: [packed, Buffer::default()],
-            bf16: [rounded, Aligned::default()],
-        }
-    }
-
-    fn with_transposed(mut self, conv: Conv, compute: &Compute) -> Self {
-        self.f32[1] = Buffer::zeros(conv.transposed_len());
-        let [packed, transposed] = &mut self.f32;
-        conv.transpose(packed, transposed);
-        self.bf16[1] = Aligned::zeros(conv.rounded_transposed_len());
-        conv.round_transposed(compute.isa(), packed, &mut self.bf16[1]);
-        self
-    }
-
-    fn get(&self, which: usize) -> Weights<'_> {
-        match self.precision {
-            Precision::F32 => Weights::F32(&self.f32[which]),
-            Precision::Bf16 => Weights::Bf16(&self.bf16[which]),
-        }
-    }
+/// The same for the input gradient.
+fn transposed(conv: Conv, packed: &[f32]) -> Buffer {
+    let mut transposed = Buffer::zeros(conv.transposed_len());
+    conv.transpose(packed, &mut transposed);
+    transposed
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +59,7 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Small integers: every value is a bf16, every sum is exact in f32, so direct results must agree to the bit.
+/// Small integers: every sum is exact in f32, so direct results must agree to the bit.
 fn values(len: usize, seed: usize) -> Vec<f32> {
     (0..len)
         .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % 7) as f32 - 3.0)
@@ -122,8 +95,8 @@ fn each_mac(c: &Case, mut f: impl FnMut(usize, usize, usize, usize, usize, usize
 }
 
 /// To the bit, but for what may be computed by Winograd's points, which are not integers.
-fn assert_close(what: &str, case: &Case, compute: &Compute, got: &[f32], want: &[f32]) {
-    if (case.kernel, case.stride, compute.precision()) != (3, 1, Precision::F32) {
+fn assert_close(what: &str, case: &Case, got: &[f32], want: &[f32]) {
+    if (case.kernel, case.stride) != (3, 1) {
         return assert_eq!(got, want, "{what}");
     }
     assert_eq!(got.len(), want.len(), "{what}");
@@ -134,7 +107,7 @@ fn assert_close(what: &str, case: &Case, compute: &Compute, got: &[f32], want: &
 }
 
 fn check(case: &Case, compute: &Compute) {
-    let name = format!("{} {}", compute.isa(), compute.precision());
+    let name = compute.isa();
     let conv = Conv::new(case.cin, case.cout, case.kernel, case.stride);
     let plan = ConvPlan::new(conv, (case.height, case.width), case.n, true, compute);
     let (oh, ow) = plan.output();
@@ -159,16 +132,17 @@ fn check(case: &Case, compute: &Compute) {
     };
     let x_act = activation(&x, case.cin, case.height, case.width);
     let dy_act = activation(&dy, case.cout, oh, ow);
-    let packed = Packed::new(conv, &w, compute).with_transposed(conv, compute);
+    let packed = packed(conv, &w);
+    let transposed = transposed(conv, &packed);
     let mut y_act = Activation::zeros(case.cout, oh, ow, case.n);
-    plan.forward([RowsJob::new(x_act.data(), packed.get(0), y_act.data_mut())]);
+    plan.forward([RowsJob::new(x_act.data(), &packed, y_act.data_mut())]);
     assert_eq!(y_act.to_nchw(), y, "{name} forward");
-    plan.forward_training([RowsJob::new(x_act.data(), packed.get(0), y_act.data_mut())]);
-    assert_close(&format!("{name} forward in training"), case, compute, &y_act.to_nchw(), &y);
+    plan.forward_training([RowsJob::new(x_act.data(), &packed, y_act.data_mut())]);
+    assert_close(&format!("{name} forward in training"), case, &y_act.to_nchw(), &y);
 
     let bias: Vec<f32> = values(blocks(case.cout) * BLOCK, 4);
     let mut full = dy_act.clone();
-    let mut job = RowsJob::new(x_act.data(), packed.get(0), full.data_mut());
+    let mut job = RowsJob::new(x_act.data(), &packed, full.data_mut());
     (job.bias, job.residual, job.accumulate, job.relu) =
         (Some(bias.as_slice()), Some(dy_act.data()), true, true);
     plan.forward([job]);
@@ -177,14 +151,14 @@ fn check(case: &Case, compute: &Compute) {
     assert_eq!(full.to_nchw(), expected, "{name} epilogue");
 
     let mut dx_act = Activation::zeros(case.cin, case.height, case.width, case.n);
-    plan.grad_input([RowsJob::new(dy_act.data(), packed.get(1), dx_act.data_mut())]);
-    assert_close(&format!("{name} input gradient"), case, compute, &dx_act.to_nchw(), &dx);
+    plan.grad_input([RowsJob::new(dy_act.data(), &transposed, dx_act.data_mut())]);
+    assert_close(&format!("{name} input gradient"), case, &dx_act.to_nchw(), &dx);
     let mut onto = x_act.clone();
-    let mut job = RowsJob::new(dy_act.data(), packed.get(1), onto.data_mut());
+    let mut job = RowsJob::new(dy_act.data(), &transposed, onto.data_mut());
     (job.residual, job.accumulate) = (Some(x_act.data()), true);
     plan.grad_input([job]);
     let expected: Vec<f32> = dx.iter().zip(&x).map(|(dx, x)| dx + 2.0 * x).collect();
-    assert_close(&format!("{name} input gradient, added"), case, compute, &onto.to_nchw(), &expected);
+    assert_close(&format!("{name} input gradient, added"), case, &onto.to_nchw(), &expected);
 
     let mut dw_packed = Buffer::zeros(conv.packed_len());
     plan.grad_weight([GradWeight::new(x_act.data(), dy_act.data(), &mut dw_packed)]);
@@ -238,11 +212,10 @@ fn training_by_points_equals_plain_loops() {
         dy.set_nchw(&values(n * cout * height * width, 1));
         let gradients = [1, 2, 4].map(|threads| {
             let compute = Compute::new(Arc::new(Pool::new(threads)));
-            let packed = Packed::new(conv, &values(cout * cin * 9, 2), &compute);
-            let packed = packed.with_transposed(conv, &compute);
+            let transposed = transposed(conv, &packed(conv, &values(cout * cin * 9, 2)));
             let plan = ConvPlan::new(conv, (height, width), n, true, &compute);
             let mut dx = Activation::zeros(cin, height, width, n);
-            plan.grad_input([RowsJob::new(dy.data(), packed.get(1), dx.data_mut())]);
+            plan.grad_input([RowsJob::new(dy.data(), &transposed, dx.data_mut())]);
             dx.to_nchw()
         });
         assert!(gradients.iter().all(|g| *g == gradients[0]));
@@ -253,7 +226,7 @@ fn training_by_points_equals_plain_loops() {
 #[cfg_attr(miri, ignore = "too slow to interpret")]
 fn image_convolution_equals_plain_loops() {
     for compute in computes(2) {
-        let name = format!("{} {}", compute.isa(), compute.precision());
+        let name = compute.isa();
         for (height, width, n) in [(1, 1, 1), (2, 2, 3), (8, 6, 1), (9, 13, 5), (12, 12, 2), (32, 32, 3)] {
             let case = Case { cin: 3, cout: 20, kernel: 7, stride: 2, height, width, n, threads: 2 };
             let conv = Conv::image(case.cout);
@@ -276,9 +249,9 @@ fn image_convolution_equals_plain_loops() {
                 let (py, rest) = (rest % height, rest / height);
                 padded[((rest / 3 * ph + py + 3) * pw + px + 3) * 3 + rest % 3] = v;
             }
-            let packed = Packed::new(conv, &w, &compute);
+            let packed = packed(conv, &w);
             let mut y_act = Activation::zeros(case.cout, oh, ow, n);
-            plan.forward([RowsJob::new(&padded, packed.get(0), y_act.data_mut())]);
+            plan.forward([RowsJob::new(&padded, &packed, y_act.data_mut())]);
             assert_eq!(y_act.to_nchw(), y, "{name} forward");
             let mut dy_act = Activation::zeros(case.cout, oh, ow, n);
             dy_act.set_nchw(&dy);

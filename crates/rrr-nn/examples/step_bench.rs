@@ -7,8 +7,9 @@
 //!
 //! The network is a reduced ResNet-152 split at `layer3.0` into 8 branches (20 classes): `paper` has blocks 1,1,1,1 and
 //! branches with 79 and 170 planes, `default` blocks 3,8,1,1 and 59 and 150 planes. Work `int8` is its forward pass
-//! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds. `--layers` adds the fastest
-//! times of every layer of `forward`, its parts together, and its GFLOP/s.
+//! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds. `--layers` adds
+//! the fastest times of every layer of `forward`, its parts together, and its GFLOP/s; and of the passes of a training step in
+//! bf16.
 //! `bench/peers` runs this side by side with PyTorch.
 
 use rrr_nn::{
@@ -249,6 +250,15 @@ impl Args {
         self.report(name, self.batch, 1, || {
             std::hint::black_box(trainer.step(&self.images(&pixels, self.batch), &labels, 1e-3));
         });
+        if self.layers {
+            trainer.take_profile();
+            let mut round = || {
+                trainer.step(&self.images(&pixels, self.batch), &labels, 1e-3);
+                trainer.take_profile()
+            };
+            let rounds: Vec<Vec<LayerTime>> = (0..self.rounds.max(5)).map(|_| round()).collect();
+            report_layers(&rounds);
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
 use crate::tape::{Member, Tape, lane_halves, lane_halves_mut};
 use rrr_kernels::{
-    Activation, BnBackward, Buffer, Compute, GradWeight, PackedWeights, RowsJob, avg_pool_backward,
-    bn_backward, max_pool_backward, relu_backward,
+    Activation, BnBackward, Buffer, Compute, GradWeight, RowsJob, avg_pool_backward, bn_backward,
+    max_pool_backward, relu_backward,
 };
 
 /// A member with the buffers of its backward pass.
@@ -14,8 +14,8 @@ pub(crate) struct Learner {
     pub member: Member,
     /// Gradients of the trained parameters, laid out like them.
     pub gradients: Buffer,
-    /// Weights repacked for input gradients.
-    pub transposed: PackedWeights,
+    /// Weights repacked for input gradients: all, or the last ones.
+    pub transposed: Buffer,
 }
 
 impl AsMut<Member> for Learner {
@@ -37,7 +37,13 @@ pub(crate) fn backward(
     let compute = plans.compute().clone();
     transpose_weights(layout, learners, &compute);
     let fc = layout.fc.as_ref().expect("training needs a classifier");
-    let dy = head(fc, learners, dlogits, true, plans, workspace).expect("asked for");
+    let n = dlogits[0].n();
+    let dpooled = head(fc, learners, dlogits, true, plans, workspace).expect("asked for");
+    let last = learners[0].member.tape.last().expect("a classifier follows layers");
+    let mut dy = workspace.take_many(learners.len(), last.channels(), (last.height(), last.width()), n);
+    let planes = dpooled.iter().zip(&mut dy).flat_map(|(d, x)| d.planes().zip(x.planes_mut()));
+    compute.pool().for_each(planes, |_, (dy, dx)| avg_pool_backward(compute.isa(), n, dy, dx));
+    workspace.give(dpooled);
     layers(layout, learners, input, dy, needs_input, plans, workspace)
 }
 
@@ -81,7 +87,7 @@ fn layers(
     }
 }
 
-/// Gradients of the classifier; and, if asked for, of the activation before pooling.
+/// Gradients of the classifier; and, if asked for, of the pooled features.
 pub(crate) fn head(
     fc: &Classifier,
     learners: &mut [Learner],
@@ -107,25 +113,24 @@ pub(crate) fn head(
         let dw = &mut learner.gradients[fc.weight.start - base..fc.weight.end - base];
         GradWeight::new(learner.member.tape.features.data(), dy.data(), dw)
     }));
-    let dx = needs_dx.then(|| {
-        let features = learners[0].member.tape.features.channels();
-        let mut dpooled = workspace.take_many(learners.len(), features, (1, 1), n);
-        let jobs = learners.iter().zip(&dlogits).zip(&mut dpooled);
-        plan.grad_input(jobs.map(|((l, dy), dx)| {
-            let weights = l.transposed.part(&fc.transposed, &fc.rounded_transposed);
-            RowsJob::new(dy.data(), weights, dx.data_mut())
-        }));
-        let last = learners[0].member.tape.last().expect("a classifier follows layers");
-        let size = (last.height(), last.width());
-        let mut dx = workspace.take_many(learners.len(), features, size, n);
-        let planes = dpooled.iter().zip(&mut dx).flat_map(|(d, x)| d.planes().zip(x.planes_mut()));
-        let compute = plans.compute();
-        compute.pool().for_each(planes, |_, (dy, dx)| avg_pool_backward(compute.isa(), n, dy, dx));
-        workspace.give(dpooled);
-        dx
-    });
+    let dpooled =
+        needs_dx.then(|| {
+            // `transposed` may begin at the classifier.
+            let own = |transposed: &Buffer| transposed.len() - fc.transposed.len()..transposed.len();
+            plans.compute().pool().for_each(learners.iter_mut(), |_, Learner { member, transposed, .. }| {
+                let at = own(transposed);
+                fc.conv.transpose(&member.params[fc.weight.clone()], &mut transposed[at]);
+            });
+            let features = learners[0].member.tape.features.channels();
+            let mut dpooled = workspace.take_many(learners.len(), features, (1, 1), n);
+            let jobs = learners.iter().zip(&dlogits).zip(&mut dpooled);
+            plan.grad_input(jobs.map(|((l, dy), dx)| {
+                RowsJob::new(dy.data(), &l.transposed[own(&l.transposed)], dx.data_mut())
+            }));
+            dpooled
+        });
     workspace.give(dlogits);
-    dx
+    dpooled
 }
 
 /// One bottleneck: takes the gradient of its output, gives that of its input if asked for.
@@ -231,39 +236,18 @@ fn image_layers(
     workspace.give(dy);
 }
 
-/// Repacks all weights for the input gradients.
+/// Repacks the weights of all convolutions for the input gradients.
 fn transpose_weights(layout: &Layout, learners: &mut [Learner], compute: &Compute) {
-    /// Where the repacked weights of one convolution go.
-    enum To<'a> {
-        F32(&'a mut [f32]),
-        Bf16(&'a mut [u32]),
-    }
     let jobs = learners.iter_mut().flat_map(|Learner { member, transposed, .. }| {
-        let params: &[f32] = &member.params;
-        let (mut f32, mut bf16): (&mut [f32], &mut [u32]) = match transposed {
-            PackedWeights::F32(to) => (to, &mut []),
-            PackedWeights::Bf16(to) => (&mut [], to),
-        };
+        let (params, mut rest): (&[f32], &mut [f32]) = (&member.params, transposed);
         // An image has none.
-        layout.convs().filter(|placed| !placed.transposed.is_empty()).map(move |placed| {
+        layout.convs().filter(|layer| !layer.transposed.is_empty()).map(move |layer| {
             // Places follow one another in the order of `convs`.
-            let to = if bf16.is_empty() {
-                To::F32(split_off(&mut f32, placed.transposed.len()))
-            } else {
-                To::Bf16(split_off(&mut bf16, placed.rounded_transposed.len()))
-            };
-            (placed.conv, &params[placed.weight], to)
+            let to = rest.split_off_mut(..layer.transposed.len()).expect("as laid out");
+            (layer.conv, &params[layer.weight.clone()], to)
         })
     });
-    compute.pool().for_each(jobs, |_, (conv, from, to)| match to {
-        To::F32(to) => conv.transpose(from, to),
-        To::Bf16(to) => conv.round_transposed(compute.isa(), from, to),
-    });
-}
-
-/// Takes the first `len` elements off `rest`.
-fn split_off<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
-    rest.split_off_mut(..len).expect("as laid out")
+    compute.pool().for_each(jobs, |_, (conv, from, to)| conv.transpose(from, to));
 }
 
 fn relu_all(compute: &Compute, learners: &[Learner], i: usize, dy: &mut [Activation]) {
@@ -341,7 +325,7 @@ fn inputs(
 ) {
     let plan = plans.get(layer.conv, x_size, dy[0].n());
     plan.grad_input(dx.iter_mut().enumerate().map(|(i, dx)| {
-        let weights = learners[i].transposed.part(&layer.transposed, &layer.rounded_transposed);
+        let weights = &learners[i].transposed[layer.transposed.clone()];
         let mut job = RowsJob::new(dy[i].data(), weights, dx.data_mut());
         match onto {
             Onto::Nothing => {}

@@ -113,9 +113,13 @@ impl<T: Pixel> PaddedImages<T> {
         size_of_val(&self.data[..])
     }
 
-    /// All images and what lies behind them.
+    /// All images and what may be read behind them.
     pub fn whole(&self) -> &[T] {
-        &self.data
+        &self.data[..self.n * self.image_len() + T::SLACK]
+    }
+
+    fn image_len(&self) -> usize {
+        (self.size.0 + 2 * PAD) * (self.size.1 + 2 * PAD) * 3
     }
 }
 
@@ -125,7 +129,7 @@ impl PaddedImages {
     }
 
     pub fn some(&self, images: Range<usize>) -> Padded<'_> {
-        let len = (self.size.0 + 2 * PAD) * (self.size.1 + 2 * PAD) * 3;
+        let len = self.image_len();
         let data = &self.data[images.start * len..images.end * len];
         Padded { data, n: images.len(), size: self.size }
     }

@@ -1,6 +1,6 @@
 //! Where each tensor of a sequence lies in flat, packed buffers.
 //!
-//! The trainable tensors of a sequence share one buffer, in network order, `fc` last; convolutions are packed
+//! The trainable tensors of a sequence share one buffer, in network order (a downsample behind `conv1`), `fc` last; convolutions are packed
 //! as the kernels want them and vectors padded to whole blocks. So gradients, moments and averages are
 //! buffers of the same shape, and the optimiser is one pass over them. Padding is zero and stays zero.
 
@@ -22,9 +22,6 @@ pub(crate) struct ConvBn {
     pub stats: Range<usize>,
     /// Weights repacked for the input gradient, in a buffer of their own; empty for an image.
     pub transposed: Range<usize>,
-    /// The same two in bf16, in pairs.
-    pub rounded: Range<usize>,
-    pub rounded_transposed: Range<usize>,
 }
 
 /// A bottleneck.
@@ -43,17 +40,6 @@ pub(crate) struct Classifier {
     pub weight: Range<usize>,
     pub bias: Range<usize>,
     pub transposed: Range<usize>,
-    pub rounded: Range<usize>,
-    pub rounded_transposed: Range<usize>,
-}
-
-/// A convolution and where its weights lie; see [`ConvBn`].
-pub(crate) struct Placed {
-    pub conv: Conv,
-    pub weight: Range<usize>,
-    pub transposed: Range<usize>,
-    pub rounded: Range<usize>,
-    pub rounded_transposed: Range<usize>,
 }
 
 /// The layers of a [`SequenceSpec`] with their places.
@@ -65,8 +51,6 @@ pub(crate) struct Layout {
     pub params: usize,
     pub stats: usize,
     pub transposed: usize,
-    pub rounded: usize,
-    pub rounded_transposed: usize,
     entries: Vec<Entry>,
 }
 
@@ -93,8 +77,6 @@ impl Layout {
             params: 0,
             stats: 0,
             transposed: 0,
-            rounded: 0,
-            rounded_transposed: 0,
             entries: Vec::new(),
         };
         l.conv1 = spec.conv1.map(|cout| l.conv_bn("conv1", "bn1", Conv::image(cout), [cout, 3, 7, 7]));
@@ -104,15 +86,13 @@ impl Layout {
                 let conv = Conv::new(cin, cout, kernel, stride);
                 l.conv_bn(&names.0, &names.1, conv, [cout, cin, kernel, kernel])
             };
-            let block = Bottleneck {
-                conv1: add("conv1", "bn1", b.cin, b.width, 1, 1),
-                conv2: add("conv2", "bn2", b.width, b.width, 3, b.stride),
-                conv3: add("conv3", "bn3", b.width, b.cout, 1, 1),
-                downsample: b
-                    .downsample
-                    .then(|| add("downsample.0", "downsample.1", b.cin, b.cout, 1, b.stride)),
-            };
-            l.blocks.push(block);
+            // What reads the same input lies side by side.
+            let conv1 = add("conv1", "bn1", b.cin, b.width, 1, 1);
+            let downsample =
+                b.downsample.then(|| add("downsample.0", "downsample.1", b.cin, b.cout, 1, b.stride));
+            let conv2 = add("conv2", "bn2", b.width, b.width, 3, b.stride);
+            let conv3 = add("conv3", "bn3", b.width, b.cout, 1, 1);
+            l.blocks.push(Bottleneck { conv1, conv2, conv3, downsample });
         }
         l.fc = spec.classes.map(|classes| {
             let features = spec.features();
@@ -121,14 +101,7 @@ impl Layout {
             let bias = take(&mut l.params, blocks(classes) * BLOCK);
             l.entry("fc.weight", &[classes, features], Place::Weight(conv, weight.clone()));
             l.entry("fc.bias", &[classes], Place::Vector(bias.start..bias.start + classes));
-            Classifier {
-                conv,
-                weight,
-                bias,
-                transposed: take(&mut l.transposed, conv.transposed_len()),
-                rounded: take(&mut l.rounded, conv.rounded_len()),
-                rounded_transposed: take(&mut l.rounded_transposed, conv.rounded_transposed_len()),
-            }
+            Classifier { conv, weight, bias, transposed: take(&mut l.transposed, conv.transposed_len()) }
         });
         l
     }
@@ -148,8 +121,7 @@ impl Layout {
             let start = stats.start + i * padded;
             self.entry(&format!("{bn}.{suffix}"), &[channels], Place::Statistic(start..start + channels));
         }
-        let (transposed, rounded_transposed) =
-            if shape[2] == 7 { (0, 0) } else { (conv.transposed_len(), conv.rounded_transposed_len()) };
+        let transposed = if shape[2] == 7 { 0 } else { conv.transposed_len() };
         ConvBn {
             name: name.to_owned(),
             conv,
@@ -157,8 +129,6 @@ impl Layout {
             affine,
             stats,
             transposed: take(&mut self.transposed, transposed),
-            rounded: take(&mut self.rounded, conv.rounded_len()),
-            rounded_transposed: take(&mut self.rounded_transposed, rounded_transposed),
         }
     }
 
@@ -171,26 +141,21 @@ impl Layout {
         self.fc.as_ref().map_or(self.params, |fc| fc.weight.start)..self.params
     }
 
-    /// All convolutions, the classifier's included; their places follow one another.
-    pub fn convs(&self) -> impl Iterator<Item = Placed> + '_ {
+    /// All convolutions with batch norms; their places follow one another.
+    pub fn convs(&self) -> impl Iterator<Item = &ConvBn> {
         let blocks = self.blocks.iter().flat_map(|b| {
-            [Some(&b.conv1), Some(&b.conv2), Some(&b.conv3), b.downsample.as_ref()].into_iter().flatten()
+            [Some(&b.conv1), b.downsample.as_ref(), Some(&b.conv2), Some(&b.conv3)].into_iter().flatten()
         });
-        let conv_bn = |c: &ConvBn| Placed {
-            conv: c.conv,
-            weight: c.weight.clone(),
-            transposed: c.transposed.clone(),
-            rounded: c.rounded.clone(),
-            rounded_transposed: c.rounded_transposed.clone(),
-        };
-        let classifier = |c: &Classifier| Placed {
-            conv: c.conv,
-            weight: c.weight.clone(),
-            transposed: c.transposed.clone(),
-            rounded: c.rounded.clone(),
-            rounded_transposed: c.rounded_transposed.clone(),
-        };
-        self.conv1.iter().chain(blocks).map(conv_bn).chain(self.fc.iter().map(classifier))
+        self.conv1.iter().chain(blocks)
+    }
+
+    /// All convolutions with batch norms, those together that read the same input.
+    pub fn units(&self) -> impl Iterator<Item = Vec<ConvBn>> {
+        let blocks = self.blocks.iter().flat_map(|b| {
+            let first = [&b.conv1].into_iter().chain(&b.downsample).cloned().collect();
+            [first, vec![b.conv2.clone()], vec![b.conv3.clone()]]
+        });
+        self.conv1.iter().map(|conv1| vec![conv1.clone()]).chain(blocks)
     }
 
     /// Packs the trainable tensors that are in `state`, those in `range` of the parameters.

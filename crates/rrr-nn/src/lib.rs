@@ -14,6 +14,7 @@ mod int8;
 mod layout;
 mod loss;
 mod network;
+mod optimiser;
 mod plans;
 mod profile;
 pub mod reference;
@@ -26,11 +27,12 @@ mod trainer;
 pub use int8::{Calibrator, Int8Tensor, QuantizedNetwork, QuantizedParam, QuantizedSequence, QuantizedState};
 pub use loss::Lesson;
 pub use network::Network;
+pub use optimiser::AdamW;
 pub use profile::LayerTime;
 pub use rrr_kernels::{Compute, Isa, Pool, Precision};
 pub use spec::{BlockSpec, BranchGroup, NetSpec, ParamSpec, SequenceSpec};
 pub use state::{NetState, Part, State, StateError, Tensor};
-pub use trainer::{AdamW, StemState, StepOutput, Trainable, Trainer, TrainerOptions, TrainerState};
+pub use trainer::{StemState, StepOutput, Trainable, Trainer, TrainerOptions, TrainerState};
 
 /// A batch of square or rectangular RGB images, channels last.
 #[derive(Clone, Copy, Debug)]

@@ -224,7 +224,7 @@ impl F32Network {
         let has_stem = !self.stem.is_empty();
         for range in branch_parts(images.n, (images.height, images.width), has_stem) {
             let part = images.slice(range.start, range.len());
-            let stem = has_stem.then(|| stem::run_f32(&self.stem, &part, &mut self.images, plans, workspace));
+            let stem = has_stem.then(|| stem::run(&self.stem, &part, &mut self.images, plans, workspace));
             let input = match &stem {
                 Some(features) => Input::Features(&features[0]),
                 None => {

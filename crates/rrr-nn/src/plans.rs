@@ -27,6 +27,10 @@ impl Plans {
         }
     }
 
+    pub fn compute_and_profile(&mut self) -> (&Compute, &mut Option<Profile>) {
+        (&self.compute, &mut self.profile)
+    }
+
     pub fn compute(&self) -> &Compute {
         &self.compute
     }

@@ -4,17 +4,13 @@ use crate::folded::{Input, max_pool_all, pool_features};
 use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
 use crate::plans::Plans;
 use rrr_kernels::{
-    Activation, Aligned, BLOCK, BnForward, Buffer, Compute, Precision, Residual, RowsJob, Weights,
-    bn_forward, max_pool_size,
+    Activation, BLOCK, BnForward, Buffer, Compute, Residual, RowsJob, bn_forward, max_pool_size,
 };
-use std::ops::Range;
 
 /// One sequence in training: weights, statistics, and the tape of the last forward pass.
 pub(crate) struct Member {
     /// Packed trainable tensors ([`Layout`]).
     pub params: Buffer,
-    /// Its convolutions' weights in bf16, remade by each forward pass; empty when computing in f32.
-    rounded: Aligned<u32>,
     /// Running statistics.
     pub running: Buffer,
     /// Mean and inverse deviation of the last batch, laid out like `running`.
@@ -53,17 +49,13 @@ pub(crate) struct BlockTape {
 }
 
 impl Member {
-    pub fn new(layout: &Layout, params: Buffer, running: Buffer, precision: Precision) -> Self {
+    pub fn new(layout: &Layout, params: Buffer, running: Buffer) -> Self {
         let tape = Tape {
             image: layout.conv1.is_some().then(ImageTape::default),
             blocks: layout.blocks.iter().map(|_| BlockTape::default()).collect(),
             ..Tape::default()
         };
-        let rounded = match precision {
-            Precision::F32 => Aligned::default(),
-            Precision::Bf16 => Aligned::zeros(layout.rounded),
-        };
-        Self { params, rounded, running, batch_stats: Buffer::zeros(layout.stats), tape }
+        Self { params, running, batch_stats: Buffer::zeros(layout.stats), tape }
     }
 }
 
@@ -102,9 +94,6 @@ pub(crate) fn forward(
     plans: &mut Plans,
 ) {
     let compute = plans.compute().clone();
-    if compute.precision() == Precision::Bf16 {
-        round_weights(layout, members, &compute);
-    }
     if let Some(conv1) = &layout.conv1 {
         forward_image(conv1, members, input, momentum, plans, &compute);
     }
@@ -112,33 +101,8 @@ pub(crate) fn forward(
         forward_block(i, block, members, input, momentum, plans, &compute);
     }
     if let Some(fc) = &layout.fc {
-        forward_head(fc, members, plans, &compute);
-    }
-}
-
-/// Rounds the weights of all convolutions.
-fn round_weights(layout: &Layout, members: &mut [impl AsMut<Member>], compute: &Compute) {
-    let jobs = members.iter_mut().flat_map(|member| {
-        let Member { params, rounded, .. } = member.as_mut();
-        let (params, mut rest): (&[f32], &mut [u32]) = (params, rounded);
-        layout.convs().map(move |placed| {
-            let (to, later) = std::mem::take(&mut rest).split_at_mut(placed.rounded.len());
-            rest = later;
-            (placed.conv, &params[placed.weight], to)
-        })
-    });
-    compute.pool().for_each(jobs, |_, (conv, from, to)| conv.round(compute.isa(), from, to));
-}
-
-/// Weights of one convolution: those in bf16 if there are any.
-fn weights<'a>(
-    (params, weight): (&'a [f32], &Range<usize>),
-    (rounded, at): (&'a [u32], &Range<usize>),
-) -> Weights<'a> {
-    if rounded.is_empty() {
-        Weights::F32(&params[weight.clone()])
-    } else {
-        Weights::Bf16(&rounded[at.clone()])
+        pool_last(members, &compute);
+        classify(fc, members, plans);
     }
 }
 
@@ -154,11 +118,10 @@ fn forward_image(
     let plan = plans.get(conv1.conv, images.size, images.n);
     let (channels, size) = (conv1.conv.cout(), plan.output());
     plan.forward(members.iter_mut().map(|member| {
-        let Member { params, rounded, tape, .. } = member.as_mut();
+        let Member { params, tape, .. } = member.as_mut();
         let tape = tape.image.as_mut().expect("has conv1");
         fit(&mut tape.conv, channels, size, images.n);
-        let weights = weights((params, &conv1.weight), (rounded, &conv1.rounded));
-        RowsJob::new(images.data, weights, tape.conv.data_mut())
+        RowsJob::new(images.data, &params[conv1.weight.clone()], tape.conv.data_mut())
     }));
     batch_norm(compute, members, momentum, conv1, true, input, |tape| {
         let tape = tape.image.as_mut().expect("has conv1");
@@ -218,19 +181,24 @@ fn forward_block(
     });
 }
 
-fn forward_head(fc: &Classifier, members: &mut [impl AsMut<Member>], plans: &mut Plans, compute: &Compute) {
+/// Mean over the pixels of what the last block puts out.
+fn pool_last(members: &mut [impl AsMut<Member>], compute: &Compute) {
     for member in members.iter_mut() {
         let tape = &mut member.as_mut().tape;
         let x = tape.blocks.last().map(|b| &b.out).expect("a classifier follows blocks");
         fit(&mut tape.features, x.channels(), (1, 1), x.n());
         pool_features(compute, std::slice::from_ref(x), std::slice::from_mut(&mut tape.features));
     }
+}
+
+/// Logits of the pooled features.
+pub(crate) fn classify(fc: &Classifier, members: &mut [impl AsMut<Member>], plans: &mut Plans) {
     let n = members[0].as_mut().tape.features.n();
     let plan = plans.get(fc.conv, (1, 1), n);
     plan.forward(members.iter_mut().map(|member| {
-        let Member { params, rounded, tape, .. } = member.as_mut();
+        let Member { params, tape, .. } = member.as_mut();
         fit(&mut tape.logits, fc.conv.cout(), (1, 1), n);
-        let weights = weights((params, &fc.weight), (rounded, &fc.rounded));
+        let weights = &params[fc.weight.clone()];
         let mut job = RowsJob::new(tape.features.data(), weights, tape.logits.data_mut());
         job.bias = Some(&params[fc.bias.clone()]);
         job
@@ -258,12 +226,11 @@ fn convolve(
     let n = x.n();
     let plan = plans.get(layer.conv, (x.height(), x.width()), n);
     plan.forward_training(members.iter_mut().map(|member| {
-        let Member { params, rounded, tape, .. } = member.as_mut();
+        let Member { params, tape, .. } = member.as_mut();
         let (x, y) = pick(tape);
         fit(y, layer.conv.cout(), plan.output(), n);
         let x = x.unwrap_or_else(|| input.features());
-        let weights = weights((params, &layer.weight), (rounded, &layer.rounded));
-        RowsJob::new(x.data(), weights, y.data_mut())
+        RowsJob::new(x.data(), &params[layer.weight.clone()], y.data_mut())
     }));
 }
 

@@ -1,39 +1,20 @@
 //! Training steps.
 
 use crate::backward::{self, Learner};
+use crate::bf16::{Bf16Training, Net};
 use crate::folded::{Folded, Input};
 use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::loss::{self, Lesson};
+use crate::optimiser::{AdamW, Optimiser};
 use crate::plans::{Plans, Workspace};
-use crate::stem::FrozenStem;
+use crate::profile::Profile;
+use crate::stem;
 use crate::tape::{self, Member};
-use crate::{Images, NetSpec, NetState, State, StateError};
-use rrr_kernels::{Activation, AdamWStep, Buffer, Compute, PackedWeights, Precision, adamw_step};
+use crate::{Images, LayerTime, NetSpec, NetState, State, StateError};
+use rrr_kernels::{Activation, Buffer, Compute, Precision};
 use std::ops::Range;
-
-/// Parameters that one task of the optimiser updates.
-const UPDATE_CHUNK: usize = 1 << 16;
-
-/// AdamW with decoupled weight decay, as `torch.optim.AdamW`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
-    /// Exponential decay of the gradient's mean.
-    pub beta1: f64,
-    /// Exponential decay of the gradient's square.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay, applied to all parameters.
-    pub weight_decay: f64,
-}
-
-impl Default for AdamW {
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
-    }
-}
 
 /// Which tensors of the branches a step changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +74,17 @@ impl<'a> Target<'a> {
     fn labels(labels: &'a [u32]) -> Self {
         Self::Labels { labels, lesson: None }
     }
+
+    /// The loss of a branch, and its gradient.
+    fn loss(self, logits: &Activation, smoothing: f32, gradient: &mut Activation) -> loss::Loss {
+        match self {
+            Self::Labels { labels, lesson: Some(lesson) } => {
+                loss::taught_cross_entropy(logits, labels, smoothing, &lesson, gradient)
+            }
+            Self::Labels { labels, lesson: None } => loss::cross_entropy(logits, labels, smoothing, gradient),
+            Self::Values { values, scale } => loss::squared_error(logits, values, scale, gradient),
+        }
+    }
 }
 
 /// Everything that a [`Trainer`] needs to go on bit for bit.
@@ -141,30 +133,19 @@ pub struct Trainer {
     stem: Learner,
     /// Of a stem that is trained.
     stem_optimiser: Option<Optimiser>,
-    /// Made from `stem` when needed.
-    frozen_stem: Option<FrozenStem>,
+    /// Made from `stem` when needed, in f32.
+    frozen_stem: Option<Folded>,
     /// The branches, and what updates each of them.
     learners: Vec<Learner>,
     optimisers: Vec<Optimiser>,
+    /// In f32, as what follows.
     plans: Plans,
     workspace: Workspace,
     images: PaddedImages,
     halved: Halved,
+    /// Runs what lies before the classifier, if that is to be in bf16.
+    bf16: Option<Box<Bf16Training>>,
     output: StepOutput,
-}
-
-/// The optimiser of a branch. Moments and average cover the trained range of the parameters.
-struct Optimiser {
-    m: Buffer,
-    v: Buffer,
-    steps: u64,
-    ema: Option<Ema>,
-}
-
-struct Ema {
-    average: Buffer,
-    target: f32,
-    updates: u64,
 }
 
 impl Trainer {
@@ -186,28 +167,29 @@ impl Trainer {
         let stem_layout = Layout::new(&spec.stem);
         let layout = Layout::new(&spec.branch);
         let trained = trained_range(&layout, options.trainable).len();
-        let precision = compute.precision();
-        let (transposed, rounded) = match options.trainable {
-            Trainable::All => (layout.transposed, layout.rounded_transposed),
-            Trainable::Classifier => (0, 0),
+        let bf16 = compute.precision() == Precision::Bf16;
+        let transposed = match (options.trainable, bf16) {
+            (Trainable::All, false) => layout.transposed,
+            // The classifier's.
+            (Trainable::All, true) => layout.fc.as_ref().map_or(0, |fc| fc.transposed.len()),
+            (Trainable::Classifier, _) => 0,
         };
-        let branches = &state.branches;
-        let learner = |s| Learner {
-            member: member(&layout, s, precision),
+        let learner = |layout: &Layout, state, trained, transposed| Learner {
+            member: member(layout, state),
             gradients: Buffer::zeros(trained),
-            transposed: PackedWeights::zeros(precision, transposed, rounded),
+            transposed: Buffer::zeros(transposed),
         };
+        let learners: Vec<Learner> =
+            state.branches.iter().map(|state| learner(&layout, state, trained, transposed)).collect();
         let trains_stem = options.stem_rate > 0.0 && !spec.stem.is_empty();
-        let sizes = if trains_stem {
-            [stem_layout.params, stem_layout.transposed, stem_layout.rounded_transposed]
-        } else {
-            [0; 3]
-        };
-        let stem = Learner {
-            member: member(&stem_layout, &state.stem, precision),
-            gradients: Buffer::zeros(sizes[0]),
-            transposed: PackedWeights::zeros(precision, sizes[1], sizes[2]),
-        };
+        let (params, transposed) =
+            if trains_stem { (stem_layout.params, stem_layout.transposed) } else { (0, 0) };
+        let stem = learner(&stem_layout, &state.stem, params, if bf16 { 0 } else { transposed });
+        let bf16 = bf16.then(|| {
+            let trained_stem = trains_stem.then_some((&stem_layout, &stem));
+            let trains_all = options.trainable == Trainable::All;
+            Box::new(Bf16Training::new((&layout, &learners), trains_all, trained_stem, compute.clone()))
+        });
         Ok(Self {
             spec: spec.clone(),
             options: options.clone(),
@@ -215,13 +197,14 @@ impl Trainer {
             stem_optimiser: trains_stem.then(|| Optimiser::new(stem_layout.params)),
             frozen_stem: None,
             stem_layout,
-            learners: branches.iter().map(learner).collect(),
-            optimisers: branches.iter().map(|_| Optimiser::new(trained)).collect(),
+            optimisers: learners.iter().map(|_| Optimiser::new(trained)).collect(),
+            learners,
             layout,
-            plans: Plans::new(compute, true),
+            plans: Plans::new(compute.with_precision(Precision::F32), true),
             workspace: Workspace::default(),
             images: PaddedImages::default(),
             halved: Halved::default(),
+            bf16,
             output: StepOutput::default(),
         })
     }
@@ -304,8 +287,16 @@ impl Trainer {
         if self.spec.stem.is_empty() {
             return;
         }
-        self.images.load(images, self.plans.compute());
-        self.forward_stem();
+        let stem = std::slice::from_mut(&mut self.stem);
+        let (layout, plans, momentum) = (&self.stem_layout, &mut self.plans, self.options.bn_momentum);
+        match &mut self.bf16 {
+            Some(bf16) => bf16.warm(images, layout, stem, momentum),
+            None => {
+                self.images.load(images, plans.compute());
+                tape::forward(layout, stem, Input::Images(self.images.all()), momentum, plans);
+                self.frozen_stem = None;
+            }
+        }
     }
 
     /// One optimiser step of all branches on one batch, the stem run once.
@@ -392,86 +383,61 @@ impl Trainer {
     /// One optimiser step of branches that see images of one size (and of the stem, if it is trained).
     fn step_group(&mut self, which: Range<usize>, images: &Images<'_>, target: Target<'_>, lr: f64) {
         let classes = self.layout.fc.as_ref().map_or(0, |fc| fc.conv.cout());
-        let trains_stem = self.stem_optimiser.is_some();
-        if trains_stem || self.spec.stem.is_empty() {
-            self.images.load(images, self.plans.compute());
-        }
-        if trains_stem {
-            self.forward_stem();
-        }
-        let frozen = if trains_stem { None } else { self.run_stem(images) };
-        let images_in = Input::Images(self.images.all());
-        let stem_output = match &frozen {
-            Some(features) => Some(&features[0]),
-            None if trains_stem => self.stem.member.tape.last(),
-            None => None,
+        let smoothing = self.options.label_smoothing;
+        let Self { options, learners, optimisers, output, .. } = self;
+        let losses = |learners: &[Learner], workspace: &mut Workspace| {
+            let mut gradients = workspace.take_many(learners.len(), classes, (1, 1), images.n);
+            for (learner, gradient) in learners.iter().zip(&mut gradients) {
+                let loss = target.loss(&learner.member.tape.logits, smoothing, gradient);
+                output.loss.push(loss.mean);
+                output.correct.push(loss.correct);
+            }
+            gradients
         };
-        let input = stem_output.map_or(images_in, Input::Features);
-        let (layout, plans, workspace) = (&self.layout, &mut self.plans, &mut self.workspace);
-        let learners = &mut self.learners[which.clone()];
-        tape::forward(layout, learners, input, self.options.bn_momentum, plans);
-        let mut gradients = workspace.take_many(learners.len(), classes, (1, 1), images.n);
-        for (learner, gradient) in learners.iter().zip(&mut gradients) {
-            let logits = &learner.member.tape.logits;
-            let loss = match target {
-                Target::Labels { labels, lesson } => {
-                    let smoothing = self.options.label_smoothing;
-                    match &lesson {
-                        Some(lesson) => {
-                            loss::taught_cross_entropy(logits, labels, smoothing, lesson, gradient)
-                        }
-                        None => loss::cross_entropy(logits, labels, smoothing, gradient),
-                    }
-                }
-                Target::Values { values, scale } => loss::squared_error(logits, values, scale, gradient),
-            };
-            self.output.loss.push(loss.mean);
-            self.output.correct.push(loss.correct);
+        let net = Net {
+            layout: &self.layout,
+            stem_layout: &self.stem_layout,
+            which: which.clone(),
+            learners: &mut learners[which.clone()],
+            stem: &mut self.stem,
+            plans: &mut self.plans,
+            workspace: &mut self.workspace,
+            momentum: options.bn_momentum,
+            trains_all: options.trainable == Trainable::All,
+            trains_stem: self.stem_optimiser.is_some(),
+        };
+        match &mut self.bf16 {
+            Some(bf16) => bf16.gradients(images, net, losses),
+            None => gradients(images, net, &mut self.images, &mut self.frozen_stem, losses),
         }
-        match self.options.trainable {
-            Trainable::All => {
-                let dx =
-                    backward::backward(layout, learners, input, gradients, trains_stem, plans, workspace);
-                if let Some(dx) = dx {
-                    let dy = mean(dx, plans, workspace);
-                    backward::stem(&self.stem_layout, &mut self.stem, images_in, dy, plans, workspace);
-                }
+
+        let (compute, profile) = self.plans.compute_and_profile();
+        let trained = trained_range(&self.layout, options.trainable);
+        let updates = learners[which.clone()].iter_mut().zip(&mut optimisers[which.clone()]);
+        let updates = updates.map(|(Learner { member, gradients, .. }, optimiser)| {
+            optimiser.begin(&options.adamw, lr, &mut member.params[trained.clone()], gradients)
+        });
+        match &mut self.bf16 {
+            Some(bf16) if options.trainable == Trainable::All => {
+                bf16.update_branches(&which, updates, profile);
             }
-            Trainable::Classifier => {
-                let fc = layout.fc.as_ref().expect("checked by `classes`");
-                backward::head(fc, learners, gradients, false, plans, workspace);
-            }
-        }
-        let trained = trained_range(layout, self.options.trainable);
-        for (learner, optimiser) in learners.iter_mut().zip(&mut self.optimisers[which]) {
-            optimiser.update(learner, &self.options.adamw, lr, trained.clone(), plans.compute());
+            _ => updates.for_each(|update| update.run_all(compute)),
         }
         if let Some(optimiser) = &mut self.stem_optimiser {
-            let (all, lr) = (0..self.stem_layout.params, lr * self.options.stem_rate);
-            optimiser.update(&mut self.stem, &self.options.adamw, lr, all, plans.compute());
-        }
-        if let Some(features) = frozen {
-            workspace.give(features);
+            let Learner { member, gradients, .. } = &mut self.stem;
+            let lr = lr * options.stem_rate;
+            let update = optimiser.begin(&options.adamw, lr, &mut member.params, gradients);
+            match &mut self.bf16 {
+                Some(bf16) => bf16.update_stem(update, profile),
+                None => update.run_all(compute),
+            }
         }
     }
 
-    /// The stem in train mode on the loaded images; its output stays on its tape.
-    fn forward_stem(&mut self) {
-        let stem = std::slice::from_mut(&mut self.stem);
-        let momentum = self.options.bn_momentum;
-        tape::forward(&self.stem_layout, stem, Input::Images(self.images.all()), momentum, &mut self.plans);
-        self.frozen_stem = None;
-    }
-
-    /// The frozen stem's output for `images`, if there is a stem.
-    fn run_stem(&mut self, images: &Images<'_>) -> Option<Vec<Activation>> {
-        if self.spec.stem.is_empty() {
-            return None;
-        }
-        let (layout, stem, compute) = (&self.stem_layout, &self.stem.member, self.plans.compute());
-        let freeze = || FrozenStem::new(Folded::new(layout, &stem.params, &stem.running), compute);
-        let frozen = self.frozen_stem.get_or_insert_with(freeze);
-        Some(frozen.run(images, &mut self.images, &mut self.plans, &mut self.workspace))
+    /// Notes the times of the layers of steps from now on (in bf16; others note but those of a frozen stem), and
+    /// returns those noted so far.
+    pub fn take_profile(&mut self) -> Vec<LayerTime> {
+        self.plans.profile.replace(Profile::default()).map_or_else(Vec::new, |profile| profile.layers)
     }
 
     /// Starts the exponential moving average of the trained tensors at their present values; every later
@@ -510,70 +476,6 @@ impl Trainer {
 
     fn trained(&self) -> Range<usize> {
         trained_range(&self.layout, self.options.trainable)
-    }
-}
-
-impl Optimiser {
-    fn new(params: usize) -> Self {
-        Self { m: Buffer::zeros(params), v: Buffer::zeros(params), steps: 0, ema: None }
-    }
-
-    /// Goes on from saved moments, average with its decay target, and counts of steps and of updates of the average.
-    fn restore(
-        &mut self,
-        layout: &Layout,
-        range: Range<usize>,
-        [m, v]: [&State; 2],
-        ema: Option<(&State, f32)>,
-        [steps, updates]: [u64; 2],
-    ) {
-        layout.pack(m, range.clone(), &mut self.m);
-        layout.pack(v, range.clone(), &mut self.v);
-        self.steps = steps;
-        self.ema = ema.map(|(ema, target)| {
-            let mut average = Buffer::zeros(range.len());
-            layout.pack(ema, range, &mut average);
-            Ema { average, target, updates }
-        });
-    }
-
-    fn start_ema(&mut self, target: f32, params: &[f32]) {
-        let mut average = Buffer::zeros(params.len());
-        average.copy_from_slice(params);
-        self.ema = Some(Ema { average, target, updates: 0 });
-    }
-
-    fn ema_updates(&self) -> u64 {
-        self.ema.as_ref().map_or(0, |e| e.updates)
-    }
-
-    /// One step of AdamW from the present gradients, and of the moving average.
-    fn update(
-        &mut self,
-        learner: &mut Learner,
-        adamw: &AdamW,
-        lr: f64,
-        trained: Range<usize>,
-        compute: &Compute,
-    ) {
-        self.steps += 1;
-        let betas = (adamw.beta1, adamw.beta2);
-        let step = AdamWStep::new(self.steps, lr, betas, adamw.eps, adamw.weight_decay);
-        let decay = self.ema.as_mut().map(|ema| {
-            ema.updates += 1;
-            let n = ema.updates as f32;
-            ema.target.min((1.0 + n) / (10.0 + n))
-        });
-        let params = learner.member.params[trained].chunks_mut(UPDATE_CHUNK);
-        let moments = self.m.chunks_mut(UPDATE_CHUNK).zip(self.v.chunks_mut(UPDATE_CHUNK));
-        let mut averages = self.ema.as_mut().map(|ema| ema.average.chunks_mut(UPDATE_CHUNK));
-        let jobs = params
-            .zip(learner.gradients.chunks(UPDATE_CHUNK))
-            .zip(moments)
-            .map(|((p, g), (m, v))| (p, g, m, v, averages.as_mut().and_then(Iterator::next).zip(decay)));
-        compute
-            .pool()
-            .for_each(jobs, |_, (p, g, m, v, ema)| adamw_step(compute.isa(), &step, p, g, m, v, ema));
     }
 }
 
@@ -619,14 +521,61 @@ fn check_moments(
     }
 }
 
+/// Gradients of everything that is trained, from those of the logits, which `losses` makes of the branches' tapes; in f32.
+/// `padded` is memory for images.
+fn gradients(
+    images: &Images<'_>,
+    net: Net<'_>,
+    padded: &mut PaddedImages,
+    frozen_stem: &mut Option<Folded>,
+    losses: impl FnOnce(&[Learner], &mut Workspace) -> Vec<Activation>,
+) {
+    let Net { layout, stem_layout, learners, stem, plans, workspace, momentum, trains_stem, .. } = net;
+    let has_stem = stem_layout.params > 0;
+    if trains_stem || !has_stem {
+        padded.load(images, plans.compute());
+    }
+    let frozen = (has_stem && !trains_stem).then(|| {
+        let folded = frozen_stem
+            .get_or_insert_with(|| Folded::new(stem_layout, &stem.member.params, &stem.member.running));
+        stem::run(folded, images, padded, plans, workspace)
+    });
+    let images_in = Input::Images(padded.all());
+    if trains_stem {
+        tape::forward(stem_layout, std::slice::from_mut(stem), images_in, momentum, plans);
+    }
+    let stem_output = match &frozen {
+        Some(features) => Some(&features[0]),
+        None if trains_stem => stem.member.tape.last(),
+        None => None,
+    };
+    let input = stem_output.map_or(images_in, Input::Features);
+    tape::forward(layout, learners, input, momentum, plans);
+    let dlogits = losses(learners, workspace);
+    if net.trains_all {
+        let dx = backward::backward(layout, learners, input, dlogits, trains_stem, plans, workspace);
+        if let Some(dx) = dx {
+            let dy = mean(dx, plans, workspace);
+            backward::stem(stem_layout, stem, images_in, dy, plans, workspace);
+        }
+    } else {
+        let fc = layout.fc.as_ref().expect("training needs a classifier");
+        backward::head(fc, learners, dlogits, false, plans, workspace);
+    }
+    if let Some(features) = frozen {
+        workspace.give(features);
+    }
+}
+
 /// The mean over the branches, summed in their order.
 fn mean(parts: Vec<Activation>, plans: &Plans, workspace: &mut Workspace) -> Vec<Activation> {
     let (first, share) = (&parts[0], 1.0 / parts.len() as f32);
+    let len = first.plane_len();
     let mut mean = workspace.take_many(1, first.channels(), (first.height(), first.width()), first.n());
     plans.compute().pool().for_each(mean[0].planes_mut(), |i, mean| {
         mean.fill(0.0);
         for part in &parts {
-            for (m, p) in mean.iter_mut().zip(part.plane(i)) {
+            for (m, p) in mean.iter_mut().zip(&part.data()[i * len..(i + 1) * len]) {
                 *m += p;
             }
         }
@@ -643,10 +592,10 @@ fn trained_range(layout: &Layout, trainable: Trainable) -> Range<usize> {
     }
 }
 
-fn member(layout: &Layout, state: &State, precision: Precision) -> Member {
+fn member(layout: &Layout, state: &State) -> Member {
     let mut params = Buffer::zeros(layout.params);
     layout.pack(state, 0..layout.params, &mut params);
-    Member::new(layout, params, layout.pack_stats(state), precision)
+    Member::new(layout, params, layout.pack_stats(state))
 }
 
 fn unpack_member(layout: &Layout, member: &Member) -> State {

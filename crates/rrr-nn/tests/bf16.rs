@@ -1,9 +1,12 @@
-//! Computing in bf16, against PyTorch with the same operands rounded (`golden/make_bf16.py`), and against f32.
+//! Computing in bf16, against PyTorch with the same values rounded (`golden/make_bf16.py`), and against f32.
 
 mod common;
 
 use common::*;
-use rrr_nn::{Compute, Isa, NetSpec, Network, Pool, Precision, SequenceSpec, Trainer, TrainerOptions};
+use rrr_nn::{
+    Compute, Isa, Lesson, NetSpec, NetState, Network, Pool, Precision, SequenceSpec, Trainable, Trainer,
+    TrainerOptions,
+};
 use std::sync::Arc;
 
 /// PyTorch computes the sums in float64; some f32 values lie so near the middle of two bf16 that they are rounded the
@@ -72,8 +75,13 @@ fn every_instruction_set_gives_the_same_bits() {
     let pool = Arc::new(Pool::new(2));
     let run = |isa| {
         let compute = Compute::with_isa(pool.clone(), isa).expect("available");
-        let mut network = Network::new(&spec, &state, compute.with_precision(Precision::Bf16)).unwrap();
-        (network.forward(&batch.u8()), network.features(&batch.f32()))
+        let compute = compute.with_precision(Precision::Bf16);
+        let mut network = Network::new(&spec, &state, compute.clone()).unwrap();
+        let mut trainer = Trainer::new(&spec, &state, &TrainerOptions::default(), compute).unwrap();
+        trainer.warm_stem(&batch.u8());
+        // The classifier, which is f32, has other bits on other instruction sets.
+        let warmed = trainer.state();
+        (network.forward(&batch.u8()), network.features(&batch.f32()), warmed)
     };
     let portable = run(Isa::Portable);
     for isa in Isa::available() {
@@ -111,6 +119,97 @@ fn training_follows_f32() {
     let (f32, bf16) = (run(Precision::F32), run(Precision::Bf16));
     assert!(f32[10] < 0.5 * f32[0], "it learns: {f32:?}");
     assert_close_on_scale("losses", &bf16, &f32, 0.1 * f32[0]);
+}
+
+/// `conv1`, max pooling, a block without a downsample, and several learners on the same images.
+#[test]
+fn a_whole_network_has_the_gradients_of_pytorch() {
+    let (golden, inputs) = (Golden::load("bf16"), Golden::load("whole"));
+    let spec = NetSpec { branches: 2, ..whole_spec() };
+    let state = NetState { branches: vec![inputs.state("before"); 2], ..Default::default() };
+    let options = TrainerOptions::default();
+    let mut trainer = Trainer::new(&spec, &state, &options, compute(Precision::Bf16, 2)).unwrap();
+    let loss = &trainer.step(&inputs.images("images").f32(), &inputs.labels("labels"), 1e-3).loss;
+    let want = golden.values("whole_loss")[0];
+    assert_close("losses", loss, &[want, want], ROUNDED);
+    for m in &trainer.save().m {
+        let error = gradients_error(&scaled(m, 10.0), &golden.state("whole_grad"));
+        assert!(error < 10.0 * ROUNDED, "gradients: {error}");
+    }
+}
+
+/// As in f32: a step of each branch on the same batch is a step of all.
+#[test]
+fn one_branch_at_a_time_is_all_at_once() {
+    let mut rng = Rng(12);
+    let (spec, batch) = (realistic_spec(), rng.batch(6, 48, 40));
+    let (state, labels) = (rng.net_state(&spec), [0, 1, 2, 3, 4, 5]);
+    for trainable in [Trainable::All, Trainable::Classifier] {
+        let options = TrainerOptions { trainable, ..Default::default() };
+        let trainer = || Trainer::new(&spec, &state, &options, compute(Precision::Bf16, 2)).unwrap();
+        let (mut together, mut apart) = (trainer(), trainer());
+        for _ in 0..2 {
+            let all = together.step(&batch.f32(), &labels, 1e-3).loss.clone();
+            let one = |branch| apart.step_branch(branch, &batch.f32(), &labels, 1e-3).loss[0];
+            assert_eq!([0, 1].map(one)[..], all);
+        }
+        assert!(together.save() == apart.save(), "{trainable:?}");
+    }
+}
+
+#[test]
+fn a_resumed_trainer_goes_on_bit_for_bit() {
+    let mut rng = Rng(13);
+    let (spec, batch) = (realistic_spec(), rng.batch(5, 40, 48));
+    let (state, labels) = (rng.net_state(&spec), [0, 1, 2, 3, 4]);
+    let options = TrainerOptions::default();
+    let mut trainer = Trainer::new(&spec, &state, &options, compute(Precision::Bf16, 2)).unwrap();
+    trainer.warm_stem(&batch.f32());
+    trainer.step(&batch.f32(), &labels, 1e-3);
+    trainer.start_ema(0.5);
+    trainer.step(&batch.f32(), &labels, 1e-3);
+    let saved = trainer.save();
+    let mut resumed = Trainer::resume(&spec, &saved, &options, compute(Precision::Bf16, 2)).unwrap();
+    // A batch of another size in between leaves nothing behind.
+    let smaller = rng.batch(3, 48, 40);
+    for trainer in [&mut trainer, &mut resumed] {
+        trainer.step_branch(1, &smaller.f32(), &labels[..3], 1e-3);
+        trainer.step(&batch.f32(), &labels, 1e-3);
+    }
+    assert!(trainer.save() == resumed.save());
+    assert!(trainer.save() != saved);
+}
+
+#[test]
+fn warming_is_that_of_f32() {
+    let mut rng = Rng(14);
+    let (spec, batch) = (realistic_spec(), rng.batch(6, 48, 40));
+    let state = rng.net_state(&spec);
+    let [f32, bf16] = [Precision::F32, Precision::Bf16].map(|precision| {
+        let mut trainer = Trainer::new(&spec, &state, &Default::default(), compute(precision, 2)).unwrap();
+        trainer.warm_stem(&batch.f32());
+        trainer.state()
+    });
+    assert_eq!(bf16.branches, state.branches);
+    assert_state_close("stem", &bf16.stem, &f32.stem, 1e-2);
+}
+
+/// Distillation of features, and of a teacher's word, are those of f32.
+#[test]
+fn other_losses_are_those_of_f32() {
+    let mut rng = Rng(15);
+    let (spec, batch) = (realistic_spec(), rng.batch(8, 64, 64));
+    let (state, labels) = (rng.net_state(&spec), [0, 1, 2, 3, 4, 5, 6, 7]);
+    let values: Vec<f32> = (0..8 * 20).map(|_| rng.uniform(-1.0, 1.0)).collect();
+    let probabilities = vec![0.05; 8 * 20];
+    let lesson = Lesson { probabilities: &probabilities, temperature: 2.0, share: 0.5 };
+    let [f32, bf16] = [Precision::F32, Precision::Bf16].map(|precision| {
+        let mut trainer = Trainer::new(&spec, &state, &Default::default(), compute(precision, 2)).unwrap();
+        let towards = trainer.step_towards(&batch.u8(), &values, 0.1, 1e-3).loss.clone();
+        let taught = trainer.step_taught(&batch.u8(), &labels, lesson, 1e-3).loss.clone();
+        [towards, taught].concat()
+    });
+    assert_close("losses", &bf16, &f32, 3e-2);
 }
 
 #[test]

@@ -5,7 +5,8 @@ mod common;
 
 use common::{Batch, Rng, assert_close, assert_state_close, block};
 use rrr_nn::{
-    Compute, NetSpec, NetState, Network, Pool, SequenceSpec, State, Trainer, TrainerOptions, reference,
+    Compute, NetSpec, NetState, Network, Pool, Precision, SequenceSpec, State, Trainer, TrainerOptions,
+    reference,
 };
 use std::sync::Arc;
 
@@ -44,8 +45,14 @@ fn options(stem_rate: f64) -> TrainerOptions {
     TrainerOptions { stem_rate, ..TrainerOptions::default() }
 }
 
-fn trainer(spec: &NetSpec, state: &NetState, stem_rate: f64, threads: usize) -> Trainer {
-    Trainer::new(spec, state, &options(stem_rate), Compute::new(Arc::new(Pool::new(threads)))).unwrap()
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+fn compute(precision: Precision, threads: usize) -> Compute {
+    Compute::new(Arc::new(Pool::new(threads))).with_precision(precision)
+}
+
+fn trainer(spec: &NetSpec, state: &NetState, stem_rate: f64, compute: Compute) -> Trainer {
+    Trainer::new(spec, state, &options(stem_rate), compute).unwrap()
 }
 
 fn batch(rng: &mut Rng) -> Batch {
@@ -54,79 +61,87 @@ fn batch(rng: &mut Rng) -> Batch {
 
 #[test]
 fn one_branch_and_its_stem_train_as_the_whole() {
-    let mut rng = Rng(1);
-    let start = rng.net_state(&split(1));
-    let one = NetState { stem: State::new(), branches: vec![joined(&start.stem, &start.branches[0])] };
-    let mut split = trainer(&split(1), &start, 1.0, 2);
-    let mut whole = trainer(&whole(), &one, 0.0, 2);
-    for step in 0..4 {
-        if step == 2 {
-            split.start_ema(0.9);
-            whole.start_ema(0.9);
+    for precision in PRECISIONS {
+        let mut rng = Rng(1);
+        let start = rng.net_state(&split(1));
+        let one = NetState { stem: State::new(), branches: vec![joined(&start.stem, &start.branches[0])] };
+        let mut split = trainer(&split(1), &start, 1.0, compute(precision, 2));
+        let mut whole = trainer(&whole(), &one, 0.0, compute(precision, 2));
+        for step in 0..4 {
+            if step == 2 {
+                split.start_ema(0.9);
+                whole.start_ema(0.9);
+            }
+            let batch = batch(&mut rng);
+            let a = split.step(&batch.f32(), &LABELS, LR).clone();
+            let b = whole.step(&batch.f32(), &LABELS, LR);
+            assert_eq!(a, *b, "losses of step {step} in {precision}");
         }
-        let batch = batch(&mut rng);
-        let a = split.step(&batch.f32(), &LABELS, LR).clone();
-        assert_eq!(a, *whole.step(&batch.f32(), &LABELS, LR), "losses of step {step}");
-    }
-    for (split, whole) in [(split.state(), whole.state()), (split.eval_state(), whole.eval_state())] {
-        assert_eq!(joined(&split.stem, &split.branches[0]), whole.branches[0]);
+        for (split, whole) in [(split.state(), whole.state()), (split.eval_state(), whole.eval_state())] {
+            assert_eq!(joined(&split.stem, &split.branches[0]), whole.branches[0]);
+        }
     }
 }
 
 #[test]
 fn the_stem_follows_the_mean_of_the_branches() {
-    let mut rng = Rng(2);
-    let one = rng.net_state(&split(1));
-    let three = NetState { stem: one.stem.clone(), branches: vec![one.branches[0].clone(); 3] };
-    let batch = batch(&mut rng);
-    let moments = [(1, &one), (3, &three)].map(|(branches, state)| {
-        let mut trainer = trainer(&split(branches), state, 0.1, 1);
-        trainer.step(&batch.f32(), &LABELS, LR);
-        trainer.save().stem.unwrap().m
-    });
-    assert_state_close("gradients of the stem", &moments[1], &moments[0], 1e-5);
+    for precision in PRECISIONS {
+        let mut rng = Rng(2);
+        let one = rng.net_state(&split(1));
+        let three = NetState { stem: one.stem.clone(), branches: vec![one.branches[0].clone(); 3] };
+        let batch = batch(&mut rng);
+        let moments = [(1, &one), (3, &three)].map(|(branches, state)| {
+            let mut trainer = trainer(&split(branches), state, 0.1, compute(precision, 1));
+            trainer.step(&batch.f32(), &LABELS, LR);
+            trainer.save().stem.unwrap().m
+        });
+        assert_state_close("gradients of the stem", &moments[1], &moments[0], 1e-5);
+    }
 }
 
 #[test]
 fn the_rate_is_the_stems_share_of_the_learning_rate() {
-    let mut rng = Rng(3);
-    let start = rng.net_state(&split(2));
-    let batch = batch(&mut rng);
-    let moved = [1.0, 0.1, 0.0].map(|rate| {
-        let mut trainer = trainer(&split(2), &start, rate, 1);
-        trainer.step(&batch.f32(), &LABELS, LR);
-        let (now, was) = (&trainer.state().stem["conv1.weight"].data, &start.stem["conv1.weight"].data);
-        now.iter().zip(was).map(|(a, b)| a - b).collect::<Vec<f32>>()
-    });
-    let tenth: Vec<f32> = moved[0].iter().map(|d| 0.1 * d).collect();
-    assert_close("a tenth of the step", &moved[1], &tenth, 1e-2);
-    assert!(moved[2].iter().all(|&d| d == 0.0), "a rate of 0 keeps the stem as it is");
+    for precision in PRECISIONS {
+        let mut rng = Rng(3);
+        let start = rng.net_state(&split(2));
+        let batch = batch(&mut rng);
+        let moved = [1.0, 0.1, 0.0].map(|rate| {
+            let mut trainer = trainer(&split(2), &start, rate, compute(precision, 1));
+            trainer.step(&batch.f32(), &LABELS, LR);
+            let (now, was) = (&trainer.state().stem["conv1.weight"].data, &start.stem["conv1.weight"].data);
+            now.iter().zip(was).map(|(a, b)| a - b).collect::<Vec<f32>>()
+        });
+        let tenth: Vec<f32> = moved[0].iter().map(|d| 0.1 * d).collect();
+        assert_close("a tenth of the step", &moved[1], &tenth, 1e-2);
+        assert!(moved[2].iter().all(|&d| d == 0.0), "a rate of 0 keeps the stem as it is");
+    }
 }
 
 #[test]
 fn a_trained_stem_is_the_same_for_any_threads_and_after_a_pause() {
-    let mut rng = Rng(4);
-    let start = rng.net_state(&split(3));
-    let batches: Vec<Batch> = (0..4).map(|_| batch(&mut rng)).collect();
-    let run = |threads, pause: bool| {
-        let mut running = trainer(&split(3), &start, 0.2, threads);
-        running.start_ema(0.9);
-        for (i, batch) in batches.iter().enumerate() {
-            if pause && i == 2 {
-                let compute = Compute::new(Arc::new(Pool::new(threads)));
-                running = Trainer::resume(&split(3), &running.save(), &options(0.2), compute).unwrap();
+    for precision in PRECISIONS {
+        let mut rng = Rng(4);
+        let start = rng.net_state(&split(3));
+        let batches: Vec<Batch> = (0..4).map(|_| batch(&mut rng)).collect();
+        let run = |threads, pause: bool| {
+            let mut running = trainer(&split(3), &start, 0.2, compute(precision, threads));
+            running.start_ema(0.9);
+            for (i, batch) in batches.iter().enumerate() {
+                if pause && i == 2 {
+                    let compute = compute(precision, threads);
+                    running = Trainer::resume(&split(3), &running.save(), &options(0.2), compute).unwrap();
+                }
+                running.step(&batch.f32(), &LABELS, LR);
             }
-            running.step(&batch.f32(), &LABELS, LR);
-        }
-        running.save()
-    };
-    let plain = run(1, false);
-    assert_eq!(plain, run(4, false));
-    assert_eq!(plain, run(2, true));
-    let without = rrr_nn::TrainerState { stem: None, ..plain };
-    let compute = Compute::new(Arc::new(Pool::new(1)));
-    let error = Trainer::resume(&split(3), &without, &options(0.2), compute).err().unwrap();
-    assert!(error.to_string().contains("the stem's optimiser is missing"), "{error}");
+            running.save()
+        };
+        let plain = run(1, false);
+        assert_eq!(plain, run(4, false));
+        assert_eq!(plain, run(2, true));
+        let without = rrr_nn::TrainerState { stem: None, ..plain };
+        let error = Trainer::resume(&split(3), &without, &options(0.2), compute(precision, 1)).err().unwrap();
+        assert!(error.to_string().contains("the stem's optimiser is missing"), "{error}");
+    }
 }
 
 #[test]
@@ -138,7 +153,7 @@ fn a_frozen_stem_takes_large_batches_in_parts() {
     let labels = &LABELS[..5];
     let mut reference = reference::Net::new(&split(2), &start, &options(0.0)).unwrap();
     let (want, _) = reference.step(&batch.f32(), labels, LR);
-    let mut trainer = trainer(&split(2), &start, 0.0, 2);
+    let mut trainer = trainer(&split(2), &start, 0.0, compute(Precision::F32, 2));
     for step in 0..2 {
         let got = trainer.step(&batch.f32(), labels, if step == 0 { 0.0 } else { LR });
         assert_close(&format!("losses of step {step}"), &got.loss, &want.loss, 1e-4);

@@ -143,6 +143,28 @@ impl Tiles for Amx {
     }
 
     #[inline(always)]
+    unsafe fn interleave(even: *const u16, odd: *const u16, to: [*mut u32; 2]) {
+        /// 0, 32, 1, 33, ...: pairs of the first halves of two vectors of bf16; 16 more for the second halves.
+        static PAIRS: [u16; 32] = {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                order[i] = (i / 2 + i % 2 * 32) as u16;
+                i += 1;
+            }
+            order
+        };
+        // SAFETY: pointers and features by the caller.
+        unsafe {
+            let (even, odd) = (_mm512_loadu_si512(even.cast()), _mm512_loadu_si512(odd.cast()));
+            let first = _mm512_loadu_si512(PAIRS.as_ptr().cast());
+            let second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+            _mm512_storeu_si512(to[0].cast(), _mm512_permutex2var_epi16(even, first, odd));
+            _mm512_storeu_si512(to[1].cast(), _mm512_permutex2var_epi16(even, second, odd));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(from: *const u32, to: *mut u32) {
         // SAFETY: pointers and features by the caller.
         unsafe {

@@ -1,17 +1,11 @@
-//! Convolutions whose operands are rounded to bf16, made of products of 16 x 16 tiles, on AMX or in software, to the same
-//! bits.
-//!
-//! For training, the same three passes as in f32: activations and gradients stay f32 in memory. A task gathers the
-//! rows that it needs into a scratch of its thread, rounded on the way; weights are rounded when they change
-//! ([`crate::Conv::round`]). For inference, [`stored`]: activations in bf16 that tiles are loaded from directly.
+//! Convolutions of activations and weights in bf16, made of products of 16 x 16 tiles, on AMX or in software, to the same
+//! bits: [`stored`] for inference, and for the forward passes and input gradients of training; [`training`] for the rest.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-mod grad;
-mod pack;
-mod rows;
 mod stored;
 mod tiles;
+mod training;
 
 use crate::buffer::Aligned;
 use crate::isa::Isa;
@@ -23,17 +17,23 @@ use tiles::Software;
 
 #[cfg(target_arch = "x86_64")]
 pub use amx::is_usable as amx_is_usable;
-pub use grad::{GradDims, grad_weight};
-pub use pack::{len as packed_len, pack, pack_transposed, round_bf16};
-pub use rows::{TILE_ROWS, run};
-pub use stored::{Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool};
+pub use stored::{
+    Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool, round_bf16,
+};
+pub use training::{
+    Bf16BnBackward, Bf16BnForward, Bf16GradPlan, Bf16Norm, Bf16NormGrad, Bf16Skip, bf16_avg_pool_backward,
+    bf16_bn_backward, bf16_bn_forward, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features,
+};
 
 /// The loops of one instruction set.
 #[derive(Clone, Copy)]
 struct Kernels {
-    rows: unsafe fn(&rows::Task<'_>),
-    grad: unsafe fn(&grad::Task<'_>),
     stored: unsafe fn(&stored::Task<'_>),
+    pack: unsafe fn(&mut stored::PackTask<'_>),
+    grad: unsafe fn(&training::GradTask<'_>),
+    bn_forward: unsafe fn(&mut training::ForwardTask<'_>),
+    bn_backward: unsafe fn(&mut training::BackwardTask<'_>),
+    pooling: unsafe fn(&mut training::PoolingTask<'_>),
 }
 
 impl Kernels {
@@ -64,24 +64,43 @@ macro_rules! kernels {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn rows(task: &rows::Task<'_>) {
-                // SAFETY: passed on to the caller.
-                unsafe { rows::work::<$tiles>(task) }
-            }
-
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn grad(task: &grad::Task<'_>) {
-                // SAFETY: passed on to the caller.
-                unsafe { grad::work::<$tiles>(task) }
-            }
-
-            $(#[target_feature(enable = $feature)])?
             unsafe fn stored(task: &stored::Task<'_>) {
                 // SAFETY: passed on to the caller.
                 unsafe { stored::work::<$tiles>(task) }
             }
 
-            pub(super) const KERNELS: Kernels = Kernels { rows, grad, stored };
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn pack(task: &mut stored::PackTask<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { stored::pack::<$tiles>(task) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn grad(task: &training::GradTask<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { training::grad::<$tiles>(task) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn bn_forward(task: &mut training::ForwardTask<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { training::forward::<$tiles>(task) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn bn_backward(task: &mut training::BackwardTask<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { training::backward::<$tiles>(task) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn pooling(task: &mut training::PoolingTask<'_>) {
+                // SAFETY: passed on to the caller.
+                unsafe { training::pooling::<$tiles>(task) }
+            }
+
+            pub(super) const KERNELS: Kernels =
+                Kernels { stored, pack, grad, bn_forward, bn_backward, pooling };
         }
     };
 }

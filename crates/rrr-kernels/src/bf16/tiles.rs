@@ -61,6 +61,12 @@ pub trait Tiles {
     /// As for [`Tiles::round`].
     unsafe fn pair(even: *const f32, odd: *const f32, to: *mut u32);
 
+    /// Pairs of two rows of 32 values of bf16: the first 16 pairs and the last.
+    ///
+    /// # Safety
+    /// The pointers must be valid for reading 32 values and writing 16 pairs.
+    unsafe fn interleave(even: *const u16, odd: *const u16, to: [*mut u32; 2]);
+
     /// Transposes 16 x 16 values of 32 bits.
     ///
     /// # Safety
@@ -91,7 +97,7 @@ pub fn bf16(x: f32) -> u32 {
 
 /// A row of 16 pairs.
 #[inline(always)]
-pub fn pairs(even: &[f32; SIDE], odd: &[f32; SIDE]) -> [u32; SIDE] {
+fn pairs(even: &[f32; SIDE], odd: &[f32; SIDE]) -> [u32; SIDE] {
     let mut pairs = [0; SIDE];
     for i in 0..SIDE {
         pairs[i] = bf16(even[i]) | bf16(odd[i]) << 16;
@@ -129,6 +135,21 @@ impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
     unsafe fn pair(even: *const f32, odd: *const f32, to: *mut u32) {
         // SAFETY: pointers by the caller.
         unsafe { *to.cast() = pairs(&*even.cast(), &*odd.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn interleave(even: *const u16, odd: *const u16, to: [*mut u32; 2]) {
+        for (half, to) in to.into_iter().enumerate() {
+            // SAFETY: pointers by the caller.
+            unsafe {
+                let even = even.add(half * SIDE).cast::<[u16; SIDE]>().read_unaligned();
+                let odd = odd.add(half * SIDE).cast::<[u16; SIDE]>().read_unaligned();
+                let to = &mut *to.cast::<[u32; SIDE]>();
+                for i in 0..SIDE {
+                    to[i] = u32::from(even[i]) | u32::from(odd[i]) << 16;
+                }
+            }
+        }
     }
 
     #[inline(always)]

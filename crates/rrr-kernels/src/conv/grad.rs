@@ -1,10 +1,8 @@
 //! Weight gradients of convolutions.
 
 use super::ConvPlan;
-use crate::bf16::{self, GradDims};
 use crate::blocks;
 use crate::micro::{BLOCK, GradTile, MAX_PANELS, Run};
-use crate::precision::Precision;
 use crate::shared::SharedMut;
 use std::ptr::{null, null_mut};
 
@@ -13,6 +11,7 @@ const CHUNK_ROWS: usize = 128;
 
 /// Input channel blocks of one weight-gradient task.
 const GRAD_BLOCKS: usize = 8;
+
 /// One weight gradient: `dw = x^T dy`.
 pub struct GradWeight<'a> {
     pub(crate) x: &'a [f32],
@@ -26,6 +25,7 @@ impl<'a> GradWeight<'a> {
         Self { x, dy, dw: SharedMut::new(dw) }
     }
 }
+
 impl ConvPlan {
     /// Gradient of the packed weights, for every job in parallel.
     ///
@@ -47,18 +47,6 @@ impl ConvPlan {
             assert_eq!(job.dw.len(), self.conv.packed_len(), "weight gradient of another shape");
         }
         let jobs = &*jobs;
-        if self.compute.precision == Precision::Bf16 {
-            let dims = GradDims {
-                runs: &self.runs,
-                x_stride: self.x_stride,
-                x_block: if self.conv.rgb { BLOCK } else { self.x_plane },
-                k,
-                rows: self.out.0 * self.out.1 * self.n,
-                panels,
-                y_plane: self.y_plane,
-            };
-            return bf16::grad_weight(self.compute.isa(), &self.compute.pool, &dims, jobs);
-        }
         let micro = self.compute.micro;
         let width = micro.max_grad_panels();
         let columns = panels.div_ceil(width);

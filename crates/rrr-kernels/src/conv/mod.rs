@@ -3,9 +3,8 @@
 mod grad;
 mod plan;
 
-use crate::bf16;
 use crate::micro::BLOCK;
-use crate::{Buffer, Isa, blocks};
+use crate::{Buffer, blocks};
 
 pub use grad::GradWeight;
 pub use plan::ConvPlan;
@@ -174,40 +173,5 @@ impl Conv {
                 }
             }
         }
-    }
-}
-
-/// Weights in bf16: `[panel][tap][k / 32][16 pairs of k][16]`, the even k of a pair in the lower half.
-impl Conv {
-    /// Number of pairs of weights that [`Conv::round`] makes.
-    pub fn rounded_len(&self) -> usize {
-        bf16::packed_len(blocks(self.cout), self.taps(), self.k())
-    }
-
-    /// Number of pairs of weights that [`Conv::round_transposed`] makes.
-    pub fn rounded_transposed_len(&self) -> usize {
-        bf16::packed_len(blocks(self.cin), self.taps(), blocks(self.cout) * BLOCK)
-    }
-
-    /// Rounds packed weights to bf16, for [`ConvPlan::forward`].
-    ///
-    /// # Panics
-    /// If a length is wrong.
-    pub fn round(&self, isa: Isa, packed: &[f32], rounded: &mut [u32]) {
-        assert_eq!(packed.len(), self.packed_len());
-        assert_eq!(rounded.len(), self.rounded_len());
-        isa.vectorize(|| bf16::pack(self.k(), packed, rounded));
-    }
-
-    /// Repacks and rounds packed weights to bf16, for [`ConvPlan::grad_input`].
-    ///
-    /// # Panics
-    /// If a length is wrong, or for the image convolution.
-    pub fn round_transposed(&self, isa: Isa, packed: &[f32], rounded: &mut [u32]) {
-        assert!(!self.rgb, "an image needs no gradient");
-        assert_eq!(packed.len(), self.packed_len());
-        assert_eq!(rounded.len(), self.rounded_transposed_len());
-        let (o, i) = (blocks(self.cout), blocks(self.cin));
-        isa.vectorize(|| bf16::pack_transposed(o, self.taps(), i, packed, rounded));
     }
 }

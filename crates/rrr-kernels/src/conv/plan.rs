@@ -3,10 +3,9 @@
 use super::Conv;
 use super::grad::grad_runs;
 use crate::activation::plane_len;
-use crate::bf16;
 use crate::compute::Compute;
 use crate::micro::{BLOCK, Run};
-use crate::precision::{Precision, Weights};
+use crate::precision::Weights;
 use crate::rows::{RowsDims, RowsGeometry, RowsJob, RowsPlan, run};
 use crate::winograd::{self, Taps, Winograd};
 use crate::{Buffer, blocks};
@@ -14,7 +13,8 @@ use crate::{Buffer, blocks};
 /// Below this many images, rows on padding read zeros instead of being computed apart: the pixels of a few
 /// images would make tiles too small to be worth it.
 const MIN_BATCH_TO_SKIP_PADDING: usize = 4;
-/// A [`Conv`] on inputs of one size: everything about its loops that does not depend on values.
+
+/// A [`Conv`] on inputs of one size, in f32: everything about its loops that does not depend on values.
 pub struct ConvPlan {
     pub(super) conv: Conv,
     pub(super) out: (usize, usize),
@@ -65,10 +65,7 @@ impl ConvPlan {
             under(pixel, tap).map(|(y, x)| (y * width + x) * n * BLOCK)
         };
         let pixels = out.0 * out.1;
-        let (max_rows, runs) = match compute.precision {
-            Precision::F32 => (compute.micro.max_rows(), compute.micro.has_runs()),
-            Precision::Bf16 => (bf16::TILE_ROWS, false),
-        };
+        let (max_rows, runs) = (compute.micro.max_rows(), compute.micro.has_runs());
         let forward = RowsPlan::new(
             &RowsGeometry {
                 n,
@@ -82,10 +79,8 @@ impl ConvPlan {
             max_rows,
             runs,
         );
-        let f32 = compute.precision == Precision::F32;
-        let winograd = f32.then(|| Winograd::new(&conv, (height, width), n)).flatten();
-        let once = f32 && gradients;
-        let winograd_once = once.then(|| Winograd::for_one_call(&conv, (height, width), n)).flatten();
+        let winograd = Winograd::new(&conv, (height, width), n);
+        let winograd_once = gradients.then(|| Winograd::for_one_call(&conv, (height, width), n)).flatten();
         let backward = (gradients && !conv.rgb && winograd_once.is_none()).then(|| {
             // Output pixel whose tap lies on an input pixel.
             let over = |pixel: usize, tap: usize| -> Option<usize> {
@@ -150,8 +145,8 @@ impl ConvPlan {
         (c.cout * c.cin * c.kernel * c.kernel * self.out.0 * self.out.1 * self.n) as u64
     }
 
-    /// Whether [`ConvPlan::forward`] is faster with [`Weights::Winograd`]: that depends on the convolution, its precision
-    /// and the size of the maps, not on the number of images, so that the output for an image is the same to the bit
+    /// Whether [`ConvPlan::forward`] is faster with [`Weights::Winograd`]: that depends on the convolution and the
+    /// size of the maps, not on the number of images, so that the output for an image is the same to the bit
     /// alone and in a batch.
     pub fn is_winograd(&self) -> bool {
         self.winograd.is_some()
@@ -202,9 +197,8 @@ impl ConvPlan {
     /// other, as a residual would.
     ///
     /// # Panics
-    /// If a slice of a job has the wrong length, the plans' outputs differ, or the plan does not compute in f32.
+    /// If a slice of a job has the wrong length, or the plans' outputs differ.
     pub fn forward_sum<'a>(&self, other: &ConvPlan, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
-        assert_eq!(self.compute.precision, Precision::F32, "sums of convolutions are in f32");
         let pool = &self.compute.pool;
         let dims = [self.forward_dims(), other.forward_dims()];
         let parts = [(&self.forward, &dims[0]), (&other.forward, &dims[1])];
@@ -247,10 +241,6 @@ impl ConvPlan {
     }
 
     fn run_rows(&self, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {
-        let pool = &self.compute.pool;
-        match self.compute.precision {
-            Precision::F32 => run(self.compute.micro, pool, &[(plan, dims)], jobs),
-            Precision::Bf16 => bf16::run(self.compute.isa(), pool, plan, dims, jobs),
-        }
+        run(self.compute.micro, &self.compute.pool, &[(plan, dims)], jobs);
     }
 }

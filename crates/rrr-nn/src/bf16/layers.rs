@@ -115,6 +115,24 @@ pub(crate) enum Input<'a> {
     Features(&'a Bf16Activation),
 }
 
+impl<'a> Input<'a> {
+    /// The features, for a sequence that does not begin with a convolution of images.
+    pub fn features(self) -> &'a Bf16Activation {
+        match self {
+            Input::Features(a) => a,
+            Input::Images(_) => panic!("the sequence begins with a block: it reads features, not images"),
+        }
+    }
+
+    /// The images, for one that does.
+    pub fn images(self) -> &'a [u16] {
+        match self {
+            Input::Images(images) => images,
+            Input::Features(_) => panic!("the sequence begins with conv1: it reads images, not features"),
+        }
+    }
+}
+
 /// What a pass works with besides the layers.
 pub(crate) struct Pass<'a> {
     pub input: Input<'a>,

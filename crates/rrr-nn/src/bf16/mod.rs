@@ -1,13 +1,15 @@
-//! Inference in bf16: weights and activations stored in bf16, sums in f32 (see [`crate::Precision`]).
+//! Inference and training in bf16: weights and activations stored in bf16, sums in f32 (see [`crate::Precision`]).
 
 mod layers;
 mod network;
 mod stem;
+mod training;
 
 pub(crate) use layers::PackedSequence;
 use layers::{Arena, Input, Layers, Pass, Plans};
 pub(crate) use network::Bf16Network;
-pub(crate) use stem::Bf16Stem;
+use stem::Bf16Stem;
+pub(crate) use training::{Bf16Training, Net};
 
 use crate::network::PART_PIXELS;
 use std::ops::Range;

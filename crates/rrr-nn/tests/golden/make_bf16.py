@@ -1,10 +1,10 @@
-"""Writes bf16.safetensors: the network of split.safetensors with the operands of its matrix products in bf16.
+"""Writes bf16.safetensors: the network of split.safetensors in bf16.
 
     python make_bf16.py       # needs torch, numpy and safetensors; draws the same numbers as make.py
 
-In training, convolutions and the classifier round both operands to bf16, in the forward pass and in both gradients; all
-else is float64. In inference form the weights are rounded after batch norm has been folded into them, and so is what a
-bottleneck puts out; the classifier is not.
+In training, weights, what convolutions put out, what ReLU puts out and the gradients of these two are rounded to bf16; all
+else is float64, the classifier too. In inference form the weights are rounded after batch norm has been folded into them,
+and so are operands and what a bottleneck puts out; the classifier is not.
 """
 
 import torch
@@ -39,17 +39,38 @@ class Conv(nn.Conv2d):
         return RoundedConv.apply(x, self.weight, self.stride, self.padding)
 
 
-class Linear(nn.Linear):
+class Stored(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return bf16(x)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return bf16(dy)
+
+
+class StoredBottleneck(Bottleneck):
     def forward(self, x):
-        return RoundedConv.apply(x[:, :, None, None], self.weight[:, :, None, None], 1, 0)[:, :, 0, 0] + self.bias
+        def conv(conv, x):
+            return Stored.apply(RoundedConv.apply(x, conv.weight, conv.stride, conv.padding))
+
+        y = Stored.apply(F.relu(self.bn1(conv(self.conv1, x))))
+        y = Stored.apply(F.relu(self.bn2(conv(self.conv2, y))))
+        skip = x if self.downsample is None else self.downsample[1](conv(self.downsample[0], x))
+        return Stored.apply(F.relu(self.bn3(conv(self.conv3, y)) + skip))
 
 
-def rounded(module, classifier):
+def in_training(module):
+    for child in module.modules():
+        if isinstance(child, Bottleneck):
+            child.__class__ = StoredBottleneck
+    return module.train()
+
+
+def rounded(module):
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             child.__class__ = Conv
-        elif classifier and isinstance(child, nn.Linear):
-            child.__class__ = Linear
     return module
 
 
@@ -70,7 +91,7 @@ def folded(sequence):
             fold(*module.downsample)
         if isinstance(module, Bottleneck):
             module.register_forward_hook(lambda module, x, y: bf16(y))
-    return rounded(sequence, classifier=False).eval().requires_grad_(False)
+    return rounded(sequence).eval().requires_grad_(False)
 
 
 def split():
@@ -83,9 +104,33 @@ def split():
     return stem, branches, make, r.images(5, 33, 35), r.labels(5, 6)
 
 
+class StoredSequence(Sequence):
+    def forward(self, x):
+        y = Stored.apply(RoundedConv.apply(x, self.conv1.weight, self.conv1.stride, self.conv1.padding))
+        x = Stored.apply(self.maxpool(Stored.apply(F.relu(self.bn1(y)))))
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def whole(out):
+    """The numbers of make.py's `whole`, and its first step."""
+    r = Random(4, torch.float64)
+    stages = {"layer1": [(6, 5, 1, True), (20, 5, 1, False)], "layer2": [(20, 7, 2, True)]}
+    net = r.fill(StoredSequence(6, stages, 5))
+    net.bn1.bias.data -= 0.8
+    images, labels = r.images(4, 29, 31), r.labels(4, 5)
+    loss = F.cross_entropy(in_training(net)(pixels(images, torch.float64)), labels)
+    loss.backward()
+    out["whole_loss"] = loss[None]
+    for name, p in net.named_parameters():
+        out[f"whole_grad.{name}"] = p.grad
+
+
 def main():
     torch.set_num_threads(1)
     out = {}
+    whole(out)
     stem, branches, make, images, labels = split()
     stem = folded(stem)
     features = stem(pixels(images, torch.float64))
@@ -94,7 +139,7 @@ def main():
         inference = make().double()
         inference.load_state_dict(branch.state_dict())
         logits.append(folded(inference)(features))
-        loss = F.cross_entropy(rounded(branch, classifier=True).train()(features), labels)
+        loss = F.cross_entropy(in_training(branch)(features), labels)
         loss.backward()
         losses.append(loss)
         for name, p in branch.named_parameters():

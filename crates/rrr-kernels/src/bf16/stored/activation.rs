@@ -3,7 +3,7 @@
 use super::super::tiles::bf16;
 use super::{WIDTH, plane_rows};
 use crate::grouped::{Grouped, Stored};
-use crate::{Activation, BLOCK, Pool};
+use crate::{Activation, BLOCK, Isa, Pool};
 
 /// Activations of bf16, as bits: blocks of 32 channels.
 pub type Bf16Activation = Grouped<u16>;
@@ -62,4 +62,13 @@ impl Bf16Activation {
 #[inline(always)]
 pub fn widen(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Rounds `from` to bf16, as many values as `to` holds.
+pub fn round_bf16(isa: Isa, from: &[f32], to: &mut [u16]) {
+    isa.vectorize(|| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = bf16(*from) as u16;
+        }
+    });
 }

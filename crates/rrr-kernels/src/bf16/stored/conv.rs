@@ -1,26 +1,29 @@
 //! Convolutions of activations in bf16: weight packing and forward.
 
 use super::super::tiles::TILE;
+use super::packing::Packing;
 use super::plan::{Part, RowsPlan};
 use super::{WIDTH, plane_rows, run};
 use crate::compute::Compute;
 use crate::conv::Conv;
-use crate::{Aligned, BLOCK, Isa, blocks};
+use crate::{BLOCK, Isa, blocks};
 
 /// A convolution of one input, or the sum of two convolutions of different inputs (the last one of a bottleneck
-/// and the one on its skip path).
+/// and the one on its skip path); or what takes the gradients of their outputs to that of an input they share.
 ///
 /// Packed weights are `[cout / 32][input][tap][k / 32][2][16 pairs of k][16]`, without the second tile where the last
-/// 32 output channels are 16 or less: all second operands of a product one after another.
+/// 32 output channels are 16 or less: all second operands of a product one after another. For a gradient, `cout` stands
+/// for the channels of the convolutions' input, and k for those of their outputs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Bf16Conv {
     parts: Vec<Conv>,
+    turned: bool,
 }
 
 impl Bf16Conv {
     /// One convolution.
     pub fn new(conv: Conv) -> Self {
-        Self { parts: vec![conv] }
+        Self { parts: vec![conv], turned: false }
     }
 
     /// The sum of two.
@@ -29,22 +32,43 @@ impl Bf16Conv {
     /// If their numbers of output channels differ, or one reads images.
     pub fn sum(first: Conv, second: Conv) -> Self {
         assert!(first.cout == second.cout && !first.rgb && !second.rgb, "convolutions of different shapes");
-        Self { parts: vec![first, second] }
+        Self { parts: vec![first, second], turned: false }
+    }
+
+    /// The gradient of the input that one or two convolutions share, from those of their outputs.
+    ///
+    /// # Panics
+    /// If their numbers of input channels differ, or one reads images.
+    pub fn input_gradient(convs: &[Conv]) -> Self {
+        let same = convs.iter().all(|c| c.cin == convs[0].cin && !c.rgb);
+        assert!(matches!(convs.len(), 1 | 2) && same, "convolutions of different inputs");
+        Self { parts: convs.to_vec(), turned: true }
     }
 
     /// Output channels.
     pub fn cout(&self) -> usize {
-        self.parts[0].cout
+        let first = &self.parts[0];
+        if self.turned { first.cin } else { first.cout }
     }
 
-    /// Steps of 32 values of k of all taps and inputs.
-    fn steps(&self) -> usize {
-        self.parts.iter().map(Conv::rounded_len).sum::<usize>() / (blocks(self.cout()) * TILE)
+    /// Blocks of 16 output channels.
+    fn panels(&self) -> usize {
+        blocks(self.cout())
+    }
+
+    /// Steps of 32 values of k of a tap of a part.
+    fn tap_steps(&self, conv: &Conv) -> usize {
+        if self.turned { conv.cout.div_ceil(WIDTH) } else { k(conv).div_ceil(WIDTH) }
+    }
+
+    /// Steps of all taps of some parts.
+    fn steps(&self, parts: &[Conv]) -> usize {
+        parts.iter().map(|conv| conv.taps() * self.tap_steps(conv)).sum()
     }
 
     /// Number of pairs of packed weights.
     pub fn packed_len(&self) -> usize {
-        self.parts.iter().map(Conv::rounded_len).sum()
+        self.panels() * self.steps(&self.parts) * TILE
     }
 
     /// Number of weights, without padding: the multiply-accumulates of one output pixel.
@@ -58,23 +82,41 @@ impl Bf16Conv {
     /// If a length is wrong.
     pub fn pack(&self, isa: Isa, weights: &[&[f32]], packed: &mut [u32]) {
         assert_eq!(weights.len(), self.parts.len(), "weights for every part");
-        assert_eq!(packed.len(), self.packed_len());
-        let (panels, all) = (blocks(self.cout()), self.steps());
-        let (packed, _) = packed.as_chunks_mut::<TILE>();
-        let mut start = 0;
-        for (conv, weights) in self.parts.iter().zip(weights) {
-            let mut rounded = Aligned::zeros(conv.rounded_len());
-            conv.round(isa, weights, &mut rounded);
-            let steps = conv.rounded_len() / (panels * TILE);
-            for (panel, tiles) in rounded.as_chunks::<TILE>().0.chunks_exact(steps).enumerate() {
-                let pair = panel & !1;
-                let width = (panels - pair).min(2);
-                for (step, tile) in tiles.iter().enumerate() {
-                    packed[pair * all + (start + step) * width + panel % 2] = *tile;
-                }
+        for (part, (conv, weights)) in self.parts.iter().zip(weights).enumerate() {
+            assert_eq!(weights.len(), conv.packed_len());
+            for (pair, weights) in weights.chunks(conv.pair_len()).enumerate() {
+                self.pack_pair(isa, part, pair, weights, packed);
             }
-            start += steps;
         }
+    }
+
+    /// The share of [`pack`](Self::pack) of the `pair`th 32 output channels of a part's convolution: of `weights` the
+    /// [`Conv::pair_len`] values there, or what is left of them.
+    ///
+    /// # Panics
+    /// If a length is wrong, or there are no such channels.
+    pub fn pack_pair(&self, isa: Isa, part: usize, pair: usize, weights: &[f32], packed: &mut [u32]) {
+        assert_eq!(packed.len(), self.packed_len());
+        let conv = &self.parts[part];
+        let left = conv.packed_len().checked_sub(pair * conv.pair_len()).expect("no such channels");
+        assert_eq!(weights.len(), left.min(conv.pair_len()), "weights of another shape");
+        let all = self.steps(&self.parts);
+        let start = self.steps(&self.parts[..part]);
+        let (taps, k, per_tap) = (conv.taps(), k(conv), self.tap_steps(conv));
+        Packing { weights, taps, k, pair, panels: self.panels(), all, start, per_tap, turned: self.turned }
+            .run(isa, packed);
+    }
+}
+
+/// Values of k of a tap of a convolution.
+fn k(conv: &Conv) -> usize {
+    conv.packed_len() / (blocks(conv.cout) * conv.taps() * BLOCK)
+}
+
+impl Conv {
+    /// Number of packed weights of 32 output channels (but for the last, of which there may be fewer).
+    pub fn pair_len(&self) -> usize {
+        2 * self.packed_len() / blocks(self.cout)
     }
 }
 
@@ -119,15 +161,41 @@ impl Bf16Plan {
         let mut outputs = conv.parts.iter().zip(sizes).map(output);
         let out = outputs.next().expect("at least one part");
         assert!(outputs.all(|o| o == out), "parts with outputs of different sizes");
+        assert!(!conv.turned, "a gradient is planned by its output");
         let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n)).collect();
-        let panels = blocks(conv.cout());
-        let rows = out.0 * out.1 * n;
+        let macs = conv.weights() * out.0 * out.1 * n;
+        Self::of_parts(conv, parts, out, groups, n, macs)
+    }
+
+    /// Plans a gradient ([`Bf16Conv::input_gradient`]) for `groups` x `n` images, the convolutions' input being of `size`.
+    ///
+    /// # Panics
+    /// If some pixel of the input is read by none of the convolutions.
+    pub fn gradient(conv: &Bf16Conv, size: (usize, usize), groups: usize, n: usize) -> Self {
+        assert!(conv.turned && n > 0 && groups > 0 && size.0 > 0 && size.1 > 0, "empty input");
+        let output = |c: &Conv| (c.output_size(size.0), c.output_size(size.1));
+        let parts = conv.parts.iter().map(|c| Part::gradient(*c, output(c), n)).collect();
+        let macs = |c: &Conv| c.cout * c.cin * c.kernel * c.kernel * output(c).0 * output(c).1 * n;
+        let plan = Self::of_parts(conv, parts, size, groups, n, conv.parts.iter().map(macs).sum());
+        assert!(plan.plan.is_covered(), "a pixel that no convolution reads");
+        plan
+    }
+
+    fn of_parts(
+        conv: &Bf16Conv,
+        parts: Vec<Part>,
+        out: (usize, usize),
+        groups: usize,
+        n: usize,
+        macs: usize,
+    ) -> Self {
+        let panels = conv.panels();
         Self {
             plan: RowsPlan::new(parts, out, panels),
             groups,
             panels,
-            y_plane: plane_rows(rows) * WIDTH,
-            macs: (groups * conv.weights() * rows) as u64,
+            y_plane: plane_rows(out.0 * out.1 * n) * WIDTH,
+            macs: (groups * macs) as u64,
             out,
         }
     }

@@ -14,20 +14,23 @@ mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod conv;
+mod packing;
 mod plan;
 mod pooling;
 mod product;
 mod run;
 
-pub use activation::Bf16Activation;
+pub(super) use activation::widen;
+pub use activation::{Bf16Activation, round_bf16};
 pub use conv::{Bf16Conv, Bf16Job, Bf16Plan};
+pub(super) use packing::{Task as PackTask, work as pack};
 pub use pooling::{bf16_avg_pool, bf16_max_pool};
 pub(super) use run::{Task, work};
 
 use super::tiles::{SIDE, STEP};
 
 /// Channels of a block.
-const WIDTH: usize = STEP;
+pub(super) const WIDTH: usize = STEP;
 
 /// Bytes of a row of a block, and of a tile's row.
 const ROW_BYTES: usize = WIDTH * size_of::<u16>();
@@ -38,7 +41,7 @@ pub const IMAGE_SLACK: usize = SIDE * 2 * 3 + WIDTH;
 
 /// Rows of a plane: those of the pixels, the row of zeros, and so many more that the same rows of neighbouring
 /// planes fall into different halves of the first-level cache's 64 sets.
-fn plane_rows(rows: usize) -> usize {
+pub(super) fn plane_rows(rows: usize) -> usize {
     const SETS: usize = 64;
     let least = rows + 1;
     if least < 4 * SETS { least | 1 } else { least + (SETS + SETS / 2 + 1 - least % SETS) % SETS }

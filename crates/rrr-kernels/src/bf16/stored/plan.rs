@@ -22,19 +22,41 @@ pub(super) struct Part {
     /// The first `readable` bytes can be read at every block.
     readable: usize,
     zero_row: usize,
+    /// Whether it is the gradient of the convolution's output, which gives that of the input.
+    turned: bool,
 }
 
 impl Part {
-    pub fn new(conv: Conv, (height, width): (usize, usize), n: usize) -> Self {
-        let size = (height, width);
+    /// An input of `conv`.
+    pub fn new(conv: Conv, size: (usize, usize), n: usize) -> Self {
+        let (height, width) = size;
         if conv.rgb {
             let pad = conv.kernel / 2;
             let numbers = n * (height + 2 * pad) * (width + 2 * pad) * 3 + IMAGE_SLACK;
             let len = numbers * size_of::<u16>();
-            return Self { conv, size, n, block: 0, blocks: 1, len, readable: len, zero_row: 0 };
+            return Self {
+                conv,
+                size,
+                n,
+                block: 0,
+                blocks: 1,
+                len,
+                readable: len,
+                zero_row: 0,
+                turned: false,
+            };
         }
-        let rows = height * width * n;
-        let (block, blocks) = (plane_rows(rows) * ROW_BYTES, conv.cin.div_ceil(WIDTH));
+        Self::planes(conv, conv.cin, size, n)
+    }
+
+    /// The gradient of the output of `conv`.
+    pub fn gradient(conv: Conv, size: (usize, usize), n: usize) -> Self {
+        Self { turned: true, ..Self::planes(conv, conv.cout, size, n) }
+    }
+
+    fn planes(conv: Conv, channels: usize, size: (usize, usize), n: usize) -> Self {
+        let rows = size.0 * size.1 * n;
+        let (block, blocks) = (plane_rows(rows) * ROW_BYTES, channels.div_ceil(WIDTH));
         Self {
             conv,
             size,
@@ -44,6 +66,7 @@ impl Part {
             len: blocks * block,
             readable: block,
             zero_row: rows * ROW_BYTES,
+            turned: false,
         }
     }
 
@@ -55,8 +78,14 @@ impl Part {
             let line = image * (height + 2 * pad) + y * stride + tap;
             return Some((line * (width + 2 * pad) + x * stride) * 3 * size_of::<u16>());
         }
-        let y = (y * stride + tap / kernel).checked_sub(pad)?;
-        let x = (x * stride + tap % kernel).checked_sub(pad)?;
+        let under = |at: usize, offset: usize| (at * stride + offset).checked_sub(pad);
+        // The output whose tap lies on an input.
+        let over = |at: usize, offset: usize| {
+            let at = (at + pad).checked_sub(offset)?;
+            at.is_multiple_of(stride).then_some(at / stride)
+        };
+        let find = |at, offset| if self.turned { over(at, offset) } else { under(at, offset) };
+        let (y, x) = (find(y, tap / kernel)?, find(x, tap % kernel)?);
         (y < height && x < width).then_some(((y * width + x) * self.n + image) * ROW_BYTES)
     }
 }
@@ -166,6 +195,12 @@ impl RowsPlan {
         let sources = order.iter().flat_map(|&tile| self.sources[tile * count..][..count].iter().copied());
         let sources = sources.collect();
         Self { tiles, sources, ..self }
+    }
+
+    /// Whether every tile has rows under some tap.
+    pub fn is_covered(&self) -> bool {
+        let empty = |s: &Source| matches!(s, Source::Zeros { .. });
+        self.sources.chunks_exact(self.taps.len()).all(|tile| !tile.iter().all(empty))
     }
 
     /// Where a tile's rows lie under each tap.

@@ -1,0 +1,210 @@
+//! The loops around the products of a task.
+
+use super::super::super::stored::WIDTH;
+use super::super::super::tiles::{Product, SIDE, STEP, TILE, Tiles};
+use super::super::super::{ThreadScratch, ZEROS};
+use super::{Bf16GradPlan, CHUNK_ROWS, CHUNK_STEPS, NONE, Task, Work};
+use crate::BLOCK;
+use std::ops::Range;
+
+/// Computes a task.
+///
+/// # Safety
+/// The CPU must support `T`; the plan's offsets must lie within the task's slices, and no other task may write the same
+/// weights.
+#[inline(always)]
+pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
+    let p = task.work.p;
+    // Blocks of 16 input channels.
+    let blocks = task.planes.start * 2..(task.planes.end * 2).min(p.k().div_ceil(BLOCK));
+    let per_tap = task.panels.len() * blocks.len() * TILE;
+    let sums = task.taps.len() * per_tap;
+    let a_len = task.panels.len() * CHUNK_STEPS * TILE;
+    let b_len = task.planes.len() * 2 * CHUNK_STEPS * TILE;
+    // SAFETY: the tile registers are there, by the caller.
+    let tiles = unsafe { T::new() };
+    let mut scratch = ThreadScratch::take(sums + a_len + b_len);
+    let (sums, rest) = scratch.0.split_at_mut(sums);
+    let (a, rest) = rest.split_at_mut(a_len);
+    let b = &mut rest[..b_len];
+    sums.fill(0);
+    let all = p.pixels * p.n;
+    for first in (0..all).step_by(CHUNK_ROWS) {
+        let rows = first..(first + CHUNK_ROWS).min(all);
+        // SAFETY: as noted on `work`; operands and sums have room for all tiles.
+        unsafe {
+            transpose_gradient::<T>(task, &rows, a);
+            for (tap, sums) in task.taps.clone().zip(sums.chunks_exact_mut(per_tap)) {
+                let mut sources = [NONE; CHUNK_ROWS];
+                if locate(p, tap, &rows, &mut sources) {
+                    let count = rows.len().div_ceil(STEP);
+                    pair_input::<T>(task, &sources, count, b);
+                    multiply_all(&tiles, (task.panels.len(), blocks.len()), (a, b, sums), count);
+                }
+            }
+        }
+    }
+    // SAFETY: the result lies within the weights.
+    unsafe { store::<T>(task, blocks, sums) };
+}
+
+/// First operand: the rows of the output's gradient, transposed, `[panel][step]` tiles.
+///
+/// # Safety
+/// As for [`work`].
+#[inline(always)]
+unsafe fn transpose_gradient<T: Tiles>(task: &Task<'_>, rows: &Range<usize>, a: &mut [u32]) {
+    let p = task.work.p;
+    let y_group = p.conv.cout.div_ceil(WIDTH) * p.y_plane;
+    let mut pairs = [[0u32; TILE]; 2];
+    let mut panel = task.panels.start;
+    while panel < task.panels.end {
+        let (group, at) = (panel / p.panels(), panel % p.panels());
+        let plane = group * y_group + at / 2 * p.y_plane;
+        // A plane of 32 channels has two panels, of which the task may have one.
+        let last = if at % 2 == 0 && at + 1 < p.panels() { panel + 1 } else { panel };
+        let mine = panel..(last + 1).min(task.panels.end);
+        for (s, step) in rows.clone().step_by(STEP).enumerate() {
+            let row = |row: usize| {
+                if row < rows.end {
+                    task.work.dy[plane + row * WIDTH..][..WIDTH].as_ptr()
+                } else {
+                    (&raw const ZEROS).cast()
+                }
+            };
+            for i in 0..SIDE {
+                let to = pairs.each_mut().map(|tile| tile[i * SIDE..].as_mut_ptr());
+                // SAFETY: the rows hold 32 values each, the tiles 16 rows.
+                unsafe { T::interleave(row(step + 2 * i), row(step + 2 * i + 1), to) };
+            }
+            for panel in mine.clone() {
+                let half = panel % p.panels() % 2;
+                let to = &mut a[((panel - task.panels.start) * CHUNK_STEPS + s) * TILE..][..TILE];
+                // SAFETY: both are tiles.
+                unsafe { T::transpose(pairs[half].as_ptr(), to.as_mut_ptr()) };
+            }
+        }
+        panel = mine.end;
+    }
+}
+
+/// Fills in the offset of the input row under each of `rows`; whether there is any.
+#[inline(always)]
+fn locate(p: &Bf16GradPlan, tap: usize, rows: &Range<usize>, sources: &mut [u32; CHUNK_ROWS]) -> bool {
+    let of_tap = &p.sources[tap * p.pixels..][..p.pixels];
+    let (mut row, mut any) = (rows.start, false);
+    while row < rows.end {
+        let (pixel, image) = (row / p.n, row % p.n);
+        let len = (p.n - image).min(rows.end - row);
+        if of_tap[pixel] != NONE {
+            let first = of_tap[pixel] as usize + image * p.x_image;
+            for (i, to) in sources[row - rows.start..][..len].iter_mut().enumerate() {
+                *to = (first + i * p.x_image) as u32;
+            }
+            any = true;
+        }
+        row += len;
+    }
+    any
+}
+
+/// Second operand: the input's rows in pairs, `[block][step]` tiles.
+///
+/// # Safety
+/// As for [`work`].
+#[inline(always)]
+unsafe fn pair_input<T: Tiles>(task: &Task<'_>, sources: &[u32; CHUNK_ROWS], count: usize, b: &mut [u32]) {
+    let Work { p, x, x_group, .. } = task.work;
+    let group = task.panels.start / p.panels();
+    let (pairs, _) = sources.as_chunks::<2>();
+    let planes = task.planes.clone().zip(b.chunks_exact_mut(2 * CHUNK_STEPS * TILE));
+    for (plane, b) in planes {
+        let x = x.as_ptr().wrapping_add(group * x_group + plane * p.x_block);
+        let (low, high) = b.split_at_mut(CHUNK_STEPS * TILE);
+        let rows = low.chunks_exact_mut(SIDE).zip(high.chunks_exact_mut(SIDE));
+        for (pair, (low, high)) in pairs.iter().zip(rows).take(count * SIDE) {
+            let row = |source: u32| {
+                if source == NONE { (&raw const ZEROS).cast() } else { x.wrapping_add(source as usize) }
+            };
+            // SAFETY: the plan's rows lie within the input, by the caller.
+            unsafe { T::interleave(row(pair[0]), row(pair[1]), [low.as_mut_ptr(), high.as_mut_ptr()]) };
+        }
+    }
+}
+
+/// Adds the products of all panels and blocks to `sums`, tiles `[panel][block]`.
+///
+/// # Safety
+/// `a`, `b` and `sums` must hold the tiles of that many panels and blocks.
+#[inline(always)]
+unsafe fn multiply_all<T: Tiles>(
+    tiles: &T,
+    (panels, blocks): (usize, usize),
+    (a, b, sums): (&[u32], &[u32], &mut [u32]),
+    count: usize,
+) {
+    const STEPS: [u32; CHUNK_STEPS] = {
+        let mut steps = [0; CHUNK_STEPS];
+        let mut i = 0;
+        while i < CHUNK_STEPS {
+            steps[i] = (i * TILE) as u32;
+            i += 1;
+        }
+        steps
+    };
+    let stride = CHUNK_STEPS * TILE;
+    let steps = &STEPS[..count];
+    for panel in (0..panels).step_by(2) {
+        for block in (0..blocks).step_by(2) {
+            // SAFETY: by the caller.
+            unsafe {
+                let a = a.as_ptr().add(panel * stride);
+                let column = |i: usize| b.as_ptr().add((block + i) * stride);
+                let c = sums.as_mut_ptr().cast::<f32>().add((panel * blocks + block) * TILE);
+                let rest = (a, c, blocks * TILE, steps);
+                match (panel + 1 < panels, block + 1 < blocks) {
+                    (true, true) => tiles.multiply::<2, 2>(&product(rest, [column(0), column(1)])),
+                    (true, false) => tiles.multiply::<2, 1>(&product(rest, [column(0)])),
+                    (false, true) => tiles.multiply::<1, 2>(&product(rest, [column(0), column(1)])),
+                    (false, false) => tiles.multiply::<1, 1>(&product(rest, [column(0)])),
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn product<'a, const N: usize>(
+    (a, c, c_stride, steps): (*const u32, *mut f32, usize, &'a [u32]),
+    b: [*const u32; N],
+) -> Product<'a, N> {
+    Product { a, a_stride: CHUNK_STEPS * TILE, b, steps, c, c_stride, accumulate: true }
+}
+
+/// Writes the sums to the packed weights.
+///
+/// # Safety
+/// As for [`work`].
+#[inline(always)]
+unsafe fn store<T: Tiles>(task: &Task<'_>, blocks: Range<usize>, sums: &[u32]) {
+    let p = task.work.p;
+    let (k, taps) = (p.k(), p.conv.taps());
+    let mut sums = sums.chunks_exact(TILE);
+    let mut transposed = [0u32; TILE];
+    for tap in task.taps.clone() {
+        for panel in task.panels.clone() {
+            let (group, panel) = (panel / p.panels(), panel % p.panels());
+            for block in blocks.clone() {
+                let sum = sums.next().expect("a tile for each");
+                let values = (k - block * BLOCK).min(BLOCK);
+                let at = ((panel * taps + tap) * k + block * BLOCK) * BLOCK;
+                // SAFETY: tiles; the place lies within the weights, by the caller.
+                unsafe {
+                    T::transpose(sum.as_ptr(), transposed.as_mut_ptr());
+                    let to = task.work.dw[group].as_ptr().add(at).cast::<u32>();
+                    std::ptr::copy_nonoverlapping(transposed.as_ptr(), to, values * BLOCK);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! What training in bf16 is made of: every instruction set of this machine against the kernels of f32 on rounded values,
+//! and against each other to the bit.
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use rrr_kernels::{
+    Activation, Aligned, Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv, Bf16GradPlan, Bf16Job,
+    Bf16Norm, Bf16NormGrad, Bf16Plan, Bf16Skip, BnBackward, BnForward, Buffer, Compute, Conv, ConvPlan,
+    GradWeight, IMAGE_SLACK, Isa, Pool, Residual, RowsJob, bf16_avg_pool_backward, bf16_bn_backward,
+    bf16_bn_forward, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features, bn_backward,
+    bn_forward, max_pool_backward, max_pool_size, round_bf16,
+};
+use std::sync::Arc;
+
+#[derive(Clone, Debug)]
+struct Case {
+    cin: usize,
+    cout: usize,
+    kernel: usize,
+    stride: usize,
+    size: (usize, usize),
+    n: usize,
+    groups: usize,
+    shared: bool,
+    /// Whether a 1x1 convolution of the same stride reads the same input.
+    downsample: bool,
+    threads: usize,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let channels = || prop_oneof![1usize..70, Just(79)];
+    let shape = (channels(), channels(), prop_oneof![Just(1usize), Just(3)], 1usize..3, 1usize..4);
+    let size = prop_oneof![(2usize..9, 2usize..9), (15usize..18, 15usize..18)];
+    let n = prop_oneof![1usize..8, Just(16), Just(32)];
+    (shape, size, n, any::<bool>(), any::<bool>(), 1usize..4).prop_map(
+        |((cin, cout, kernel, stride, groups), size, n, shared, downsample, threads)| Case {
+            cin,
+            cout,
+            kernel,
+            // Some pixels have no part in a 1x1 convolution with a stride.
+            stride: if kernel == 1 { 1 } else { stride },
+            size,
+            n,
+            groups,
+            shared,
+            downsample,
+            threads,
+        },
+    )
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Default::default() }
+}
+
+/// Small integers, so that every sum is exact in f32.
+fn integers(len: usize, seed: usize) -> Vec<f32> {
+    (0..len)
+        .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % 5) as f32 - 2.0)
+        .collect()
+}
+
+/// bf16 values near 1.
+fn reals(len: usize, seed: usize) -> Vec<f32> {
+    let mut state = seed as u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        rounded((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn rounded(x: f32) -> f32 {
+    f32::from_bits((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) & 0xffff_0000)
+}
+
+/// The same values, `[group][n][channels][pixels]`, in both kinds of activations.
+fn both(
+    values: &[f32],
+    groups: usize,
+    channels: usize,
+    size: (usize, usize),
+    n: usize,
+) -> (Bf16Activation, Vec<Activation>) {
+    let mut a = Bf16Activation::default();
+    a.reshape(groups, channels, size, n);
+    let pixels = size.0 * size.1;
+    for (i, &value) in values.iter().enumerate() {
+        let (rest, pixel) = (i / pixels, i % pixels);
+        a.set(rest / channels / n, rest / channels % n, rest % channels, pixel, value);
+    }
+    let parts = values.chunks(n * channels * pixels).map(|values| {
+        let mut a = Activation::zeros(channels, size.0, size.1, n);
+        a.set_nchw(values);
+        a
+    });
+    (a, parts.collect())
+}
+
+fn values_of(a: &Bf16Activation) -> Vec<f32> {
+    let pixels = a.size().0 * a.size().1;
+    let mut values = Vec::new();
+    for group in 0..a.groups() {
+        for image in 0..a.n() {
+            for channel in 0..a.channels() {
+                values.extend((0..pixels).map(|pixel| a.get(group, image, channel, pixel)));
+            }
+        }
+    }
+    values
+}
+
+fn output(conv: &Conv, size: (usize, usize)) -> (usize, usize) {
+    (conv.output_size(size.0), conv.output_size(size.1))
+}
+
+fn packed(conv: &Conv, seed: usize) -> Buffer {
+    let mut packed = Buffer::zeros(conv.packed_len());
+    conv.pack(&integers(conv.weight_shape().iter().product(), seed), &mut packed);
+    packed
+}
+
+fn computes(threads: usize) -> impl Iterator<Item = Compute> {
+    let pool = Arc::new(Pool::new(threads));
+    Isa::available().map(move |isa| Compute::with_isa(pool.clone(), isa).unwrap())
+}
+
+/// Input and weight gradients of a case, to the bit.
+fn check(case: &Case) {
+    let Case { cin, cout, kernel, stride, size, n, groups, shared, downsample, threads } = *case;
+    let mut convs = vec![Conv::new(cin, cout, kernel, stride)];
+    if downsample {
+        convs.push(Conv::new(cin, cout + 3, 1, stride));
+    }
+    let x_groups = if shared { 1 } else { groups };
+    let pixels = size.0 * size.1;
+    let (x, x32) = both(&integers(x_groups * n * cin * pixels, 1), x_groups, cin, size, n);
+    let gradients: Vec<_> = convs
+        .iter()
+        .enumerate()
+        .map(|(i, conv)| {
+            let out = output(conv, size);
+            let values = integers(groups * n * conv.cout() * out.0 * out.1, 2 + i);
+            both(&values, groups, conv.cout(), out, n)
+        })
+        .collect();
+    let weights = |i: usize, group: usize| packed(&convs[i], 10 + group + 20 * i);
+
+    let reference = Compute::new(Arc::new(Pool::new(1)));
+    let mut want_dx = vec![vec![0.0; n * cin * pixels]; groups];
+    let mut want_dw = Vec::new();
+    for (i, conv) in convs.iter().enumerate() {
+        let plan = ConvPlan::new(*conv, size, n, true, &reference);
+        for group in 0..groups {
+            let (w, dy) = (weights(i, group), &gradients[i].1[group]);
+            let mut transposed = Buffer::zeros(conv.transposed_len());
+            conv.transpose(&w, &mut transposed);
+            let mut dx = Activation::zeros(cin, size.0, size.1, n);
+            plan.grad_input([RowsJob::new(dy.data(), &transposed, dx.data_mut())]);
+            // Winograd's products are not exact.
+            want_dx[group].iter_mut().zip(dx.to_nchw()).for_each(|(sum, d)| *sum += d.round());
+            let mut dw = Buffer::zeros(conv.packed_len());
+            let x = &x32[if shared { 0 } else { group }];
+            plan.grad_weight([GradWeight::new(x.data(), dy.data(), &mut dw)]);
+            want_dw.push(dw.to_vec());
+        }
+    }
+    let want_dx: Vec<f32> = want_dx.concat().into_iter().map(rounded).collect();
+
+    for compute in computes(threads) {
+        let isa = compute.isa();
+        let gradient = Bf16Conv::input_gradient(&convs);
+        let plan = Bf16Plan::gradient(&gradient, size, groups, n);
+        let mut w = Aligned::zeros(groups * gradient.packed_len());
+        for (group, to) in w.chunks_exact_mut(gradient.packed_len()).enumerate() {
+            let parts: Vec<Buffer> = (0..convs.len()).map(|i| weights(i, group)).collect();
+            gradient.pack(isa, &parts.iter().map(|w| &w[..]).collect::<Vec<_>>(), to);
+        }
+        let mut dx = Bf16Activation::default();
+        dx.reshape(groups, cin, size, n);
+        let inputs: Vec<&[u16]> = gradients.iter().map(|(dy, _)| dy.data()).collect();
+        let bias = Buffer::zeros(groups * cin.next_multiple_of(32));
+        let job = Bf16Job { x: &inputs, w: &w, bias: &bias, residual: None, relu: false, y: dx.data_mut() };
+        plan.forward(job, &compute);
+        assert_eq!(&values_of(&dx), &want_dx, "input gradient, {}", isa);
+
+        for (i, conv) in convs.iter().enumerate() {
+            let plan = Bf16GradPlan::new(*conv, size, groups, n);
+            let mut dw = vec![vec![f32::NAN; conv.packed_len()]; groups];
+            plan.run(x.data(), gradients[i].0.data(), dw.iter_mut().map(|dw| &mut dw[..]), &compute);
+            for (group, dw) in dw.iter().enumerate() {
+                let want = conv.unpack(&want_dw[i * groups + group]);
+                assert_eq!(&conv.unpack(dw), &want, "weight gradient {}, {}", i, isa);
+                let padding = dw.iter().sum::<f32>() - want.iter().sum::<f32>();
+                assert_eq!(padding, 0.0, "padding of the weight gradient");
+            }
+        }
+    }
+}
+
+/// Small enough for Miri (`.ci/miri`).
+#[test]
+fn small_gradients_are_exact() {
+    let small = |cin, cout, kernel, stride, n, downsample| Case {
+        cin,
+        cout,
+        kernel,
+        stride,
+        size: (3, 2),
+        n,
+        groups: 2,
+        shared: n == 1,
+        downsample,
+        threads: 2,
+    };
+    check(&small(3, 5, 3, 2, 1, true));
+    check(&small(17, 4, 1, 1, 5, false));
+    check(&small(5, 34, 3, 1, 3, true));
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    #[test]
+    fn gradients_of_integers_are_exact(case in cases()) {
+        check(&case);
+    }
+}
+
+#[test]
+fn the_gradient_of_the_convolution_of_images_is_exact() {
+    let (n, size, cout) = (3, (12, 17), 20);
+    let conv = Conv::image(cout);
+    let len = n * (size.0 + 6) * (size.1 + 6) * 3;
+    let images = integers(len, 1);
+    let out = output(&conv, size);
+    let (dy, dy32) = both(&integers(2 * n * cout * out.0 * out.1, 2), 2, cout, out, n);
+    let plan32 = ConvPlan::new(conv, size, n, true, &Compute::new(Arc::new(Pool::new(1))));
+    for compute in computes(2) {
+        let mut x = vec![0x4040; len + IMAGE_SLACK];
+        round_bf16(compute.isa(), &images, &mut x[..len]);
+        let mut dw = vec![vec![f32::NAN; conv.packed_len()]; 2];
+        Bf16GradPlan::new(conv, size, 2, n).run(&x, dy.data(), dw.iter_mut().map(|dw| &mut dw[..]), &compute);
+        for (dw, dy) in dw.iter().zip(&dy32) {
+            let mut want = Buffer::zeros(conv.packed_len());
+            plan32.grad_weight([GradWeight::new(&images, dy.data(), &mut want)]);
+            assert_eq!(dw[..], want[..], "{}", compute.isa());
+        }
+    }
+}
+
+/// Weight gradients of any values have the same bits on every instruction set and for any number of threads.
+#[test]
+fn weight_gradients_have_the_same_bits_everywhere() {
+    let (conv, size, groups, n) = (Conv::new(70, 45, 3, 2), (9, 11), 3, 13);
+    let out = output(&conv, size);
+    let (x, _) = both(&reals(n * 70 * size.0 * size.1, 1), 1, 70, size, n);
+    let (dy, _) = both(&reals(groups * n * 45 * out.0 * out.1, 2), groups, 45, out, n);
+    let run = |compute: Compute| {
+        let mut dw = vec![vec![0.0; conv.packed_len()]; groups];
+        let plan = Bf16GradPlan::new(conv, size, groups, n);
+        plan.run(x.data(), dy.data(), dw.iter_mut().map(|dw| &mut dw[..]), &compute);
+        dw
+    };
+    let first = run(computes(1).next().unwrap());
+    for compute in computes(1).chain(computes(3)) {
+        let isa = compute.isa();
+        assert!(run(compute) == first, "{isa}");
+    }
+}
+
+/// Statistics and parameters of a batch norm of `channels`, padded to blocks of 16.
+struct Norm {
+    affine: [Vec<f32>; 2],
+    running: [Vec<f32>; 2],
+    batch: [Vec<f32>; 2],
+    gradients: [Vec<f32>; 2],
+}
+
+impl Norm {
+    fn new(channels: usize, seed: usize) -> Self {
+        let padded = channels.next_multiple_of(16);
+        let vector = |seed: usize, add: f32| {
+            let mut v: Vec<f32> = reals(channels, seed).iter().map(|v| v + add).collect();
+            v.resize(padded, 0.0);
+            v
+        };
+        Self {
+            affine: [vector(seed, 1.5), vector(seed + 1, 0.0)],
+            running: [vector(seed + 2, 0.0), vector(seed + 3, 1.5)],
+            batch: [vec![0.0; padded], vec![0.0; padded]],
+            gradients: [vec![0.0; padded], vec![0.0; padded]],
+        }
+    }
+
+    fn forward<'a>(&'a mut self, x: &'a [u16], c: std::ops::Range<usize>) -> Bf16Norm<'a> {
+        let [mean, inv_std] = &mut self.batch;
+        let [running_mean, running_var] = &mut self.running;
+        Bf16Norm {
+            x,
+            gamma: &self.affine[0][c.clone()],
+            beta: &self.affine[1][c.clone()],
+            mean: &mut mean[c.clone()],
+            inv_std: &mut inv_std[c.clone()],
+            running_mean: &mut running_mean[c.clone()],
+            running_var: &mut running_var[c],
+        }
+    }
+
+    fn backward<'a>(
+        &'a mut self,
+        x: &'a [u16],
+        dx: Option<&'a mut [u16]>,
+        c: std::ops::Range<usize>,
+    ) -> Bf16NormGrad<'a> {
+        let [dgamma, dbeta] = &mut self.gradients;
+        Bf16NormGrad {
+            x,
+            gamma: &self.affine[0][c.clone()],
+            beta: &self.affine[1][c.clone()],
+            mean: &self.batch[0][c.clone()],
+            inv_std: &self.batch[1][c.clone()],
+            dgamma: &mut dgamma[c.clone()],
+            dbeta: &mut dbeta[c],
+            dx,
+        }
+    }
+
+    /// The same in f32: output before what is added, of which the sums follow.
+    fn forward_f32(&mut self, x: &Activation, residual: Option<&Activation>, relu: bool) -> Activation {
+        let mut y = Activation::zeros(x.channels(), x.height(), x.width(), x.n());
+        let len = x.plane_len();
+        let [mean, inv_std] = &mut self.batch;
+        let [running_mean, running_var] = &mut self.running;
+        for (i, (x, y)) in x.planes().zip(y.planes_mut()).enumerate() {
+            let c = i * 16..i * 16 + 16;
+            let job = BnForward {
+                x,
+                y,
+                residual: residual.map_or(Residual::None, |r| Residual::Plane(&r.data()[i * len..][..len])),
+                relu,
+                gamma: self.affine[0][c.clone()].try_into().unwrap(),
+                beta: self.affine[1][c.clone()].try_into().unwrap(),
+                mean: (&mut mean[c.clone()]).try_into().unwrap(),
+                inv_std: (&mut inv_std[c.clone()]).try_into().unwrap(),
+                running_mean: (&mut running_mean[c.clone()]).try_into().unwrap(),
+                running_var: (&mut running_var[c]).try_into().unwrap(),
+            };
+            bn_forward(Isa::active(), 0.1, job);
+        }
+        y
+    }
+
+    fn backward_f32(&mut self, x: &Activation, y: &Activation, dy: &Activation) -> Activation {
+        let mut dx = Activation::zeros(x.channels(), x.height(), x.width(), x.n());
+        let len = x.plane_len();
+        let [dgamma, dbeta] = &mut self.gradients;
+        for (i, (x, dx)) in x.planes().zip(dx.planes_mut()).enumerate() {
+            let c = i * 16..i * 16 + 16;
+            let plane = |a: &'_ Activation| a.data()[i * len..][..len].to_vec();
+            let job = BnBackward {
+                x,
+                relu_output: Some(&plane(y)),
+                dy: Some(&plane(dy)),
+                dx,
+                gamma: self.affine[0][c.clone()].try_into().unwrap(),
+                mean: self.batch[0][c.clone()].try_into().unwrap(),
+                inv_std: self.batch[1][c.clone()].try_into().unwrap(),
+                dgamma: (&mut dgamma[c.clone()]).try_into().unwrap(),
+                dbeta: (&mut dbeta[c]).try_into().unwrap(),
+            };
+            bn_backward(Isa::active(), job);
+        }
+        dx
+    }
+}
+
+fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let scale = want.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= tolerance * scale, "{what}[{i}] is {g}, expected {w}");
+    }
+}
+
+/// What rounding a value to bf16 may change of it.
+const ROUNDED: f32 = 1.0 / 256.0;
+
+#[test]
+fn batch_norm_is_that_of_f32_rounded() {
+    for (channels, size, n) in [(79usize, (5, 3), 7), (40, (9, 9), 16), (16, (1, 1), 5)] {
+        let len = channels * size.0 * size.1 * n;
+        let planes = |i: usize| i * 32..(i * 32 + 32).min(channels.next_multiple_of(16));
+        let (x, x32) = both(&reals(len, 1), 1, channels, size, n);
+        let (other, other32) = both(&reals(len, 2), 1, channels, size, n);
+        let (dy, dy32) = both(&reals(len, 3), 1, channels, size, n);
+        // Nothing, a plane or another batch norm on the skip path.
+        for skip in 0..3 {
+            let (mut want, mut want_skip) = (Norm::new(channels, 4), Norm::new(channels, 8));
+            let residual32 = match skip {
+                0 => None,
+                1 => Some(other32[0].clone()),
+                _ => Some(want_skip.forward_f32(&other32[0], None, false)),
+            };
+            let want_y = want.forward_f32(&x32[0], residual32.as_ref(), true);
+            let mut bits: Option<Vec<u16>> = None;
+            for isa in Isa::available() {
+                let (mut norm, mut skip_norm) = (Norm::new(channels, 4), Norm::new(channels, 8));
+                let like = || {
+                    let mut a = Bf16Activation::default();
+                    a.reshape(1, channels, size, n);
+                    a
+                };
+                let (mut y, rows, plane) = (like(), x.rows(), x.plane_len());
+                for (i, y) in y.data_mut().chunks_exact_mut(plane).enumerate() {
+                    let other = &other.data()[i * plane..][..plane];
+                    let skip = match skip {
+                        0 => Bf16Skip::None,
+                        1 => Bf16Skip::Plane(other),
+                        _ => Bf16Skip::Norm(skip_norm.forward(other, planes(i))),
+                    };
+                    let norm = norm.forward(&x.data()[i * plane..], planes(i));
+                    bf16_bn_forward(isa, 0.1, Bf16BnForward { rows, norm, skip, y });
+                }
+                assert_close("output", &values_of(&y), &want_y.to_nchw(), ROUNDED);
+                for (got, want) in [(&norm, &want), (&skip_norm, &want_skip)] {
+                    for i in 0..2 {
+                        let real =
+                            |n: &Norm| [n.batch[i][..channels].to_vec(), n.running[i].clone()].concat();
+                        assert_close("statistics", &real(got), &real(want), 1e-5);
+                    }
+                }
+
+                let (_, y32) = both(&values_of(&y), 1, channels, size, n);
+                let want_dx = want.backward_f32(&x32[0], &y32[0], &dy32[0]);
+                let (mut dy, mut dx, mut dskip) = (dy.clone(), like(), like());
+                let in_place = skip == 0;
+                let gradients =
+                    dx.data_mut().chunks_exact_mut(plane).zip(dskip.data_mut().chunks_exact_mut(plane));
+                for (i, (dy, (dx, dskip))) in dy.data_mut().chunks_exact_mut(plane).zip(gradients).enumerate()
+                {
+                    let at = i * plane..(i + 1) * plane;
+                    let dx = (!in_place).then_some(dx);
+                    let job = Bf16BnBackward {
+                        rows,
+                        y: (!in_place).then_some(&y.data()[at.clone()]),
+                        dy,
+                        norm: norm.backward(&x.data()[at.clone()], dx, planes(i)),
+                        skip: (skip == 2)
+                            .then(|| skip_norm.backward(&other.data()[at], Some(dskip), planes(i))),
+                    };
+                    bf16_bn_backward(isa, job);
+                }
+                let dx = if in_place { &dy } else { &dx };
+                assert_close("gradient", &values_of(dx), &want_dx.to_nchw(), 2.0 * ROUNDED);
+                if skip == 2 {
+                    let want_dskip = want_skip.backward_f32(&other32[0], &y32[0], &dy32[0]);
+                    assert_close(
+                        "gradient of skip",
+                        &values_of(&dskip),
+                        &want_dskip.to_nchw(),
+                        2.0 * ROUNDED,
+                    );
+                    assert_close("gamma of skip", &skip_norm.gradients[0], &want_skip.gradients[0], 1e-4);
+                }
+                if !in_place {
+                    let kept: Vec<f32> = std::iter::zip(values_of(&dy), y32[0].to_nchw())
+                        .map(|(g, y)| if y > 0.0 { g } else { 0.0 })
+                        .collect();
+                    assert_eq!(values_of(&dy), kept, "the gradient before ReLU");
+                }
+                for i in 0..2 {
+                    let got = &norm.gradients[i];
+                    assert_close("gradient of parameters", got, &want.gradients[i], 1e-4);
+                }
+                let all = [y.data(), dy.data(), dx.data(), dskip.data()].concat();
+                assert!(bits.get_or_insert(all.clone()) == &all, "{isa}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pooling_gradients_are_those_of_f32_rounded() {
+    for (channels, size, n) in [(40, (7, 10), 3), (16, (6, 5), 4), (33, (1, 2), 1)] {
+        let out = (max_pool_size(size.0), max_pool_size(size.1));
+        // Few values, so that maxima are equal; none negative.
+        let values: Vec<f32> =
+            integers(2 * n * channels * size.0 * size.1, 1).iter().map(|v| v.max(0.0)).collect();
+        let (x, x32) = both(&values, 2, channels, size, n);
+        let (dy, dy32) = both(&reals(2 * n * channels * out.0 * out.1, 2), 2, channels, out, n);
+        let mut want = Vec::new();
+        for (x, dy) in x32.iter().zip(&dy32) {
+            let mut dx = Activation::zeros(channels, size.0, size.1, n);
+            for ((x, dy), dx) in x.planes().zip(dy.planes()).zip(dx.planes_mut()) {
+                max_pool_backward(Isa::active(), (size.0, size.1, n), x, dy, dx);
+            }
+            want.extend(dx.to_nchw().into_iter().map(rounded));
+        }
+        for compute in computes(2) {
+            let mut dx = Bf16Activation::default();
+            bf16_max_pool_backward(&x, &dy, &mut dx, &compute);
+            assert_eq!(values_of(&dx), want, "{}", compute.isa());
+
+            let mut features = vec![Activation::zeros(channels, 1, 1, n); 2];
+            bf16_pool_features(&x, &mut features, &compute);
+            let pixels = size.0 * size.1;
+            let means: Vec<f32> =
+                values.chunks(pixels).map(|values| values.iter().sum::<f32>() / pixels as f32).collect();
+            let features: Vec<f32> = features.iter().flat_map(Activation::to_nchw).collect();
+            assert_close("features", &features, &means, 1e-6);
+
+            let gradients = reals(2 * n * channels, 3);
+            let (_, dy32) = both(&gradients, 2, channels, (1, 1), n);
+            dx.reshape(2, channels, size, n);
+            bf16_avg_pool_backward(&dy32, &mut dx, &compute);
+            let want: Vec<f32> =
+                gradients.iter().flat_map(|g| vec![rounded(g * (1.0 / pixels as f32)); pixels]).collect();
+            assert_eq!(values_of(&dx), want);
+
+            let mut mean = Bf16Activation::default();
+            bf16_mean_of_groups(&x, &mut mean, &compute);
+            let (first, second) = values.split_at(values.len() / 2);
+            let want: Vec<f32> = first.iter().zip(second).map(|(a, b)| rounded((a + b) * 0.5)).collect();
+            assert_eq!(values_of(&mean), want);
+        }
+    }
+}

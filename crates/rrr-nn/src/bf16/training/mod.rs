@@ -1,0 +1,177 @@
+//! Training in bf16: activations and their gradients are stored in bf16, and so are copies of the weights that each step
+//! of the optimiser refreshes. Sums, statistics, gradients of parameters and the parameters themselves are f32. The
+//! classifier is that of training in f32.
+
+mod backward;
+mod forward;
+mod norms;
+mod sequence;
+mod update;
+
+use super::layers::Input;
+use super::{Bf16Stem, PackedSequence};
+use crate::Images;
+use crate::backward::{Learner, head};
+use crate::folded::Folded;
+use crate::input::PaddedImages;
+use crate::layout::Layout;
+use crate::optimiser::Update;
+use crate::plans::{Plans, Workspace};
+use crate::profile::{Profile, timed};
+use crate::tape::classify;
+use backward::Arena;
+use rrr_kernels::{Activation, Compute};
+use sequence::{Backward, Batch, Pass, Sequence};
+use std::ops::Range;
+
+/// A network in training in bf16, but for what is f32.
+pub(crate) struct Bf16Training {
+    compute: Compute,
+    branches: Sequence,
+    /// If there is a stem that is trained, or was warmed.
+    stem: Option<Sequence>,
+    /// Made from the stem's weights when needed.
+    frozen: Option<Bf16Stem>,
+    images: PaddedImages<u16>,
+    gradients: Arena,
+}
+
+/// Sequences' parameters, and what f32 is computed with.
+pub(crate) struct Net<'a> {
+    pub layout: &'a Layout,
+    pub stem_layout: &'a Layout,
+    /// Branches that take part.
+    pub which: Range<usize>,
+    pub learners: &'a mut [Learner],
+    pub stem: &'a mut Learner,
+    pub plans: &'a mut Plans,
+    pub workspace: &'a mut Workspace,
+    /// Momentum of batch-norm running statistics.
+    pub momentum: f32,
+    /// Whether all of the branches is trained, or but their classifier.
+    pub trains_all: bool,
+    pub trains_stem: bool,
+}
+
+impl Bf16Training {
+    /// Rounds the weights of the branches, and of a stem that is trained; `trains_all` of the branches, or but their
+    /// classifier.
+    pub fn new(
+        (layout, learners): (&Layout, &[Learner]),
+        trains_all: bool,
+        stem: Option<(&Layout, &Learner)>,
+        compute: Compute,
+    ) -> Self {
+        let backward = match (trains_all, &stem) {
+            (false, _) => Backward::None,
+            (true, None) => Backward::Parameters,
+            (true, Some(_)) => Backward::Input,
+        };
+        let of_stem = |(layout, learner)| {
+            Sequence::new(layout, std::slice::from_ref(learner), Backward::Parameters, &compute)
+        };
+        Self {
+            branches: Sequence::new(layout, learners, backward, &compute),
+            stem: stem.map(of_stem),
+            frozen: None,
+            images: PaddedImages::default(),
+            gradients: Arena::default(),
+            compute,
+        }
+    }
+
+    /// The stem in train mode on `images`, for its running statistics.
+    pub fn warm(&mut self, images: &Images<'_>, layout: &Layout, learner: &mut [Learner], momentum: f32) {
+        let Self { compute, stem, images: padded, .. } = self;
+        let stem = stem.get_or_insert_with(|| Sequence::new(layout, learner, Backward::None, compute));
+        padded.load(images, compute);
+        let (batch, input) = (Batch::of_images(images, 0..1), Input::Images(padded.whole()));
+        stem.forward(learner, momentum, &mut Pass { input, batch: &batch, compute, profile: &mut None });
+        self.frozen = None;
+    }
+
+    /// Gradients of everything that is trained, from the gradients of the logits, which `losses` makes of the branches'
+    /// tapes.
+    pub fn gradients(
+        &mut self,
+        images: &Images<'_>,
+        net: Net<'_>,
+        losses: impl FnOnce(&[Learner], &mut Workspace) -> Vec<Activation>,
+    ) {
+        let Self { compute, branches, stem, frozen, images: padded, gradients } = self;
+        let has_stem = net.stem_layout.params > 0;
+        let padded = if net.trains_stem || !has_stem {
+            padded.load(images, compute);
+            padded.whole()
+        } else {
+            &[]
+        };
+        let stem_learner = std::slice::from_mut(&mut *net.stem);
+        let of_images = Batch::of_images(images, net.which.clone());
+        let of_stem = Batch { which: 0..1, ..of_images.clone() };
+        let profile = &mut net.plans.profile;
+        let images_in = Input::Images(padded);
+        let input = if net.trains_stem {
+            let stem = stem.as_mut().expect("made for a stem that is trained");
+            let mut pass = Pass { input: images_in, batch: &of_stem, compute, profile };
+            stem.forward(stem_learner, net.momentum, &mut pass);
+            Input::Features(stem.output())
+        } else if has_stem {
+            let member = &stem_learner[0].member;
+            let frozen = frozen.get_or_insert_with(|| {
+                let folded = Folded::new(net.stem_layout, &member.params, &member.running);
+                Bf16Stem::new(PackedSequence::new(&folded, compute))
+            });
+            Input::Features(frozen.run(images, 0..images.n, compute, profile))
+        } else {
+            images_in
+        };
+        let size = if let Input::Features(x) = input { x.size() } else { of_images.size };
+        let batch = Batch { size, ..of_images };
+
+        let learners = &mut *net.learners;
+        branches.forward(learners, net.momentum, &mut Pass { input, batch: &batch, compute, profile });
+        timed(profile, || "avgpool".into(), 0, || branches.pool_features(learners, compute));
+        let fc = net.layout.fc.as_ref().expect("training needs a classifier");
+        classify(fc, learners, net.plans);
+        let dlogits = losses(learners, net.workspace);
+        let Some(dpooled) = head(fc, learners, dlogits, net.trains_all, net.plans, net.workspace) else {
+            return;
+        };
+        let profile = &mut net.plans.profile;
+        timed(
+            profile,
+            || "avgpool.backward".into(),
+            0,
+            || {
+                branches.begin_backward(&dpooled, gradients, compute);
+            },
+        );
+        net.workspace.give(dpooled);
+        let mut pass = Pass { input, batch: &batch, compute, profile };
+        branches.backward(learners, net.trains_stem, gradients, &mut pass);
+        if net.trains_stem {
+            timed(profile, || "mean".into(), 0, || gradients.mean_of_groups(compute));
+            let stem = stem.as_mut().expect("made for a stem that is trained");
+            let mut pass = Pass { input: images_in, batch: &of_stem, compute, profile };
+            stem.backward(stem_learner, false, gradients, &mut pass);
+        }
+    }
+
+    /// One step of the optimiser of everything in the branches that took part.
+    pub fn update_branches<'a>(
+        &mut self,
+        which: &Range<usize>,
+        updates: impl IntoIterator<Item = Update<'a>>,
+        profile: &mut Option<Profile>,
+    ) {
+        let Self { branches, compute, .. } = self;
+        timed(profile, || "update".into(), 0, || branches.update(which, updates, compute));
+    }
+
+    /// One step of the optimiser of the stem.
+    pub fn update_stem(&mut self, update: Update<'_>, profile: &mut Option<Profile>) {
+        let stem = self.stem.as_mut().expect("made for a stem that is trained");
+        timed(profile, || "stem.update".into(), 0, || stem.update(&(0..1), [update], &self.compute));
+    }
+}
