@@ -81,38 +81,58 @@ impl Isa {
         format!("unknown instruction set `{name}` (known: {}, {known})", Isa::Amx)
     }
 
-    /// Runs `f` compiled for this instruction set: the compiler may use its instructions in everything that
-    /// is inlined into `f`.
+    /// Runs `work` compiled for this instruction set: the compiler may use its instructions in everything that
+    /// is inlined into it.
     ///
     /// # Panics
     /// If the CPU lacks the instruction set.
     #[inline]
-    pub fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+    pub fn vectorize<W: Vectorize>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx2,fma")]
-            fn avx2<R>(f: impl FnOnce() -> R) -> R {
-                f()
+            fn avx2<W: Vectorize>(work: W) -> W::Output {
+                work.run()
             }
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-            fn avx512<R>(f: impl FnOnce() -> R) -> R {
-                f()
+            fn avx512<W: Vectorize>(work: W) -> W::Output {
+                work.run()
             }
             match self {
                 Isa::Avx2 => {
                     assert!(self.is_available());
                     // SAFETY: the features were detected just above.
-                    return unsafe { avx2(f) };
+                    return unsafe { avx2(work) };
                 }
                 Isa::Amx | Isa::Avx512 => {
                     assert!(self.is_available());
                     // SAFETY: the features were detected just above.
-                    return unsafe { avx512(f) };
+                    return unsafe { avx512(work) };
                 }
                 _ => {}
             }
         }
-        f()
+        work.run()
+    }
+}
+
+/// Work that [`Isa::vectorize`] compiles for every instruction set.
+///
+/// Closures are, as far as the compiler inlines them, which with more than a short loop it often does not: what counts is
+/// a type of its own, whose `run` (and all that it calls) is `inline(always)`.
+pub trait Vectorize {
+    /// What it gives.
+    type Output;
+    /// Does it.
+    fn run(self) -> Self::Output;
+}
+
+impl<R, F: FnOnce() -> R> Vectorize for F {
+    type Output = R;
+
+    #[inline(always)]
+    fn run(self) -> R {
+        self()
     }
 }
 

@@ -44,7 +44,7 @@ pub use buffer::{Aligned, Buffer, Element};
 pub use compute::Compute;
 pub use conv::{Conv, ConvPlan, GradWeight};
 pub use grouped::{Grouped, Stored};
-pub use isa::Isa;
+pub use isa::{Isa, Vectorize};
 pub use micro::BLOCK;
 pub use peak::fma_peak;
 pub use pool::Pool;

@@ -8,7 +8,7 @@
 //! The network is a reduced ResNet-152 split at `layer3.0` into 8 branches (20 classes): `paper` has blocks 1,1,1,1 and
 //! branches with 79 and 170 planes, `default` blocks 3,8,1,1 and 59 and 150 planes. Work `int8` is its forward pass
 //! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds. `--layers` adds
-//! the fastest times of every layer of `forward`, its parts together, and its GFLOP/s; and of the passes of a training step in
+//! those of every layer of `forward` (the median and the fastest), its parts together, and its GFLOP/s; and of the passes of a training step in
 //! bf16.
 //! `bench/peers` runs this side by side with PyTorch.
 
@@ -262,7 +262,7 @@ impl Args {
     }
 }
 
-/// Prints the fastest time of every layer over the rounds.
+/// Prints the median time of every layer over the rounds, and the fastest.
 fn report_layers(rounds: &[Vec<LayerTime>]) {
     let mut names: Vec<&str> = Vec::new();
     for layer in &rounds[0] {
@@ -277,8 +277,9 @@ fn report_layers(rounds: &[Vec<LayerTime>]) {
         };
         let mut times: Vec<(f64, u64)> = rounds.iter().map(of).collect();
         times.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (s, macs) = times[0];
-        println!("    {name:<32} {:>8.3} ms {:>8.1} GFLOP/s", s * 1e3, 2e-9 * macs as f64 / s);
+        let (s, macs) = times[times.len() / 2];
+        let (ms, fastest, rate) = (s * 1e3, times[0].0 * 1e3, 2e-9 * macs as f64 / s);
+        println!("    {name:<32} {ms:>8.3} ms {rate:>8.1} GFLOP/s (fastest {fastest:.3})");
     }
 }
 

@@ -3,17 +3,21 @@
 use super::WIDTH;
 use super::activation::{Bf16Activation, widen};
 use crate::compute::Compute;
+use crate::isa::Vectorize;
 use crate::max_pool_size;
 use crate::shared::SharedMut;
 
 /// Numbers that a task of max pooling puts out, about.
 const TASK_LEN: usize = 8 << 10;
 
+/// Images that a task of average pooling takes: neighbours in memory.
+const TASK_IMAGES: usize = 8;
+
 /// 3x3 windows, stride 2, padding 1, as torchvision's stem; `y` takes the shape that this gives. For values that are
 /// not negative, as they are behind a ReLU: these are compared by their bits (NaN is above all).
 pub fn bf16_max_pool(x: &Bf16Activation, y: &mut Bf16Activation, compute: &Compute) {
-    let ((height, width), n) = (x.size(), x.n());
-    let (oh, ow) = (max_pool_size(height), max_pool_size(width));
+    let (size, n) = (x.size(), x.n());
+    let (oh, ow) = (max_pool_size(size.0), max_pool_size(size.1));
     y.reshape(x.groups(), x.channels(), (oh, ow), n);
     let (x_plane, y_plane, row) = (x.plane_len(), y.plane_len(), n * WIDTH);
     let planes = y.data().len() / y_plane;
@@ -26,33 +30,51 @@ pub fn bf16_max_pool(x: &Bf16Activation, y: &mut Bf16Activation, compute: &Compu
         let x = &x[plane * x_plane..][..x_plane];
         // SAFETY: these lines of this plane are this task's.
         let y = unsafe { y.part(plane * y_plane + first * ow * row, (end - first) * ow * row) };
-        compute.isa().vectorize(|| {
-            for (oy, line) in (first..end).zip(y.chunks_exact_mut(ow * row)) {
-                let ys = (oy * 2).saturating_sub(1)..(oy * 2 + 2).min(height);
-                for (ox, out) in line.chunks_exact_mut(row).enumerate() {
-                    let xs = (ox * 2).saturating_sub(1)..(ox * 2 + 2).min(width);
-                    let pixels = ys.clone().flat_map(|y| xs.clone().map(move |x| y * width + x));
-                    // The window's pixels; at an edge the first one again, which changes no maximum.
-                    let first = ys.start * width + xs.start;
-                    let mut window = [&x[first * row..][..row]; 9];
-                    for (slot, pixel) in window.iter_mut().zip(pixels) {
-                        *slot = &x[pixel * row..][..row];
-                    }
-                    for (at, out) in out.as_chunks_mut::<WIDTH>().0.iter_mut().enumerate() {
-                        let mut most = [i16::MIN; WIDTH];
-                        for row in window {
-                            let x: &[u16; WIDTH] =
-                                row.as_chunks().0.get(at).expect("rows of the same length");
-                            for c in 0..WIDTH {
-                                most[c] = most[c].max(x[c].cast_signed());
-                            }
-                        }
-                        *out = most.map(i16::cast_unsigned);
+        compute.isa().vectorize(MaxPool { x, size, n, first, y });
+    });
+}
+
+/// Some lines of a plane.
+struct MaxPool<'a> {
+    /// The plane.
+    x: &'a [u16],
+    size: (usize, usize),
+    n: usize,
+    /// First line of the output.
+    first: usize,
+    /// Whole lines.
+    y: &'a mut [u16],
+}
+
+impl Vectorize for MaxPool<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, size: (height, width), n, first, y } = self;
+        let (x, y) = (x.as_chunks::<WIDTH>().0, y.as_chunks_mut::<WIDTH>().0);
+        for (i, out) in y.chunks_exact_mut(n).enumerate() {
+            let ow = max_pool_size(width);
+            let (oy, ox) = (first + i / ow, i % ow);
+            // Lines and columns of the window; at an edge the first one again, which changes no maximum.
+            let near = |o: usize, size: usize| [(2 * o).saturating_sub(1), 2 * o, (2 * o + 1).min(size - 1)];
+            let (ys, xs) = (near(oy, height), near(ox, width));
+            let mut window = [x; 9];
+            for (at, pixel) in window.iter_mut().enumerate() {
+                *pixel = &x[(ys[at / 3] * width + xs[at % 3]) * n..][..n];
+            }
+            for image in 0..n {
+                let mut most = window[0][image];
+                for pixel in &window[1..] {
+                    let row = &pixel[image];
+                    for c in 0..WIDTH {
+                        most[c] = most[c].cast_signed().max(row[c].cast_signed()).cast_unsigned();
                     }
                 }
+                out[image] = most;
             }
-        });
-    });
+        }
+    }
 }
 
 /// Mean over the pixels: `y` is `[group][n][channels]`, in f32.
@@ -63,22 +85,49 @@ pub fn bf16_avg_pool(x: &Bf16Activation, y: &mut [f32], compute: &Compute) {
     let (n, channels, pixels) = (x.n(), x.channels(), x.size().0 * x.size().1);
     assert_eq!(y.len(), x.groups() * n * channels, "output of another shape");
     let (plane, group) = (x.plane_len(), x.group_len());
-    let x = x.data();
-    compute.pool().for_each_chunk(y, channels, |index, features| {
-        let (g, image) = (index / n, index % n);
-        compute.isa().vectorize(|| {
-            for (block, features) in features.chunks_mut(WIDTH).enumerate() {
-                let rows = &x[g * group + block * plane..][..pixels * n * WIDTH];
-                let mut sums = [0.0; WIDTH];
-                for row in rows[image * WIDTH..].chunks(n * WIDTH) {
-                    for (sum, v) in sums.iter_mut().zip(&row[..WIDTH]) {
-                        *sum += widen(*v);
-                    }
+    let tasks = n.div_ceil(TASK_IMAGES);
+    let y = y.chunks_mut(n * channels).flat_map(|group| group.chunks_mut(TASK_IMAGES * channels));
+    compute.pool().for_each(y, |task, y| {
+        let (g, first) = (task / tasks, task % tasks * TASK_IMAGES);
+        let x = &x.data()[g * group + first * WIDTH..(g + 1) * group];
+        compute.isa().vectorize(AvgPool { x, plane, pixels, n, channels, y });
+    });
+}
+
+/// Some images of a group.
+struct AvgPool<'a> {
+    /// The group from the first image on.
+    x: &'a [u16],
+    /// Numbers of a plane.
+    plane: usize,
+    pixels: usize,
+    n: usize,
+    channels: usize,
+    y: &'a mut [f32],
+}
+
+impl Vectorize for AvgPool<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, plane, pixels, n, channels, y } = self;
+        // Of all images' channels of a block.
+        let len = y.len() / channels * WIDTH;
+        for (block, rows) in x.chunks(plane).enumerate() {
+            let mut sums = [0.0; TASK_IMAGES * WIDTH];
+            for pixel in 0..pixels {
+                let row = &rows[pixel * n * WIDTH..][..len];
+                for (sum, v) in sums[..len].iter_mut().zip(row) {
+                    *sum += widen(*v);
                 }
-                for (feature, sum) in features.iter_mut().zip(sums) {
+            }
+            let some = block * WIDTH..channels.min((block + 1) * WIDTH);
+            for (features, sums) in y.chunks_exact_mut(channels).zip(sums.chunks_exact(WIDTH)) {
+                for (feature, sum) in features[some.clone()].iter_mut().zip(sums) {
                     *feature = sum / pixels as f32;
                 }
             }
-        });
-    });
+        }
+    }
 }
