@@ -29,6 +29,7 @@ pub use training::{
 #[derive(Clone, Copy)]
 struct Kernels {
     stored: unsafe fn(&stored::Task<'_>),
+    round: unsafe fn(&[f32], &mut [u16]),
     pack: unsafe fn(&mut stored::PackTask<'_>),
     grad: unsafe fn(&training::GradTask<'_>),
     bn_forward: unsafe fn(&mut training::ForwardTask<'_>),
@@ -70,6 +71,12 @@ macro_rules! kernels {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn round(from: &[f32], to: &mut [u16]) {
+                // SAFETY: passed on to the caller.
+                unsafe { stored::round::<$tiles>(from, to) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn pack(task: &mut stored::PackTask<'_>) {
                 // SAFETY: passed on to the caller.
                 unsafe { stored::pack::<$tiles>(task) }
@@ -100,7 +107,7 @@ macro_rules! kernels {
             }
 
             pub(super) const KERNELS: Kernels =
-                Kernels { stored, pack, grad, bn_forward, bn_backward, pooling };
+                Kernels { stored, round, pack, grad, bn_forward, bn_backward, pooling };
         }
     };
 }

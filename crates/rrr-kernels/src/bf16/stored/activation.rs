@@ -1,6 +1,7 @@
 //! Activations of bf16.
 
-use super::super::tiles::bf16;
+use super::super::Kernels;
+use super::super::tiles::{SIDE, Tiles, bf16};
 use super::{WIDTH, plane_rows};
 use crate::grouped::{Grouped, Stored};
 use crate::{Activation, BLOCK, Isa, Pool};
@@ -65,10 +66,27 @@ pub fn widen(bits: u16) -> f32 {
 }
 
 /// Rounds `from` to bf16, as many values as `to` holds.
+///
+/// # Panics
+/// If `from` has fewer.
 pub fn round_bf16(isa: Isa, from: &[f32], to: &mut [u16]) {
-    isa.vectorize(|| {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = bf16(*from) as u16;
-        }
-    });
+    // SAFETY: `Kernels::new` checks that the CPU supports the instruction set.
+    unsafe { (Kernels::new(isa).round)(from, to) }
+}
+
+/// See [`round_bf16`].
+///
+/// # Safety
+/// The CPU must support `T`.
+#[inline(always)]
+pub unsafe fn round<T: Tiles>(from: &[f32], to: &mut [u16]) {
+    let (from, rest) = from[..to.len()].as_chunks::<WIDTH>();
+    let (to, rounded) = to.as_chunks_mut::<WIDTH>();
+    for (from, to) in from.iter().zip(to) {
+        // SAFETY: a row of a first operand is 32 values in their order; the CPU by the caller.
+        unsafe { T::round(from.as_ptr(), from.as_ptr().add(SIDE), to.as_mut_ptr().cast()) }
+    }
+    for (from, to) in rest.iter().zip(rounded) {
+        *to = bf16(*from) as u16;
+    }
 }

@@ -20,8 +20,8 @@ mod pooling;
 mod product;
 mod run;
 
-pub(super) use activation::widen;
 pub use activation::{Bf16Activation, round_bf16};
+pub(super) use activation::{round, widen};
 pub use conv::{Bf16Conv, Bf16Job, Bf16Plan};
 pub(super) use packing::{Task as PackTask, work as pack};
 pub use pooling::{bf16_avg_pool, bf16_max_pool};
