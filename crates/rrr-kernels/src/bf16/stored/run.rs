@@ -4,7 +4,7 @@ use super::super::tiles::{SIDE, TILE};
 use super::super::{Kernels, ThreadScratch};
 use super::conv::{Bf16Job, Bf16Plan};
 use super::plan::{RowsPlan, Source};
-use super::product::{Finish, Product, Step, StoredTiles};
+use super::product::{Finish, Product, STRIP, Step, StoredTiles};
 use super::{ROW_BYTES, WIDTH};
 use crate::compute::Compute;
 use crate::shared::SharedMut;
@@ -33,10 +33,10 @@ struct Work<'a> {
     y: SharedMut<'a, u16>,
 }
 
-/// A piece of work: some pairs of tiles of rows, for some columns of 32 channels of groups that read the same input.
+/// A piece of work: some strips of tiles of rows, for some columns of 32 channels of groups that read the same input.
 pub struct Task<'a> {
     work: &'a Work<'a>,
-    pairs: Range<usize>,
+    strips: Range<usize>,
     columns: Range<usize>,
 }
 
@@ -54,8 +54,11 @@ impl Partition {
     fn new(p: &Bf16Plan, shared: bool, threads: usize) -> Self {
         let spans = if shared { 1 } else { p.groups };
         let columns = p.groups / spans * p.pairs();
-        let pairs = p.plan.tiles.len().div_ceil(2);
-        let input = pairs * 2 * SIDE * ROW_BYTES * p.plan.parts.iter().map(|part| part.blocks).sum::<usize>();
+        let strips = strips(&p.plan);
+        let input = p.plan.tiles.len()
+            * SIDE
+            * ROW_BYTES
+            * p.plan.parts.iter().map(|part| part.blocks).sum::<usize>();
         let weights = p.groups / spans * p.panels * p.plan.steps * TILE * size_of::<u32>();
         let macs = p.plan.tiles.len() * p.plan.steps * SIDE * WIDTH * p.panels * SIDE * p.groups;
         let wanted = (TASKS_PER_THREAD * threads).min(macs / TASK_MACS).div_ceil(spans);
@@ -63,7 +66,7 @@ impl Partition {
         let mut cuts = 1;
         // Every split reads the input once more, every cut the weights.
         while splits * cuts < wanted {
-            let (can_split, can_cut) = (splits * 2 <= columns, cuts * 2 <= pairs);
+            let (can_split, can_cut) = (splits * 2 <= columns, cuts * 2 <= strips);
             match (can_split, can_cut) {
                 (true, true) if input * splits <= weights * cuts => splits *= 2,
                 (true, false) => splits *= 2,
@@ -78,6 +81,16 @@ impl Partition {
 /// The `i`th of `parts` nearly equal parts of `0..len`.
 fn part(len: usize, i: usize, parts: usize) -> Range<usize> {
     len * i / parts..len * (i + 1) / parts
+}
+
+/// Strips of at most [`STRIP`] tiles of rows that a plan's are cut into, as equal as can be.
+fn strips(plan: &RowsPlan) -> usize {
+    plan.tiles.len().div_ceil(STRIP)
+}
+
+/// Tiles of a strip.
+fn strip(plan: &RowsPlan, i: usize) -> Range<usize> {
+    part(plan.tiles.len(), i, strips(plan))
 }
 
 /// Computes a job.
@@ -107,12 +120,12 @@ pub(super) fn run(p: &Bf16Plan, job: Bf16Job<'_>, compute: &Compute) {
     let shared = groups == 1 || x_group == [0; 2];
     let cut = Partition::new(p, shared, compute.pool().threads());
     let kernels = Kernels::new(compute.isa());
-    let pairs = plan.tiles.len().div_ceil(2);
+    let strips = strips(plan);
     compute.pool().run(cut.spans * cut.splits * cut.cuts, |task| {
-        let (task, rows) = (task / cut.cuts, part(pairs, task % cut.cuts, cut.cuts));
+        let (task, rows) = (task / cut.cuts, part(strips, task % cut.cuts, cut.cuts));
         let columns = part(cut.columns, task % cut.splits, cut.splits);
         let first = task / cut.splits * cut.columns;
-        let task = Task { work: &work, pairs: rows, columns: first + columns.start..first + columns.end };
+        let task = Task { work: &work, strips: rows, columns: first + columns.start..first + columns.end };
         // SAFETY: the slices were checked above to hold what the plan's offsets reach, the CPU by `Kernels::new`;
         // this task alone writes these rows of these planes.
         unsafe { (kernels.stored)(&task) }
@@ -123,7 +136,7 @@ thread_local! {
     static STEPS: RefCell<Steps> = RefCell::default();
 }
 
-/// Steps of a pair of tiles: memory that a thread keeps between tasks.
+/// Steps of a strip of tiles: memory that a thread keeps between tasks.
 #[derive(Default)]
 struct Steps(Vec<Step>);
 
@@ -137,8 +150,8 @@ impl Drop for TakenSteps {
 struct TakenSteps(Steps);
 
 /// Result tiles before they are finished.
-#[repr(align(64))]
-struct Sums([f32; 4 * TILE]);
+#[repr(align(1024))]
+struct Sums([f32; STRIP * 2 * TILE]);
 
 /// Computes a task.
 ///
@@ -151,40 +164,37 @@ pub unsafe fn work<T: StoredTiles>(task: &Task<'_>) {
     let plan = &p.plan;
     // SAFETY: the tile registers are there, by the caller.
     let tiles = unsafe { T::new() };
-    let mut scratch = ThreadScratch::take(2 * plan.steps * TILE);
+    let mut scratch = ThreadScratch::take(STRIP * plan.steps * TILE);
     let mut steps = TakenSteps(STEPS.take());
     let steps = &mut steps.0.0;
-    let mut sums = Sums([0.0; 4 * TILE]);
+    let mut sums = Sums([0.0; STRIP * 2 * TILE]);
     let (first_group, first_column) = (task.columns.start / p.pairs(), task.columns.start % p.pairs());
-    for pair in task.pairs.clone() {
-        let last = (2 * pair + 1).min(plan.tiles.len() - 1);
-        // SAFETY: by the caller; the scratch holds all tiles of a pair.
-        unsafe { find_steps(work, first_group, [2 * pair, last], &mut scratch.0, steps) };
+    // Finished together with the next product.
+    let mut before: Option<Finish> = None;
+    for i in task.strips.clone() {
+        let strip = strip(plan, i);
+        // SAFETY: by the caller; the scratch holds all tiles of a strip.
+        unsafe { find_steps(work, first_group, strip.clone(), &mut scratch.0, steps) };
         let (mut group, mut column) = (first_group, first_column);
-        for i in 0..task.columns.len() {
-            if pair + 1 < task.pairs.end {
-                prefetch_rows::<T>(work, first_group, pair + 1, part(2 * plan.steps, i, task.columns.len()));
+        for turn in 0..task.columns.len() {
+            if i + 1 < task.strips.end {
+                prefetch_rows::<T>(work, first_group, i + 1, turn, task.columns.len());
             }
-            let panel = 2 * column;
-            // SAFETY: the weights were checked to hold all panels, the sums hold four tiles.
+            // SAFETY: the weights were checked to hold all panels, the sums hold all tiles of a strip.
             unsafe {
-                let b = work.w.as_ptr().add((group * p.panels + panel) * plan.steps * TILE);
+                let b = work.w.as_ptr().add((group * p.panels + 2 * column) * plan.steps * TILE);
                 let product = Product { steps, b, c: sums.0.as_mut_ptr() };
-                let (two_rows, two_columns) = (last > 2 * pair, panel + 1 < p.panels);
-                match (two_rows, two_columns) {
-                    (true, true) => tiles.multiply_rows::<2, 2>(&product),
-                    (true, false) => tiles.multiply_rows::<2, 1>(&product),
-                    (false, true) => tiles.multiply_rows::<1, 2>(&product),
-                    (false, false) => tiles.multiply_rows::<1, 1>(&product),
+                let n = (p.panels - 2 * column).min(2);
+                let finished = before.as_ref();
+                match (strip.len(), n) {
+                    (3, 2) => tiles.multiply_rows::<3, 2>(&product, finished),
+                    (3, _) => tiles.multiply_rows::<3, 1>(&product, finished),
+                    (2, 2) => tiles.multiply_rows::<2, 2>(&product, finished),
+                    (2, _) => tiles.multiply_rows::<2, 1>(&product, finished),
+                    (_, 2) => tiles.multiply_rows::<1, 2>(&product, finished),
+                    (_, _) => tiles.multiply_rows::<1, 1>(&product, finished),
                 }
-                let column = group * p.pairs() + column;
-                for (m, tile) in (2 * pair..=last).enumerate() {
-                    if two_columns {
-                        finish::<T, 2>(work, tile, column, sums.0.as_ptr().add(m * 2 * TILE));
-                    } else {
-                        finish::<T, 1>(work, tile, column, sums.0.as_ptr().add(m * TILE));
-                    }
-                }
+                before = Some(finish(work, &strip, group * p.pairs() + column, n, product.c));
             }
             column += 1;
             if column == p.pairs() {
@@ -192,20 +202,23 @@ pub unsafe fn work<T: StoredTiles>(task: &Task<'_>) {
             }
         }
     }
+    if let Some(before) = before {
+        // SAFETY: by the caller.
+        unsafe { T::finish(&before) }
+    }
 }
 
-/// Fetches some tiles of the next pair: of a 1x1 convolution only, others read mostly what they have just read.
+/// Fetches some tiles of a strip, in one of `turns`: of a 1x1 convolution only, others read mostly what they have just
+/// read.
 #[inline(always)]
-fn prefetch_rows<T: StoredTiles>(work: &Work<'_>, group: usize, pair: usize, tiles: Range<usize>) {
+fn prefetch_rows<T: StoredTiles>(work: &Work<'_>, group: usize, i: usize, turn: usize, turns: usize) {
     let plan = &work.p.plan;
     if plan.taps.len() > plan.parts.len() {
         return;
     }
-    for i in tiles {
-        let (tile, step) = (2 * pair + i / plan.steps, i % plan.steps);
-        if tile >= plan.tiles.len() {
-            return;
-        }
+    let strip = strip(plan, i);
+    for i in part(strip.len() * plan.steps, turn, turns) {
+        let (tile, step) = (strip.start + i / plan.steps, i % plan.steps);
         let tap = usize::from(step >= plan.parts[0].blocks);
         let part = &plan.parts[tap];
         if let Source::Rows { first, stride } = plan.sources(tile)[tap] {
@@ -216,38 +229,34 @@ fn prefetch_rows<T: StoredTiles>(work: &Work<'_>, group: usize, pair: usize, til
     }
 }
 
-/// Lists the steps of one or two tiles (the second may be the first again), and gathers the rows that lie unevenly.
+/// Lists the steps of a strip of tiles, and gathers the rows that lie unevenly.
 ///
 /// # Safety
-/// As for [`work`]; `scratch` must hold two tiles for every step of the plan.
+/// As for [`work`]; `scratch` must hold a strip's tiles for every step of the plan.
 #[inline(always)]
 unsafe fn find_steps(
     work: &Work<'_>,
     group: usize,
-    tiles: [usize; 2],
+    strip: Range<usize>,
     scratch: &mut [u32],
     steps: &mut Vec<Step>,
 ) {
     let plan = &work.p.plan;
     steps.clear();
-    let sources = tiles.map(|tile| plan.sources(tile));
     let zero = |s: &Source| matches!(s, Source::Zeros { .. });
     let mut free = scratch.as_mut_ptr().cast::<u8>();
     for (i, tap) in plan.taps.iter().enumerate() {
-        if sources.iter().all(|s| zero(&s[i])) {
+        if strip.clone().all(|tile| zero(&plan.sources(tile)[i])) {
             continue;
         }
         let part = &plan.parts[tap.part];
         // SAFETY: by the caller; a tile takes up what its tap's steps have in the scratch.
         unsafe {
             let x = work.x[tap.part].as_ptr().add(group * work.x_group[tap.part]).cast::<u8>();
-            let mut a = [x; 2];
-            let (mut stride, mut advance) = ([0; 2], [0; 2]);
-            for j in 0..2 {
-                if j == 1 && tiles[0] == tiles[1] {
-                    break;
-                }
-                (a[j], stride[j], advance[j]) = match sources[j][i] {
+            let mut a = [x; STRIP];
+            let (mut stride, mut advance) = ([0; STRIP], [0; STRIP]);
+            for (j, tile) in strip.clone().enumerate() {
+                (a[j], stride[j], advance[j]) = match plan.sources(tile)[i] {
                     Source::Rows { first, stride } => (x.add(first as usize), stride, part.block),
                     Source::Zeros { at } => (x.add(at as usize), 0, 0),
                     Source::Gather(list) => {
@@ -259,8 +268,10 @@ unsafe fn find_steps(
                 };
             }
             for block in 0..part.blocks {
-                let at = [a[0].add(block * advance[0]), a[1].wrapping_add(block * advance[1])];
-                steps.push(Step::new(at, stride, (tap.step + block) as u32));
+                steps.push(Step { a, stride, b: (tap.step + block) as u32 });
+                for (a, advance) in a.iter_mut().zip(advance) {
+                    *a = a.wrapping_add(advance);
+                }
             }
         }
     }
@@ -283,29 +294,34 @@ unsafe fn gather(plan: &RowsPlan, list: u32, x: *const u8, block: usize, blocks:
     }
 }
 
-/// Finishes and stores the rows of a tile and a column of all groups; `sums` are `N` tiles.
+/// How the sums of a strip and a column of all groups are finished.
 ///
 /// # Safety
 /// As for [`work`].
 #[inline(always)]
-unsafe fn finish<T: StoredTiles, const N: usize>(
-    work: &Work<'_>,
-    tile: usize,
-    column: usize,
-    sums: *const f32,
-) {
-    let tile = work.p.plan.tiles[tile];
-    let at = column * work.p.y_plane + tile.first as usize * WIDTH;
+unsafe fn finish(work: &Work<'_>, strip: &Range<usize>, column: usize, n: usize, sums: *const f32) -> Finish {
+    let tiles = &work.p.plan.tiles[strip.clone()];
     // SAFETY: by the caller.
-    unsafe {
-        T::finish::<N>(&Finish {
-            sums,
-            bias: work.bias.as_ptr().add(column * WIDTH),
-            residual: work.residual.map_or(std::ptr::null(), |x| x.as_ptr().add(at)),
-            relu: work.relu,
-            y: work.y.as_ptr().add(at),
-            stride: tile.stride as usize * WIDTH,
-            rows: tile.rows as usize,
-        });
+    let bias = unsafe { work.bias.as_ptr().add(column * WIDTH) };
+    let mut finish = Finish {
+        sums,
+        m: tiles.len(),
+        n,
+        bias,
+        relu: work.relu,
+        y: [std::ptr::null_mut(); STRIP],
+        residual: [std::ptr::null(); STRIP],
+        rows: [0; STRIP],
+        stride: tiles[0].stride as usize * WIDTH,
+    };
+    for (m, tile) in tiles.iter().enumerate() {
+        let at = column * work.p.y_plane + tile.first as usize * WIDTH;
+        // SAFETY: by the caller.
+        unsafe {
+            finish.y[m] = work.y.as_ptr().add(at);
+            finish.residual[m] = work.residual.map_or(std::ptr::null(), |x| x.as_ptr().add(at));
+        }
+        finish.rows[m] = tile.rows as usize;
     }
+    finish
 }
