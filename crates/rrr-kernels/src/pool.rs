@@ -1,7 +1,8 @@
 //! A thread pool for short, uniform pieces of work.
 //!
-//! Pieces are handed out dynamically, so that a thread that loses its core to a neighbour does not hold up
-//! the others; idle threads spin briefly (a wake-up through the kernel costs more than most pieces), then
+//! Every thread begins with a share of its own, the same from one piece of work to the next, so that it finds in its caches
+//! what it has made before; then it takes what others have left, so that a thread that loses its core to a neighbour does
+//! not hold them up; idle threads spin briefly (a wake-up through the kernel costs more than most pieces), then
 //! yield, then sleep.
 
 use crate::buffer::Buffer;
@@ -33,7 +34,8 @@ struct Shared {
     /// Odd while a job is open, even between jobs; grows by one at each change.
     epoch: AtomicUsize,
     job: Mutex<Option<JobRef>>,
-    next: AtomicUsize,
+    /// Of every thread, its next piece.
+    next: Vec<Next>,
     /// Workers inside the open job.
     inside: AtomicUsize,
     panicked: AtomicBool,
@@ -41,6 +43,10 @@ struct Shared {
     sleepers: Mutex<usize>,
     wake: Condvar,
 }
+
+/// On a cache line of its own, with the neighbour that is fetched with it.
+#[repr(align(128))]
+struct Next(AtomicUsize);
 
 #[derive(Clone, Copy)]
 struct JobRef {
@@ -65,7 +71,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             job: Mutex::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..threads).map(|_| Next(AtomicUsize::new(0))).collect(),
             inside: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -77,7 +83,7 @@ impl Pool {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new()
                     .name(format!("rrr-{i}"))
-                    .spawn(move || shared.work())
+                    .spawn(move || shared.work(i))
                     .expect("cannot start a thread")
             })
             .collect();
@@ -104,13 +110,15 @@ impl Pool {
         // SAFETY: erases the lifetime of `f`; the pointer is taken back below, before `f` ends.
         let erased: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(f) };
         // Before the job is visible: a worker late for the last job may take this one at once.
-        s.next.store(0, Ordering::Relaxed);
+        for (thread, next) in s.next.iter().enumerate() {
+            next.0.store(s.start(thread, tasks), Ordering::Relaxed);
+        }
         *lock(&s.job) = Some(JobRef { f: erased, tasks });
         s.epoch.fetch_add(1, Ordering::SeqCst);
         if *lock(&s.sleepers) > 0 {
             s.wake.notify_all();
         }
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| s.drain(f, tasks)));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| s.drain(0, f, tasks)));
         // Close the job, so that no worker enters any more, then wait for those inside.
         *lock(&s.job) = None;
         s.epoch.fetch_add(1, Ordering::SeqCst);
@@ -182,17 +190,30 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn drain(&self, f: &(dyn Fn(usize) + Sync), tasks: usize) {
-        loop {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= tasks || self.panicked.load(Ordering::Relaxed) {
-                return;
+    /// First of a thread's pieces.
+    fn start(&self, thread: usize, tasks: usize) -> usize {
+        tasks * thread / self.next.len()
+    }
+
+    /// Does a thread's own pieces, then what the others have left of theirs.
+    fn drain(&self, thread: usize, f: &(dyn Fn(usize) + Sync), tasks: usize) {
+        let threads = self.next.len();
+        for owner in (thread..threads).chain(0..thread) {
+            let end = self.start(owner + 1, tasks);
+            loop {
+                let i = self.next[owner].0.fetch_add(1, Ordering::Relaxed);
+                if i >= end {
+                    break;
+                }
+                if self.panicked.load(Ordering::Relaxed) {
+                    return;
+                }
+                f(i);
             }
-            f(i);
         }
     }
 
-    fn work(&self) {
+    fn work(&self, thread: usize) {
         let mut seen = 0;
         loop {
             if !self.wait_for_job(&mut seen) {
@@ -209,7 +230,8 @@ impl Shared {
             let Some(job) = job else { continue };
             // SAFETY: `run` returns, and so ends the life of `f`, only when `inside` is back to 0.
             let f = unsafe { &*job.f };
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.drain(f, job.tasks)));
+            let result =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.drain(thread, f, job.tasks)));
             if result.is_err() {
                 self.panicked.store(true, Ordering::SeqCst);
             }

@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Weights that a task keeps in the second-level cache.
 const WEIGHT_BYTES: usize = 1 << 20;
 
+/// First-level cache of CPUs with AMX.
+const FIRST_LEVEL_BYTES: usize = 48 << 10;
+
 /// Multiply-adds that make a piece of work worth handing out.
 const TASK_MACS: usize = 1 << 20;
 
@@ -83,9 +86,12 @@ fn part(len: usize, i: usize, parts: usize) -> Range<usize> {
     len * i / parts..len * (i + 1) / parts
 }
 
-/// Strips of at most [`STRIP`] tiles of rows that a plan's are cut into, as equal as can be.
+/// Strips of tiles of rows that a plan's are cut into, as equal as can be.
 fn strips(plan: &RowsPlan) -> usize {
-    plan.tiles.len().div_ceil(STRIP)
+    // Where two tiles' rows and a column's weights stay in the first-level cache together, rows are read from there for
+    // every column. Else all comes from the second level: the more products per tile, the better.
+    let stay = 4 * plan.steps * TILE * size_of::<u32>() <= FIRST_LEVEL_BYTES;
+    plan.tiles.len().div_ceil(if stay { 2 } else { STRIP })
 }
 
 /// Tiles of a strip.
