@@ -134,7 +134,7 @@ impl<S: Simd, const R: usize, const V: usize> StoredTiles for Software<S, R, V> 
                 }
             }
             for (y, sum) in y.iter_mut().zip(sums) {
-                *y = bf16(if f.relu && sum < 0.0 { 0.0 } else { sum }) as u16;
+                *y = bf16(if sum < f.least() { f.least() } else { sum }) as u16;
             }
         }
     }
