@@ -1,6 +1,9 @@
 //! Convolutions of activations in bf16: every instruction set of this machine against plain loops, and against each
 //! other to the bit.
 
+mod common;
+
+use common::values_of;
 use proptest::prelude::*;
 use rrr_kernels::{
     Activation, Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, Buffer, Compute, Conv, IMAGE_SLACK, Isa, Pool,
@@ -100,19 +103,6 @@ fn activation(
         a.set(rest / n, rest % n, channel, pixel, value);
     }
     a
-}
-
-fn values_of(a: &Bf16Activation) -> Vec<f32> {
-    let pixels = a.size().0 * a.size().1;
-    let mut values = Vec::new();
-    for group in 0..a.groups() {
-        for image in 0..a.n() {
-            for channel in 0..a.channels() {
-                values.extend((0..pixels).map(|pixel| a.get(group, image, channel, pixel)));
-            }
-        }
-    }
-    values
 }
 
 fn output(size: (usize, usize), kernel: usize, stride: usize) -> (usize, usize) {

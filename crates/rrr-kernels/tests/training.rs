@@ -1,6 +1,9 @@
 //! What training in bf16 is made of: every instruction set of this machine against the kernels of f32 on rounded values,
 //! and against each other to the bit.
 
+mod common;
+
+use common::values_of;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rrr_kernels::{
@@ -95,19 +98,6 @@ fn both(
         a
     });
     (a, parts.collect())
-}
-
-fn values_of(a: &Bf16Activation) -> Vec<f32> {
-    let pixels = a.size().0 * a.size().1;
-    let mut values = Vec::new();
-    for group in 0..a.groups() {
-        for image in 0..a.n() {
-            for channel in 0..a.channels() {
-                values.extend((0..pixels).map(|pixel| a.get(group, image, channel, pixel)));
-            }
-        }
-    }
-    values
 }
 
 fn output(conv: &Conv, size: (usize, usize)) -> (usize, usize) {

@@ -256,11 +256,6 @@ impl Logits {
 }
 
 impl<'a> Images<'a> {
-    /// The images as they run, each part with the number of its first one.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = (usize, Images<'a>)> {
-        parts(self.n, (self.height, self.width)).map(|r| (r.start, self.slice(r.start, r.len())))
-    }
-
     /// `count` images from `start` on.
     ///
     /// # Panics

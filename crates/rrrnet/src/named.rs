@@ -39,3 +39,8 @@ macro_rules! named_enum {
 }
 
 pub(crate) use named_enum;
+
+/// Whether a field has its default, which files then leave out.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

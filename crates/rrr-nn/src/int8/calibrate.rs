@@ -7,6 +7,7 @@ use crate::folded::{self, Folded, Input, Pass};
 use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
+use crate::network::parts;
 use crate::plans::{Plans, Workspace};
 use crate::{Images, NetSpec, NetState, Normalize, SequenceSpec, State, StateError};
 use rrr_kernels::{Activation, Compute, Pool};
@@ -70,7 +71,8 @@ impl Calibrator {
         let compute = self.plans.compute().clone();
         for (group, seen) in self.spec.groups().zip(&mut self.groups) {
             let images = if group.halved { self.halved.of(images, compute.pool()) } else { *images };
-            for (_, part) in images.parts() {
+            for range in parts(images.n, (images.height, images.width)) {
+                let part = images.slice(range.start, range.len());
                 self.images.load(&part, &compute);
                 let images_in = Input::Images(self.images.all());
                 let (plans, workspace) = (&mut self.plans, &mut self.workspace);

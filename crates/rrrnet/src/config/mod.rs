@@ -248,7 +248,7 @@ pub struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branches: Option<usize>,
     /// How many of the branches, the first ones, see the images at half of `image_size`.
-    #[serde(default, skip_serializing_if = "is_absent")]
+    #[serde(default, skip_serializing_if = "crate::named::is_default")]
     pub coarse_branches: usize,
     /// Branch widths are multiples of this where given (hardware-friendly plans).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -282,7 +282,7 @@ pub struct TrainConfig {
     /// Learning rate of AdamW (at the start, where the schedule moves it).
     pub lr: f64,
     /// Learning rate of the stem as a share of `lr`; at 0 it is frozen, as published.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::named::is_default")]
     pub stem_lr: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
@@ -327,14 +327,6 @@ pub struct TrainConfig {
 /// The precision of runs that do not say.
 fn f32_precision() -> Precision {
     Precision::F32
-}
-
-fn is_zero(x: &f64) -> bool {
-    *x == 0.0
-}
-
-fn is_absent(n: &usize) -> bool {
-    *n == 0
 }
 
 impl TrainConfig {

@@ -9,12 +9,8 @@ pub(crate) struct SpecFile {
     stem: SequenceFile,
     branches: usize,
     branch: SequenceFile,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::named::is_default")]
     coarse: usize,
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -46,7 +46,7 @@ pub struct PlanOptions {
     /// Number of branches.
     pub branches: usize,
     /// How many of the branches, the first ones, see the images at half their size; only costs depend on it.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::named::is_default")]
     pub coarse: usize,
     /// Number of classes.
     pub classes: usize,
@@ -269,10 +269,6 @@ impl From<&Plan> for NetSpec {
     fn from(plan: &Plan) -> Self {
         plan.spec.clone()
     }
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
 }
 
 fn check(option: &'static str, value: usize, max: usize) -> Result<(), PlanError> {

@@ -38,7 +38,7 @@ pub struct PlanReport {
     /// Number of branches.
     pub branches: usize,
     /// How many of them see the image at half its size, if any.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::named::is_default")]
     pub coarse: usize,
     /// Subtracted from every width before rounding.
     pub shift: usize,
@@ -131,10 +131,6 @@ impl Serialize for Plan {
 
 fn as_map<S: Serializer>(pairs: &[(String, u64)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().map(|(name, n)| (name, n)))
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
 }
 
 fn per_part(cost: &NetCost, total: u64, of: impl Fn(&PartCost) -> u64) -> PerPart {
