@@ -2,15 +2,54 @@
 
 use super::ConvPlan;
 use crate::blocks;
-use crate::micro::{BLOCK, GradTile, MAX_PANELS, Run};
+use crate::micro::{BLOCK, GradTile, Micro, Run};
 use crate::shared::SharedMut;
+use std::ops::Range;
 use std::ptr::{null, null_mut};
 
 /// Rows that a weight gradient sums at a time, so that both operands stay in the first-level cache.
-const CHUNK_ROWS: usize = 128;
+const CHUNK_ROWS: usize = 96;
 
-/// Input channel blocks of one weight-gradient task.
-const GRAD_BLOCKS: usize = 8;
+/// Most input and output channel blocks of one task: so many share what comes from memory.
+const TASK_BLOCKS: usize = 8;
+const TASK_PANELS: usize = 9;
+
+/// Tasks per thread that balance the load.
+const TASKS_PER_THREAD: usize = 6;
+
+/// How the weights of a kernel position are cut into tasks.
+struct Partition {
+    /// Input channel blocks of a task, and how often they are.
+    blocks: usize,
+    groups: usize,
+    /// Parts of the output channel blocks.
+    splits: usize,
+    columns: usize,
+    /// Output channel blocks that a kernel takes.
+    unit: usize,
+}
+
+impl Partition {
+    /// Cuts `columns` output and `k_blocks` input blocks, of which there are `count`.
+    fn new(count: usize, k_blocks: usize, columns: usize, micro: Micro, threads: usize) -> Self {
+        let unit = micro.max_grad_panels();
+        let units = columns.div_ceil(unit);
+        let wanted = (TASKS_PER_THREAD * threads).div_ceil(count);
+        let mut groups = k_blocks.div_ceil(TASK_BLOCKS);
+        let least = units.div_ceil(TASK_PANELS / unit);
+        let splits = wanted.div_ceil(groups).clamp(least, units);
+        groups = groups.max(wanted.div_ceil(splits).min(k_blocks));
+        let blocks = k_blocks.div_ceil(groups);
+        Self { blocks, groups: k_blocks.div_ceil(blocks), splits, columns, unit }
+    }
+
+    /// Output blocks of a part.
+    fn split(&self, split: usize) -> (usize, usize) {
+        let units = self.columns.div_ceil(self.unit);
+        let start = |split: usize| (units * split / self.splits * self.unit).min(self.columns);
+        (start(split), start(split + 1))
+    }
+}
 
 /// One weight gradient: `dw = x^T dy`.
 pub struct GradWeight<'a> {
@@ -39,63 +78,73 @@ impl ConvPlan {
         assert!(!self.runs.is_empty(), "planned with gradients");
         let (panels, taps, k) = (blocks(self.conv.cout), self.conv.taps(), self.conv.k());
         let k_blocks = k.div_ceil(BLOCK);
-        let groups = k_blocks.div_ceil(GRAD_BLOCKS);
         for job in jobs.iter() {
             let x_len = if self.conv.rgb { self.x_plane } else { k_blocks * self.x_plane };
             assert!(job.x.len() >= x_len, "input too small");
             assert!(job.dy.len() >= panels * self.y_plane, "output gradient too small");
             assert_eq!(job.dw.len(), self.conv.packed_len(), "weight gradient of another shape");
         }
+        if jobs.is_empty() {
+            return;
+        }
         let jobs = &*jobs;
         let micro = self.compute.micro;
-        let width = micro.max_grad_panels();
-        let columns = panels.div_ceil(width);
-        self.compute.pool.run(jobs.len() * columns * taps * groups, |task| {
-            let (rest, group) = (task / groups, task % groups);
-            let (rest, tap) = (rest / taps, rest % taps);
-            let (job, first) = (&jobs[rest / columns], rest % columns * width);
-            let count = (panels - first).min(width);
-            let from = group * GRAD_BLOCKS * BLOCK;
-            let rows = (GRAD_BLOCKS * BLOCK).min(k - from);
-            let mut pieces = [(null(), null_mut()); MAX_PANELS];
-            for (p, piece) in pieces[..count].iter_mut().enumerate() {
-                let panel = first + p;
+        // Jobs that read the same input are one wide job.
+        let width = if jobs.iter().all(|j| j.x.as_ptr() == jobs[0].x.as_ptr()) { jobs.len() } else { 1 };
+        let columns = width * panels;
+        let p = Partition::new(jobs.len() / width * taps, k_blocks, columns, micro, self.compute.pool.threads());
+        self.compute.pool.run(jobs.len() / width * taps * p.groups * p.splits, |task| {
+            let (rest, group) = (task / p.groups, task % p.groups);
+            let (rest, split) = (rest / p.splits, rest % p.splits);
+            let (jobs, tap) = (&jobs[rest / taps * width..][..width], rest % taps);
+            let (first, end) = p.split(split);
+            let from = group * p.blocks * BLOCK;
+            let rows = (p.blocks * BLOCK).min(k - from);
+            let mut pieces = [(null(), null_mut()); TASK_PANELS];
+            for (column, piece) in (first..end).zip(&mut pieces) {
+                let (job, panel) = (&jobs[column / panels], column % panels);
                 // SAFETY: the pieces do not overlap.
                 let dw = unsafe { job.dw.part(((panel * taps + tap) * k + from) * BLOCK, rows * BLOCK) };
                 dw.fill(0.0);
                 *piece = (job.dy[panel * self.y_plane..].as_ptr(), dw.as_mut_ptr());
             }
-            let most = micro.max_grad_rows(count);
             let mut runs = self.runs[tap].as_slice();
             while let Some(run) = runs.first() {
                 let chunk = |run: &Run| run.dy as usize / (CHUNK_ROWS * BLOCK);
                 let len = runs.iter().take_while(|r| chunk(r) == chunk(run)).count();
                 let (now, later) = runs.split_at(len);
                 runs = later;
-                for b in (0..rows).step_by(BLOCK) {
-                    let block = (from + b) / BLOCK;
-                    let x_block = if self.conv.rgb { block * BLOCK } else { block * self.x_plane };
-                    let channels = BLOCK.min(rows - b);
-                    let tiles = channels.div_ceil(most);
-                    for t in 0..tiles {
-                        let (from, to) = (channels * t / tiles, channels * (t + 1) / tiles);
-                        // SAFETY: the runs stay within a plane of `x` and `dy` (or within the padded
-                        // images), whose lengths were checked above; the pieces hold `rows` rows of 16.
-                        unsafe {
-                            let panels = pieces.map(|(dy, dw)| (dy, dw.wrapping_add((b + from) * BLOCK)));
-                            let tile = GradTile {
-                                runs: now,
-                                x: job.x.as_ptr().add(x_block + from),
-                                x_stride: self.x_stride,
-                                panels: &panels[..count],
-                            };
-                            micro.grad(to - from, &tile);
+                for piece in evenly(end - first, micro.max_grad_panels()) {
+                    let most = micro.max_grad_rows(piece.len());
+                    for b in (0..rows).step_by(BLOCK) {
+                        let block = (from + b) / BLOCK;
+                        let x_block = if self.conv.rgb { block * BLOCK } else { block * self.x_plane };
+                        for channels in evenly(BLOCK.min(rows - b), most) {
+                            // SAFETY: the runs stay within a plane of `x` and `dy` (or within the padded
+                            // images), whose lengths were checked above; the pieces hold `rows` rows of 16.
+                            unsafe {
+                                let dw = (b + channels.start) * BLOCK;
+                                let panels = pieces.map(|(dy, piece)| (dy, piece.wrapping_add(dw)));
+                                let tile = GradTile {
+                                    runs: now,
+                                    x: jobs[0].x.as_ptr().add(x_block + channels.start),
+                                    x_stride: self.x_stride,
+                                    panels: &panels[piece.clone()],
+                                };
+                                micro.grad(channels.len(), &tile);
+                            }
                         }
                     }
                 }
             }
         });
     }
+}
+
+/// `0..len` in the fewest pieces of at most `most`, of nearly equal lengths.
+fn evenly(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = len.div_ceil(most);
+    (0..count).map(move |i| len * i / count..len * (i + 1) / count)
 }
 
 /// Runs of output rows whose input rows lie `x_stride` floats apart, for one tap.
