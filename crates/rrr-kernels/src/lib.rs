@@ -33,7 +33,7 @@ mod winograd;
 
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step};
-pub use batch_norm::{BN_EPS, BnBackward, BnForward, Residual, bn_backward, bn_forward, relu_backward};
+pub use batch_norm::{BN_EPS, BnBackward, BnForward, Norm, NormGrad, Skip, bn_backward, bn_forward};
 pub use bf16::{
     Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv, Bf16GradPlan, Bf16Job, Bf16Norm, Bf16NormGrad,
     Bf16Plan, Bf16Skip, IMAGE_SLACK, bf16_avg_pool, bf16_avg_pool_backward, bf16_bn_backward,

@@ -3,6 +3,10 @@
 //! All functions are `inline(always)` and become real instructions once inlined into a function that has
 //! the target features; the micro-kernels in [`crate::micro`] are such functions.
 
+#![allow(clippy::needless_range_loop, reason = "several rows are indexed by vector")]
+
+use crate::micro::BLOCK;
+
 /// A vector type and its operations.
 pub trait Simd: Copy {
     /// The vector.
@@ -40,11 +44,97 @@ pub trait Simd: Copy {
     /// # Safety
     /// See [`Simd::zero`].
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`.
+    ///
+    /// # Safety
+    /// See [`Simd::zero`].
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`.
+    ///
+    /// # Safety
+    /// See [`Simd::zero`].
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// Lane-wise maximum with zero.
     ///
     /// # Safety
     /// See [`Simd::zero`].
     unsafe fn relu(a: Self::V) -> Self::V;
+    /// `a` in the lanes where `b` is positive, else 0.
+    ///
+    /// # Safety
+    /// See [`Simd::zero`].
+    unsafe fn where_positive(a: Self::V, b: Self::V) -> Self::V;
+}
+
+/// A row of 16 channels, in `N` vectors.
+#[derive(Clone, Copy)]
+pub struct Row<S: Simd, const N: usize>([S::V; N]);
+
+/// Functions of rows, lane by lane as those of [`Simd`].
+macro_rules! row_functions {
+    ($($name:ident($($other:ident),*))+) => {$(
+        #[doc = concat!("[`Simd::", stringify!($name), "`]")]
+        ///
+        /// # Safety
+        /// The CPU must support the instruction set.
+        #[inline(always)]
+        pub unsafe fn $name(self $(, $other: Self)*) -> Self {
+            let mut out = self;
+            for n in 0..N {
+                // SAFETY: by the caller.
+                out.0[n] = unsafe { S::$name(self.0[n] $(, $other.0[n])*) };
+            }
+            out
+        }
+    )+};
+}
+
+impl<S: Simd, const N: usize> Row<S, N> {
+    row_functions! { add(b) sub(b) mul(b) mul_add(b, c) relu() where_positive(b) }
+
+    /// # Safety
+    /// The CPU must support the instruction set.
+    #[inline(always)]
+    pub unsafe fn zero() -> Self {
+        // SAFETY: by the caller.
+        Self([unsafe { S::zero() }; N])
+    }
+
+    /// # Safety
+    /// The CPU must support the instruction set.
+    #[inline(always)]
+    pub unsafe fn load(from: &[f32; BLOCK]) -> Self {
+        const { assert!(N * S::LANES == BLOCK) };
+        // SAFETY: the CPU by the caller, the length was checked.
+        unsafe {
+            let mut row = Self::zero();
+            for n in 0..N {
+                row.0[n] = S::load(from.as_ptr().add(n * S::LANES));
+            }
+            row
+        }
+    }
+
+    /// # Safety
+    /// The CPU must support the instruction set.
+    #[inline(always)]
+    pub unsafe fn store(self, to: &mut [f32; BLOCK]) {
+        const { assert!(N * S::LANES == BLOCK) };
+        for n in 0..N {
+            // SAFETY: the CPU by the caller, the length was checked.
+            unsafe { S::store(to.as_mut_ptr().add(n * S::LANES), self.0[n]) }
+        }
+    }
+
+    /// # Safety
+    /// The CPU must support the instruction set.
+    #[inline(always)]
+    pub unsafe fn lanes(self) -> [f32; BLOCK] {
+        let mut lanes = [0.0; BLOCK];
+        // SAFETY: by the caller.
+        unsafe { self.store(&mut lanes) };
+        lanes
+    }
 }
 
 /// AVX2 and FMA, 8 lanes.
@@ -70,7 +160,9 @@ macro_rules! impl_simd {
     ($name:ident, $v:ty, $lanes:expr,
      zero() => $zero:expr, load($lp:ident) => $load:expr, store($sp:ident, $sv:ident) => $store:expr,
      broadcast($bp:ident) => $broadcast:expr, mul_add($ma:ident, $mb:ident, $mc:ident) => $mul_add:expr,
-     add($aa:ident, $ab:ident) => $add:expr, relu($ra:ident) => $relu:expr) => {
+     add($aa:ident, $ab:ident) => $add:expr, sub($sa:ident, $sb:ident) => $sub:expr,
+     mul($mua:ident, $mub:ident) => $mul:expr, relu($ra:ident) => $relu:expr,
+     where_positive($wa:ident, $wb:ident) => $where_positive:expr) => {
         impl Simd for $name {
             type V = $v;
             const LANES: usize = $lanes;
@@ -105,9 +197,24 @@ macro_rules! impl_simd {
                 unsafe { $add }
             }
             #[inline(always)]
+            unsafe fn sub($sa: $v, $sb: $v) -> $v {
+                // SAFETY: features by the caller.
+                unsafe { $sub }
+            }
+            #[inline(always)]
+            unsafe fn mul($mua: $v, $mub: $v) -> $v {
+                // SAFETY: features by the caller.
+                unsafe { $mul }
+            }
+            #[inline(always)]
             unsafe fn relu($ra: $v) -> $v {
                 // SAFETY: features by the caller.
                 unsafe { $relu }
+            }
+            #[inline(always)]
+            unsafe fn where_positive($wa: $v, $wb: $v) -> $v {
+                // SAFETY: features by the caller.
+                unsafe { $where_positive }
             }
         }
     };
@@ -126,16 +233,24 @@ mod x86 {
         broadcast(p) => _mm256_set1_ps(*p),
         mul_add(a, b, c) => _mm256_fmadd_ps(a, b, c),
         add(a, b) => _mm256_add_ps(a, b),
-        relu(a) => _mm256_max_ps(_mm256_setzero_ps(), a));
+        sub(a, b) => _mm256_sub_ps(a, b),
+        mul(a, b) => _mm256_mul_ps(a, b),
+        relu(a) => _mm256_max_ps(_mm256_setzero_ps(), a),
+        where_positive(a, b) => _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_GT_OQ>(b, _mm256_setzero_ps())));
 
     impl_simd!(Avx512, __m512, 16,
-        zero() => _mm512_setzero_ps(),
-        load(p) => _mm512_loadu_ps(p),
-        store(p, v) => _mm512_storeu_ps(p, v),
-        broadcast(p) => _mm512_set1_ps(*p),
-        mul_add(a, b, c) => _mm512_fmadd_ps(a, b, c),
-        add(a, b) => _mm512_add_ps(a, b),
-        relu(a) => relu512(a));
+    zero() => _mm512_setzero_ps(),
+    load(p) => _mm512_loadu_ps(p),
+    store(p, v) => _mm512_storeu_ps(p, v),
+    broadcast(p) => _mm512_set1_ps(*p),
+    mul_add(a, b, c) => _mm512_fmadd_ps(a, b, c),
+    add(a, b) => _mm512_add_ps(a, b),
+    sub(a, b) => _mm512_sub_ps(a, b),
+    mul(a, b) => _mm512_mul_ps(a, b),
+    relu(a) => relu512(a),
+    where_positive(a, b) => {
+        _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(b, _mm512_setzero_ps()), a)
+    });
 
     #[inline(always)]
     unsafe fn relu512(a: __m512) -> __m512 {
@@ -164,7 +279,10 @@ mod arm {
         broadcast(p) => vld1q_dup_f32(p),
         mul_add(a, b, c) => vfmaq_f32(c, a, b),
         add(a, b) => vaddq_f32(a, b),
-        relu(a) => vmaxq_f32(vdupq_n_f32(0.0), a));
+        sub(a, b) => vsubq_f32(a, b),
+        mul(a, b) => vmulq_f32(a, b),
+        relu(a) => vmaxq_f32(vdupq_n_f32(0.0), a),
+        where_positive(a, b) => vbslq_f32(vcgtzq_f32(b), a, vdupq_n_f32(0.0)));
 }
 
 #[allow(unused_unsafe)] // The macro serves intrinsics too.
@@ -172,12 +290,18 @@ mod portable {
     use super::{Portable, Simd};
 
     impl_simd!(Portable, [f32; 4], 4,
-        zero() => [0.0; 4],
-        load(p) => p.cast::<[f32; 4]>().read_unaligned(),
-        store(p, v) => p.cast::<[f32; 4]>().write_unaligned(v),
-        broadcast(p) => [*p; 4],
-        // Not `f32::mul_add`: without an FMA instruction that is a slow library call.
-        mul_add(a, b, c) => [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]],
-        add(a, b) => [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]],
-        relu(a) => a.map(|x| if x < 0.0 { 0.0 } else { x }));
+    zero() => [0.0; 4],
+    load(p) => p.cast::<[f32; 4]>().read_unaligned(),
+    store(p, v) => p.cast::<[f32; 4]>().write_unaligned(v),
+    broadcast(p) => [*p; 4],
+    // Not `f32::mul_add`: without an FMA instruction that is a slow library call.
+    mul_add(a, b, c) => [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]],
+    add(a, b) => [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]],
+    sub(a, b) => [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]],
+    mul(a, b) => [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]],
+    relu(a) => a.map(|x| if x < 0.0 { 0.0 } else { x }),
+    where_positive(a, b) => {
+        let keep = |i: usize| if b[i] > 0.0 { a[i] } else { 0.0 };
+        [keep(0), keep(1), keep(2), keep(3)]
+    });
 }

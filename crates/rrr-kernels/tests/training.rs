@@ -9,7 +9,7 @@ use proptest::test_runner::RngSeed;
 use rrr_kernels::{
     Activation, Aligned, Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv, Bf16GradPlan, Bf16Job,
     Bf16Norm, Bf16NormGrad, Bf16Plan, Bf16Skip, BnBackward, BnForward, Buffer, Compute, Conv, ConvPlan,
-    GradWeight, IMAGE_SLACK, Isa, Pool, Residual, RowsJob, bf16_avg_pool_backward, bf16_bn_backward,
+    GradWeight, IMAGE_SLACK, Isa, NormGrad, Pool, RowsJob, Skip, bf16_avg_pool_backward, bf16_bn_backward,
     bf16_bn_forward, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features, bn_backward,
     bn_forward, max_pool_backward, max_pool_size, round_bf16,
 };
@@ -316,52 +316,34 @@ impl Norm {
         }
     }
 
-    /// The same in f32: output before what is added, of which the sums follow.
-    fn forward_f32(&mut self, x: &Activation, residual: Option<&Activation>, relu: bool) -> Activation {
-        let mut y = Activation::zeros(x.channels(), x.height(), x.width(), x.n());
-        let len = x.plane_len();
+    /// The same in f32, of a block of channels.
+    fn forward_f32<'a>(&'a mut self, x: &'a Activation, block: usize) -> rrr_kernels::Norm<'a> {
+        let c = block * 16..block * 16 + 16;
         let [mean, inv_std] = &mut self.batch;
         let [running_mean, running_var] = &mut self.running;
-        for (i, (x, y)) in x.planes().zip(y.planes_mut()).enumerate() {
-            let c = i * 16..i * 16 + 16;
-            let job = BnForward {
-                x,
-                y,
-                residual: residual.map_or(Residual::None, |r| Residual::Plane(&r.data()[i * len..][..len])),
-                relu,
-                gamma: self.affine[0][c.clone()].try_into().unwrap(),
-                beta: self.affine[1][c.clone()].try_into().unwrap(),
-                mean: (&mut mean[c.clone()]).try_into().unwrap(),
-                inv_std: (&mut inv_std[c.clone()]).try_into().unwrap(),
-                running_mean: (&mut running_mean[c.clone()]).try_into().unwrap(),
-                running_var: (&mut running_var[c]).try_into().unwrap(),
-            };
-            bn_forward(Isa::active(), 0.1, job);
+        rrr_kernels::Norm {
+            x: x.plane(block),
+            gamma: self.affine[0][c.clone()].try_into().unwrap(),
+            beta: self.affine[1][c.clone()].try_into().unwrap(),
+            mean: (&mut mean[c.clone()]).try_into().unwrap(),
+            inv_std: (&mut inv_std[c.clone()]).try_into().unwrap(),
+            running_mean: (&mut running_mean[c.clone()]).try_into().unwrap(),
+            running_var: (&mut running_var[c]).try_into().unwrap(),
         }
-        y
     }
 
-    fn backward_f32(&mut self, x: &Activation, y: &Activation, dy: &Activation) -> Activation {
-        let mut dx = Activation::zeros(x.channels(), x.height(), x.width(), x.n());
-        let len = x.plane_len();
+    fn backward_f32<'a>(&'a mut self, x: &'a Activation, block: usize) -> NormGrad<'a> {
+        let c = block * 16..block * 16 + 16;
         let [dgamma, dbeta] = &mut self.gradients;
-        for (i, (x, dx)) in x.planes().zip(dx.planes_mut()).enumerate() {
-            let c = i * 16..i * 16 + 16;
-            let plane = |a: &'_ Activation| a.data()[i * len..][..len].to_vec();
-            let job = BnBackward {
-                x,
-                relu_output: Some(&plane(y)),
-                dy: Some(&plane(dy)),
-                dx,
-                gamma: self.affine[0][c.clone()].try_into().unwrap(),
-                mean: self.batch[0][c.clone()].try_into().unwrap(),
-                inv_std: self.batch[1][c.clone()].try_into().unwrap(),
-                dgamma: (&mut dgamma[c.clone()]).try_into().unwrap(),
-                dbeta: (&mut dbeta[c]).try_into().unwrap(),
-            };
-            bn_backward(Isa::active(), job);
+        NormGrad {
+            x: x.plane(block),
+            gamma: self.affine[0][c.clone()].try_into().unwrap(),
+            beta: self.affine[1][c.clone()].try_into().unwrap(),
+            mean: self.batch[0][c.clone()].try_into().unwrap(),
+            inv_std: self.batch[1][c.clone()].try_into().unwrap(),
+            dgamma: (&mut dgamma[c.clone()]).try_into().unwrap(),
+            dbeta: (&mut dbeta[c]).try_into().unwrap(),
         }
-        dx
     }
 }
 
@@ -387,12 +369,16 @@ fn batch_norm_is_that_of_f32_rounded() {
         // Nothing, a plane or another batch norm on the skip path.
         for skip in 0..3 {
             let (mut want, mut want_skip) = (Norm::new(channels, 4), Norm::new(channels, 8));
-            let residual32 = match skip {
-                0 => None,
-                1 => Some(other32[0].clone()),
-                _ => Some(want_skip.forward_f32(&other32[0], None, false)),
-            };
-            let want_y = want.forward_f32(&x32[0], residual32.as_ref(), true);
+            let (x32, other32) = (&x32[0], &other32[0]);
+            let mut want_y = x32.clone();
+            for (i, y) in want_y.planes_mut().enumerate() {
+                let skip = match skip {
+                    0 => Skip::None,
+                    1 => Skip::Plane(other32.plane(i)),
+                    _ => Skip::Norm(want_skip.forward_f32(other32, i)),
+                };
+                bn_forward(Isa::active(), 0.1, BnForward { norm: want.forward_f32(x32, i), skip, y });
+            }
             let mut bits: Option<Vec<u16>> = None;
             for isa in Isa::available() {
                 let (mut norm, mut skip_norm) = (Norm::new(channels, 4), Norm::new(channels, 8));
@@ -422,7 +408,18 @@ fn batch_norm_is_that_of_f32_rounded() {
                 }
 
                 let (_, y32) = both(&values_of(&y), 1, channels, size, n);
-                let want_dx = want.backward_f32(&x32[0], &y32[0], &dy32[0]);
+                let (mut want_dy, mut want_dx, mut want_dskip) = (dy32[0].clone(), x32.clone(), x32.clone());
+                let gradients = want_dx.planes_mut().zip(want_dskip.planes_mut());
+                for (i, (dy, (dx, dskip))) in want_dy.planes_mut().zip(gradients).enumerate() {
+                    let job = BnBackward {
+                        y: Some(y32[0].plane(i)),
+                        dy,
+                        norm: want.backward_f32(x32, i),
+                        dx: Some(dx),
+                        skip: (skip == 2).then(|| (want_skip.backward_f32(other32, i), dskip)),
+                    };
+                    bn_backward(Isa::active(), job);
+                }
                 let (mut dy, mut dx, mut dskip) = (dy.clone(), like(), like());
                 let in_place = skip == 0;
                 let gradients =
@@ -444,7 +441,6 @@ fn batch_norm_is_that_of_f32_rounded() {
                 let dx = if in_place { &dy } else { &dx };
                 assert_close("gradient", &values_of(dx), &want_dx.to_nchw(), 2.0 * ROUNDED);
                 if skip == 2 {
-                    let want_dskip = want_skip.backward_f32(&other32[0], &y32[0], &dy32[0]);
                     assert_close(
                         "gradient of skip",
                         &values_of(&dskip),

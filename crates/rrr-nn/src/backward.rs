@@ -5,8 +5,8 @@ use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
 use crate::tape::{Member, Tape, lane_halves, lane_halves_mut};
 use rrr_kernels::{
-    Activation, BnBackward, Buffer, Compute, GradWeight, RowsJob, avg_pool_backward, bn_backward,
-    max_pool_backward, relu_backward,
+    Activation, BnBackward, Buffer, Compute, GradWeight, NormGrad, RowsJob, avg_pool_backward, bn_backward,
+    max_pool_backward,
 };
 
 /// A member with the buffers of its backward pass.
@@ -155,33 +155,35 @@ fn bottleneck(
     };
     let (out_channels, out_size) = like(&dy[0]);
 
-    // Through the last ReLU, then batch norm 3 and, on the skip path, the downsample's.
-    relu_all(compute, learners, i, &mut dy);
-    let mut d3 = workspace.take_many(count, out_channels, out_size, n);
-    batch_norm(compute, learners, &block.conv3, Some(&dy), &mut d3, |tape| (&tape.blocks[i].conv3, None));
-    let dskip = block.downsample.as_ref().map(|downsample| {
-        let mut d = workspace.take_many(count, out_channels, out_size, n);
-        batch_norm(compute, learners, downsample, Some(&dy), &mut d, |tape| {
-            (&tape.blocks[i].downsample, None)
-        });
-        weights(plans, learners, downsample, &d, input, |tape| tape.input_of(i));
-        d
+    // Through the last ReLU and batch norm 3; with a downsample through its batch norm as well, and then nothing else needs
+    // the gradient of the sum.
+    let other = workspace.take_many(count, out_channels, out_size, n);
+    let (mut own, mut dskip) =
+        if block.downsample.is_some() { (None, Some(other)) } else { (Some(other), None) };
+    let skip = block.downsample.as_ref().zip(dskip.as_mut());
+    batch_norm(compute, learners, &block.conv3, &mut dy, own.as_mut(), skip, |tape| {
+        let t = &tape.blocks[i];
+        Picked { x: &t.conv3, y: Some(&t.out), skip: &t.downsample }
     });
+    let d3 = own.as_ref().unwrap_or(&dy);
+    if let Some((downsample, dskip)) = block.downsample.as_ref().zip(dskip.as_ref()) {
+        weights(plans, learners, downsample, dskip, input, |tape| tape.input_of(i));
+    }
 
-    weights(plans, learners, &block.conv3, &d3, input, |tape| Some(&tape.blocks[i].act2));
+    weights(plans, learners, &block.conv3, d3, input, |tape| Some(&tape.blocks[i].act2));
     let mut d2 = workspace.take_many(count, mid2.0, mid2.1, n);
-    inputs(plans, learners, &block.conv3, mid2.1, &d3, &mut d2, Onto::Nothing);
-    workspace.give(d3);
-    batch_norm(compute, learners, &block.conv2, None, &mut d2, |tape| {
-        (&tape.blocks[i].conv2, Some(&tape.blocks[i].act2))
+    inputs(plans, learners, &block.conv3, mid2.1, d3, &mut d2, Onto::Nothing);
+    own.into_iter().for_each(|d| workspace.give(d));
+    batch_norm(compute, learners, &block.conv2, &mut d2, None, None, |tape| {
+        Picked::alone(&tape.blocks[i].conv2)
     });
 
     weights(plans, learners, &block.conv2, &d2, input, |tape| Some(&tape.blocks[i].act1));
     let mut d1 = workspace.take_many(count, mid1.0, mid1.1, n);
     inputs(plans, learners, &block.conv2, mid1.1, &d2, &mut d1, Onto::Nothing);
     workspace.give(d2);
-    batch_norm(compute, learners, &block.conv1, None, &mut d1, |tape| {
-        (&tape.blocks[i].conv1, Some(&tape.blocks[i].act1))
+    batch_norm(compute, learners, &block.conv1, &mut d1, None, None, |tape| {
+        Picked::alone(&tape.blocks[i].conv1)
     });
 
     weights(plans, learners, &block.conv1, &d1, input, |tape| tape.input_of(i));
@@ -224,7 +226,7 @@ fn image_layers(
     compute.pool().for_each(planes, |_, ((x, dy), dx)| {
         max_pool_backward(compute.isa(), (size.0, size.1, images.n), x, dy, dx);
     });
-    batch_norm(compute, learners, conv1, None, &mut d, |t| (&tape(t).conv, Some(&tape(t).act)));
+    batch_norm(compute, learners, conv1, &mut d, None, None, |t| Picked::alone(&tape(t).conv));
     let plan = plans.get(conv1.conv, images.size, images.n);
     plan.grad_weight(
         learners
@@ -250,43 +252,83 @@ fn transpose_weights(layout: &Layout, learners: &mut [Learner], compute: &Comput
     compute.pool().for_each(jobs, |_, (conv, from, to)| conv.transpose(from, to));
 }
 
-fn relu_all(compute: &Compute, learners: &[Learner], i: usize, dy: &mut [Activation]) {
-    let planes =
-        learners.iter().zip(dy).flat_map(|(l, dy)| l.member.tape.blocks[i].out.planes().zip(dy.planes_mut()));
-    compute.pool().for_each(planes, |_, (y, dy)| relu_backward(compute.isa(), y, dy));
+/// What a batch norm has on the tape.
+struct Picked<'t> {
+    /// Its input.
+    x: &'t Activation,
+    /// The sum with the skip path, behind ReLU, if there is one.
+    y: Option<&'t Activation>,
+    /// Input of the batch norm on the skip path, if there is one.
+    skip: &'t Activation,
 }
 
-/// Backward through one batch norm (and the ReLU before whose output `pick` also gives); `dy` of `None`
-/// means that the gradient is in `dx`.
+impl<'t> Picked<'t> {
+    /// No skip path.
+    fn alone(x: &'t Activation) -> Self {
+        Self { x, y: None, skip: x }
+    }
+}
+
+/// Backward through ReLU, one batch norm and, with `skip`, that of the downsample and its gradient. `dy` becomes the
+/// gradient before ReLU and `dx` that of the input; without `dx`, `dy` becomes that.
 fn batch_norm(
     compute: &Compute,
     learners: &mut [Learner],
     layer: &ConvBn,
-    dy: Option<&[Activation]>,
-    dx: &mut [Activation],
-    pick: impl for<'t> Fn(&'t Tape) -> (&'t Activation, Option<&'t Activation>),
+    dy: &mut [Activation],
+    mut dx: Option<&mut Vec<Activation>>,
+    skip: Option<(&ConvBn, &mut Vec<Activation>)>,
+    pick: impl for<'t> Fn(&'t Tape) -> Picked<'t>,
 ) {
-    let jobs = learners.iter_mut().zip(dx).enumerate().flat_map(|(index, (learner, dx))| {
+    let (skip_layer, mut dskip) = skip.unzip();
+    let mut dx = dx.as_mut().map(|dx| dx.iter_mut());
+    let mut dskip = dskip.as_mut().map(|dskip| dskip.iter_mut());
+    let skip_affine = skip_layer.map_or(0..0, |layer| layer.affine.clone());
+    let jobs = learners.iter_mut().zip(dy).flat_map(|(learner, dy)| {
         let Learner { member, gradients, .. } = learner;
-        let (x, relu_output) = pick(&member.tape);
-        let (gamma, _) = lane_halves(&member.params[layer.affine.clone()]);
-        let (mean, inv_std) = lane_halves(&member.batch_stats[layer.stats.clone()]);
-        let (dgamma, dbeta) = lane_halves_mut(&mut gradients[layer.affine.clone()]);
-        x.planes().zip(dx.planes_mut()).zip(dgamma.iter_mut().zip(dbeta)).enumerate().map(
-            move |(i, ((x, dx), (dgamma, dbeta)))| BnBackward {
-                x,
-                relu_output: relu_output.map(|a| a.plane(i)),
-                dy: dy.map(|dy| dy[index].plane(i)),
-                dx,
-                gamma: &gamma[i],
-                mean: &mean[i],
-                inv_std: &inv_std[i],
-                dgamma,
-                dbeta,
-            },
-        )
+        let places = [layer.affine.clone(), skip_affine.clone()];
+        let [own, other] = gradients.get_disjoint_mut(places).expect("as laid out");
+        let Picked { x, y, skip } = pick(&member.tape);
+        let mut norms = norms(member, layer, x, own);
+        let mut y = y.map(Activation::planes);
+        let mut dx = dx.as_mut().map(|dx| dx.next().expect("one per learner").planes_mut());
+        let mut skip = skip_layer.zip(dskip.as_mut()).map(|(layer, dskip)| {
+            let dskip = dskip.next().expect("one per learner").planes_mut();
+            self::norms(member, layer, skip, other).zip(dskip)
+        });
+        dy.planes_mut().map(move |dy| BnBackward {
+            y: y.as_mut().map(|y| y.next().expect("as many planes")),
+            dy,
+            norm: norms.next().expect("as many planes"),
+            dx: dx.as_mut().map(|dx| dx.next().expect("as many planes")),
+            skip: skip.as_mut().map(|skip| skip.next().expect("as many planes")),
+        })
     });
     compute.pool().for_each(jobs, |_, job| bn_backward(compute.isa(), job));
+}
+
+/// The batch norms of the planes of `x`, with their gradients.
+fn norms<'a>(
+    member: &'a Member,
+    layer: &ConvBn,
+    x: &'a Activation,
+    gradients: &'a mut [f32],
+) -> impl Iterator<Item = NormGrad<'a>> {
+    let (gamma, beta) = lane_halves(&member.params[layer.affine.clone()]);
+    let (mean, inv_std) = lane_halves(&member.batch_stats[layer.stats.clone()]);
+    let (dgamma, dbeta) = lane_halves_mut(gradients);
+    let statistics = mean.iter().zip(inv_std);
+    x.planes().zip(gamma.iter().zip(beta)).zip(statistics).zip(dgamma.iter_mut().zip(dbeta)).map(
+        |(((x, (gamma, beta)), (mean, inv_std)), (dgamma, dbeta))| NormGrad {
+            x,
+            gamma,
+            beta,
+            mean,
+            inv_std,
+            dgamma,
+            dbeta,
+        },
+    )
 }
 
 /// Weight gradients of one convolution; `pick` chooses its input on the tape (`None`: the sequence's).

@@ -4,7 +4,7 @@ use crate::folded::{Input, max_pool_all, pool_features};
 use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
 use crate::plans::Plans;
 use rrr_kernels::{
-    Activation, BLOCK, BnForward, Buffer, Compute, Residual, RowsJob, bn_forward, max_pool_size,
+    Activation, BLOCK, BnForward, Buffer, Compute, Norm, RowsJob, Skip, bn_forward, max_pool_size,
 };
 
 /// One sequence in training: weights, statistics, and the tape of the last forward pass.
@@ -123,7 +123,7 @@ fn forward_image(
         fit(&mut tape.conv, channels, size, images.n);
         RowsJob::new(images.data, &params[conv1.weight.clone()], tape.conv.data_mut())
     }));
-    batch_norm(compute, members, momentum, conv1, true, input, |tape| {
+    batch_norm(compute, members, momentum, conv1, None, input, |tape| {
         let tape = tape.image.as_mut().expect("has conv1");
         (&tape.conv, &mut tape.act, SkipPath::None)
     });
@@ -148,7 +148,7 @@ fn forward_block(
         let (x, t) = tape.block_and_input(i);
         (x, &mut t.conv1)
     });
-    batch_norm(compute, members, momentum, &block.conv1, true, input, |tape| {
+    batch_norm(compute, members, momentum, &block.conv1, None, input, |tape| {
         let t = &mut tape.blocks[i];
         (&t.conv1, &mut t.act1, SkipPath::None)
     });
@@ -156,7 +156,7 @@ fn forward_block(
         let t = &mut tape.blocks[i];
         (Some(&t.act1), &mut t.conv2)
     });
-    batch_norm(compute, members, momentum, &block.conv2, true, input, |tape| {
+    batch_norm(compute, members, momentum, &block.conv2, None, input, |tape| {
         let t = &mut tape.blocks[i];
         (&t.conv2, &mut t.act2, SkipPath::None)
     });
@@ -169,15 +169,13 @@ fn forward_block(
             let (x, t) = tape.block_and_input(i);
             (x, &mut t.downsample)
         });
-        batch_norm(compute, members, momentum, downsample, false, input, |tape| {
-            let t = &mut tape.blocks[i];
-            (&t.downsample, &mut t.out, SkipPath::None)
-        });
     }
-    let projected = block.downsample.is_some();
-    batch_norm(compute, members, momentum, &block.conv3, true, input, |tape| {
+    let projection = block.downsample.as_ref();
+    batch_norm(compute, members, momentum, &block.conv3, projection, input, |tape| {
         let (x, t) = tape.block_and_input(i);
-        (&t.conv3, &mut t.out, if projected { SkipPath::Output } else { SkipPath::Input(x) })
+        let skip =
+            if projection.is_some() { SkipPath::Projection(&t.downsample) } else { SkipPath::Input(x) };
+        (&t.conv3, &mut t.out, skip)
     });
 }
 
@@ -234,50 +232,79 @@ fn convolve(
     }));
 }
 
-/// What a batch norm's result is added to.
+/// What is added to a batch norm's result.
 enum SkipPath<'a> {
     None,
     /// The block's input; that of the sequence if `None`.
     Input(Option<&'a Activation>),
-    Output,
+    /// The batch norm of the downsample's output.
+    Projection(&'a Activation),
 }
 
-/// One batch norm of every member; `pick` chooses input, output and residual on the tape.
+/// One batch norm of every member, and that of the downsample if there is one; `pick` chooses input, output and what is
+/// added on the tape.
 fn batch_norm(
     compute: &Compute,
     members: &mut [impl AsMut<Member>],
     momentum: f32,
     layer: &ConvBn,
-    relu: bool,
+    projection: Option<&ConvBn>,
     input: Input<'_>,
     pick: impl for<'t> Fn(&'t mut Tape) -> (&'t Activation, &'t mut Activation, SkipPath<'t>),
 ) {
+    let skip_stats = projection.map_or(0..0, |layer| layer.stats.clone());
     let jobs = members.iter_mut().flat_map(|member| {
         let Member { params, running, batch_stats, tape, .. } = member.as_mut();
         let (x, y, skip) = pick(tape);
         fit(y, x.channels(), (x.height(), x.width()), x.n());
-        let (gamma, beta) = lane_halves(&params[layer.affine.clone()]);
-        let (mean, inv_std) = lane_halves_mut(&mut batch_stats[layer.stats.clone()]);
-        let (running_mean, running_var) = lane_halves_mut(&mut running[layer.stats.clone()]);
-        let (residual, onto_output) = match skip {
-            SkipPath::None => (None, false),
-            SkipPath::Input(a) => (Some(a.unwrap_or_else(|| input.features())), false),
-            SkipPath::Output => (None, true),
+        let places = [layer.stats.clone(), skip_stats.clone()];
+        let [running, skip_running] = running.get_disjoint_mut(places.clone()).expect("as laid out");
+        let [batch, skip_batch] = batch_stats.get_disjoint_mut(places).expect("as laid out");
+        let params: &[f32] = params;
+        let mut norms = norms(params, layer, x, batch, running);
+        let (mut plain, mut other) = match skip {
+            SkipPath::None => (None, None),
+            SkipPath::Input(a) => (Some(a.unwrap_or_else(|| input.features()).planes()), None),
+            SkipPath::Projection(a) => {
+                let layer = projection.expect("a projection has a batch norm");
+                (None, Some(self::norms(params, layer, a, skip_batch, skip_running)))
+            }
         };
-        let statistics = mean.iter_mut().zip(inv_std).zip(running_mean.iter_mut().zip(running_var));
-        let planes = x.planes().zip(y.planes_mut()).zip(gamma.iter().zip(beta));
-        planes.zip(statistics).enumerate().map(
-            move |(i, (((x, y), (gamma, beta)), ((mean, inv_std), (running_mean, running_var))))| {
-                let residual = match residual {
-                    Some(a) => Residual::Plane(a.plane(i)),
-                    None if onto_output => Residual::Output,
-                    None => Residual::None,
-                };
-                BnForward { x, y, residual, relu, gamma, beta, mean, inv_std, running_mean, running_var }
-            },
-        )
+        y.planes_mut().map(move |y| {
+            let skip = match (&mut plain, &mut other) {
+                (Some(planes), _) => Skip::Plane(planes.next().expect("as many planes")),
+                (_, Some(norms)) => Skip::Norm(norms.next().expect("as many planes")),
+                _ => Skip::None,
+            };
+            BnForward { norm: norms.next().expect("as many planes"), skip, y }
+        })
     });
     compute.pool().for_each(jobs, |_, job| bn_forward(compute.isa(), momentum, job));
+}
+
+/// The batch norms of the planes of `x`.
+fn norms<'a>(
+    params: &'a [f32],
+    layer: &ConvBn,
+    x: &'a Activation,
+    batch: &'a mut [f32],
+    running: &'a mut [f32],
+) -> impl Iterator<Item = Norm<'a>> {
+    let (gamma, beta) = lane_halves(&params[layer.affine.clone()]);
+    let (mean, inv_std) = lane_halves_mut(batch);
+    let (running_mean, running_var) = lane_halves_mut(running);
+    let statistics = mean.iter_mut().zip(inv_std).zip(running_mean.iter_mut().zip(running_var));
+    x.planes().zip(gamma.iter().zip(beta)).zip(statistics).map(
+        |((x, (gamma, beta)), ((mean, inv_std), (running_mean, running_var)))| Norm {
+            x,
+            gamma,
+            beta,
+            mean,
+            inv_std,
+            running_mean,
+            running_var,
+        },
+    )
 }
 
 /// Two arrays of blocks that lie one behind the other.

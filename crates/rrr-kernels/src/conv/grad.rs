@@ -92,7 +92,8 @@ impl ConvPlan {
         // Jobs that read the same input are one wide job.
         let width = if jobs.iter().all(|j| j.x.as_ptr() == jobs[0].x.as_ptr()) { jobs.len() } else { 1 };
         let columns = width * panels;
-        let p = Partition::new(jobs.len() / width * taps, k_blocks, columns, micro, self.compute.pool.threads());
+        let p =
+            Partition::new(jobs.len() / width * taps, k_blocks, columns, micro, self.compute.pool.threads());
         self.compute.pool.run(jobs.len() / width * taps * p.groups * p.splits, |task| {
             let (rest, group) = (task / p.groups, task % p.groups);
             let (rest, split) = (rest / p.splits, rest % p.splits);
