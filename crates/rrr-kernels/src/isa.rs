@@ -1,6 +1,11 @@
 //! Instruction sets: detection at run time and dispatch.
 
 use crate::int8::Int8Isa;
+#[cfg(target_arch = "aarch64")]
+use crate::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -81,6 +86,44 @@ impl Isa {
         format!("unknown instruction set `{name}` (known: {}, {known})", Isa::Amx)
     }
 
+    /// Runs a kernel with the vectors of this instruction set.
+    ///
+    /// # Panics
+    /// If the CPU lacks the instruction set.
+    pub(crate) fn run<K: Kernel>(self, kernel: K) {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<K: Kernel>(kernel: K) {
+            // SAFETY: this function has the features.
+            unsafe { kernel.run::<Avx2, 2>() }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+        fn avx512<K: Kernel>(kernel: K) {
+            // SAFETY: this function has the features.
+            unsafe { kernel.run::<Avx512, 1>() }
+        }
+        #[cfg(target_arch = "aarch64")]
+        #[target_feature(enable = "neon")]
+        fn neon<K: Kernel>(kernel: K) {
+            // SAFETY: this function has the features.
+            unsafe { kernel.run::<Neon, 4>() }
+        }
+        assert!(self.is_available(), "this CPU does not support {self}");
+        // SAFETY: the features were detected just above.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Amx | Isa::Avx512 => avx512(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2(kernel),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => neon(kernel),
+                _ => kernel.run::<Portable, 4>(),
+            }
+        }
+    }
+
     /// Runs `work` compiled for this instruction set: the compiler may use its instructions in everything that
     /// is inlined into it.
     ///
@@ -114,6 +157,15 @@ impl Isa {
         }
         work.run()
     }
+}
+
+/// Work on rows of [`Simd`] vectors, which [`Isa::run`] compiles for every instruction set.
+pub(crate) trait Kernel {
+    /// Does it, `N` vectors being a row of 16. `inline(always)`, as all that it calls.
+    ///
+    /// # Safety
+    /// The CPU must support `S`.
+    unsafe fn run<S: Simd, const N: usize>(self);
 }
 
 /// Work that [`Isa::vectorize`] compiles for every instruction set.

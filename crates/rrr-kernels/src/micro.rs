@@ -105,6 +105,22 @@ pub struct RowsTile<'a> {
     pub c_rows: [u32; MAX_ROWS],
     /// Floats from a row of a run to the next, in the output.
     pub c_step: usize,
+    /// Weights to fetch meanwhile.
+    pub ahead: Ahead,
+}
+
+/// Weights that a later tile reads, fetched into the second-level cache while this one computes.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    /// Where they begin.
+    pub from: *const f32,
+    /// Lines of 16 floats to fetch at every block of 16 input channels.
+    pub lines: usize,
+}
+
+impl Ahead {
+    /// Nothing.
+    pub const NONE: Ahead = Ahead { from: std::ptr::null(), lines: 0 };
 }
 
 /// A run of rows of a [`GradTile`].
@@ -238,10 +254,15 @@ unsafe fn rows_body<
     unsafe {
         let mut acc = [[[S::zero(); N]; R]; P];
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
+        let mut ahead = t.ahead.from;
         for item in t.items {
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
             let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(item.rows[r / G] as usize));
             for _ in 0..item.k_blocks {
+                for _ in 0..t.ahead.lines {
+                    prefetch(ahead);
+                    ahead = ahead.wrapping_add(BLOCK);
+                }
                 for k in 0..BLOCK {
                     step::<S, R, G, A, P, N>(&mut acc, &a, k, &b);
                 }
@@ -262,6 +283,19 @@ unsafe fn rows_body<
             finish::<S, R, G, N>(&mut acc[P - 1], t, &panels[P - 1]);
         }
     }
+}
+
+/// Asks for a line in the second-level cache.
+#[inline(always)]
+fn prefetch(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, which any address may be given to; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 /// Adds the products of value `k`.

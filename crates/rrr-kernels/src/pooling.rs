@@ -1,6 +1,8 @@
 //! Pooling, one plane of 16 channels at a time.
 
 use crate::batch_norm::{rows, rows_mut};
+use crate::isa::Kernel;
+use crate::simd::{Row, Simd};
 use crate::{BLOCK, Isa};
 
 /// Output size of 3x3/2 max pooling with padding 1.
@@ -9,35 +11,46 @@ pub fn max_pool_size(size: usize) -> usize {
 }
 
 /// 3x3 windows, stride 2, padding 1, as torchvision's stem: `x` is `height * width` pixels of `n` images.
-pub fn max_pool(isa: Isa, (height, width, n): (usize, usize, usize), x: &[f32], y: &mut [f32]) {
-    isa.vectorize(|| {
-        let x = rows(x);
+///
+/// # Panics
+/// If a plane is too short.
+pub fn max_pool(isa: Isa, size: (usize, usize, usize), x: &[f32], y: &mut [f32]) {
+    isa.run(MaxPool { size, x, y });
+}
+
+struct MaxPool<'a> {
+    size: (usize, usize, usize),
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for MaxPool<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const N: usize>(self) {
+        let (x, y) = (rows(self.x), rows_mut(self.y));
+        let (height, width, n) = self.size;
         let (oh, ow) = (max_pool_size(height), max_pool_size(width));
-        let y = rows_mut(y);
-        for oy in 0..oh {
-            for ox in 0..ow {
-                let out = &mut y[(oy * ow + ox) * n..][..n];
-                let mut pixels = window(oy, ox, height, width);
-                // At an edge the first pixel again, which changes no maximum.
-                let first = pixels.next().expect("a window has a pixel");
-                let mut rows = [&x[first * n..][..n]; 9];
-                for (row, pixel) in rows[1..].iter_mut().zip(pixels) {
-                    *row = &x[pixel * n..][..n];
-                }
-                for (image, out) in out.iter_mut().enumerate() {
-                    let mut most = rows[0][image];
-                    for row in &rows[1..] {
-                        let v = &row[image];
-                        for c in 0..BLOCK {
-                            // NaN wins, as in PyTorch.
-                            most[c] = if v[c] > most[c] || v[c].is_nan() { v[c] } else { most[c] };
-                        }
+        for (pixel, out) in y.chunks_exact_mut(n).enumerate() {
+            let mut pixels = window(pixel / ow, pixel % ow, height, width);
+            // At an edge the first pixel again, which changes no maximum.
+            let first = pixels.next().expect("a window has a pixel");
+            let mut places = [first * n; 9];
+            for (place, pixel) in places[1..].iter_mut().zip(pixels) {
+                *place = pixel * n;
+            }
+            for (image, out) in out.iter_mut().enumerate() {
+                // SAFETY: the CPU by the caller.
+                unsafe {
+                    let mut most = Row::<S, N>::load(&x[places[0] + image]);
+                    for place in &places[1..] {
+                        most = most.max(Row::load(&x[place + image]));
                     }
-                    *out = most;
+                    most.store(out);
                 }
             }
         }
-    });
+        debug_assert_eq!(y.len(), oh * ow * n);
+    }
 }
 
 /// Gradient of [`max_pool`]: goes to the first maximum of each window in reading order, as in PyTorch.

@@ -1,7 +1,7 @@
 //! Rows plans: which input rows each output row needs, and the loops that run them.
 
 use crate::micro::{
-    BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Order, PIXEL_STEP, Panel, RUN, RowsTile,
+    Ahead, BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Order, PIXEL_STEP, Panel, RUN, RowsTile,
 };
 use crate::pool::Pool;
 use crate::precision::Weights;
@@ -23,6 +23,9 @@ const TASK_MACS: usize = 1 << 19;
 
 /// Tasks per thread that balance the load.
 const TASKS_PER_THREAD: usize = 12;
+
+/// With more tiles, weights are read often enough.
+const AHEAD_TILES: usize = 8;
 
 /// Most items of a tile: the taps of a kernel, or 1x1 kernels of two inputs.
 const MAX_ITEMS: usize = 9;
@@ -360,6 +363,21 @@ impl Partition {
         Self { width, panels, splits, cuts, tiles_per_task, group, unit: micro.max_panels() }
     }
 
+    /// What to fetch while a tile passes `group`, the panels of some tiles of the first of `jobs`: the panels behind it,
+    /// if the group's own are not read often enough to make up for waiting for them.
+    fn ahead(&self, group: &Range<usize>, tiles: usize, parts: &[Part<'_>], jobs: &[RowsJob<'_>]) -> Ahead {
+        let panels = parts[0].1.panels;
+        let Some(job) = jobs.get(group.end / panels) else { return Ahead::NONE };
+        if self.cuts > 1 || tiles > AHEAD_TILES {
+            return Ahead::NONE;
+        }
+        let len = panel_len(parts);
+        let weights = &job.w.f32()[group.end % panels * len..];
+        let calls = tiles * group.len().div_ceil(self.unit);
+        let lines = (group.len() * len / BLOCK).div_ceil(calls * k_blocks(parts).max(1));
+        Ahead { from: weights.as_ptr(), lines }
+    }
+
     /// Panels of a split.
     fn split(&self, split: usize) -> Range<usize> {
         let units = self.panels.div_ceil(self.unit);
@@ -374,6 +392,11 @@ pub(crate) type Part<'a> = (&'a RowsPlan, &'a RowsDims);
 /// Weights of a panel.
 fn panel_len(parts: &[Part<'_>]) -> usize {
     parts.iter().map(|(plan, dims)| plan.taps * dims.k() * BLOCK).sum()
+}
+
+/// Blocks of input channels that a kernel passes.
+fn k_blocks(parts: &[Part<'_>]) -> usize {
+    parts.iter().map(|(plan, dims)| plan.taps * dims.k_blocks).sum()
 }
 
 /// Computes all jobs in parallel: a convolution of their inputs, or the sum of that and one of their skipped inputs.
@@ -397,6 +420,7 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
     }
     let jobs = &*jobs;
     let p = Partition::new(parts, jobs, micro, pool.threads());
+    let blocks = k_blocks(parts);
     let same = parts.iter().all(|(part, _)| part.order == plan.order);
     let order = if same { plan.order } else { Order::Apart };
     let c_step = if order == Order::PixelRuns { plan.n * BLOCK } else { BLOCK };
@@ -410,6 +434,7 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
         let mut c_rows = [0; MAX_ROWS];
         for from in panels.clone().step_by(p.group) {
             let group = from..(from + p.group).min(panels.end);
+            let mut ahead = p.ahead(&group, tiles.len(), parts, &jobs[first_job..]);
             for tile in tiles {
                 let x = jobs[first_job].x.as_ptr();
                 let mut count = plan.locate(tile, dims, order, (x, 0), &mut items, &mut c_rows);
@@ -428,8 +453,9 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
                             let column = from + p.min(count - 1);
                             jobs[first_job + column / dims.panels].panel(column % dims.panels, dims, b_panel)
                         });
-                        let rows = RowsTile { items, panels: &panels[..count], c_rows, c_step };
+                        let rows = RowsTile { items, panels: &panels[..count], c_rows, c_step, ahead };
                         micro.rows(order, tile.rows as usize, &rows);
+                        ahead.from = ahead.from.wrapping_add(ahead.lines * blocks * BLOCK);
                     }
                 }
             }

@@ -59,6 +59,11 @@ pub trait Simd: Copy {
     /// # Safety
     /// See [`Simd::zero`].
     unsafe fn relu(a: Self::V) -> Self::V;
+    /// Lane-wise maximum; NaN if one is, as in PyTorch.
+    ///
+    /// # Safety
+    /// See [`Simd::zero`].
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// `a` in the lanes where `b` is positive, else 0.
     ///
     /// # Safety
@@ -90,7 +95,7 @@ macro_rules! row_functions {
 }
 
 impl<S: Simd, const N: usize> Row<S, N> {
-    row_functions! { add(b) sub(b) mul(b) mul_add(b, c) relu() where_positive(b) }
+    row_functions! { add(b) sub(b) mul(b) mul_add(b, c) relu() max(b) where_positive(b) }
 
     /// # Safety
     /// The CPU must support the instruction set.
@@ -162,7 +167,7 @@ macro_rules! impl_simd {
      broadcast($bp:ident) => $broadcast:expr, mul_add($ma:ident, $mb:ident, $mc:ident) => $mul_add:expr,
      add($aa:ident, $ab:ident) => $add:expr, sub($sa:ident, $sb:ident) => $sub:expr,
      mul($mua:ident, $mub:ident) => $mul:expr, relu($ra:ident) => $relu:expr,
-     where_positive($wa:ident, $wb:ident) => $where_positive:expr) => {
+     max($xa:ident, $xb:ident) => $max:expr, where_positive($wa:ident, $wb:ident) => $where_positive:expr) => {
         impl Simd for $name {
             type V = $v;
             const LANES: usize = $lanes;
@@ -212,6 +217,11 @@ macro_rules! impl_simd {
                 unsafe { $relu }
             }
             #[inline(always)]
+            unsafe fn max($xa: $v, $xb: $v) -> $v {
+                // SAFETY: features by the caller.
+                unsafe { $max }
+            }
+            #[inline(always)]
             unsafe fn where_positive($wa: $v, $wb: $v) -> $v {
                 // SAFETY: features by the caller.
                 unsafe { $where_positive }
@@ -220,7 +230,7 @@ macro_rules! impl_simd {
     };
 }
 
-// `relu` puts the zero first: x86's maximum returns its second operand when one is NaN, so NaN stays NaN.
+// x86's maximum returns its second operand when one is NaN; so `relu` puts the zero first, and NaN stays NaN.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Avx2, Avx512, Simd};
@@ -236,21 +246,36 @@ mod x86 {
         sub(a, b) => _mm256_sub_ps(a, b),
         mul(a, b) => _mm256_mul_ps(a, b),
         relu(a) => _mm256_max_ps(_mm256_setzero_ps(), a),
+        max(a, b) => _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)),
         where_positive(a, b) => _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_GT_OQ>(b, _mm256_setzero_ps())));
 
     impl_simd!(Avx512, __m512, 16,
-    zero() => _mm512_setzero_ps(),
-    load(p) => _mm512_loadu_ps(p),
-    store(p, v) => _mm512_storeu_ps(p, v),
-    broadcast(p) => _mm512_set1_ps(*p),
-    mul_add(a, b, c) => _mm512_fmadd_ps(a, b, c),
-    add(a, b) => _mm512_add_ps(a, b),
-    sub(a, b) => _mm512_sub_ps(a, b),
-    mul(a, b) => _mm512_mul_ps(a, b),
-    relu(a) => relu512(a),
-    where_positive(a, b) => {
-        _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(b, _mm512_setzero_ps()), a)
-    });
+        zero() => _mm512_setzero_ps(),
+        load(p) => _mm512_loadu_ps(p),
+        store(p, v) => _mm512_storeu_ps(p, v),
+        broadcast(p) => _mm512_set1_ps(*p),
+        mul_add(a, b, c) => _mm512_fmadd_ps(a, b, c),
+        add(a, b) => _mm512_add_ps(a, b),
+        sub(a, b) => _mm512_sub_ps(a, b),
+        mul(a, b) => _mm512_mul_ps(a, b),
+        relu(a) => relu512(a),
+        max(a, b) => max512(a, b),
+        where_positive(a, b) => where_positive512(a, b));
+
+    #[inline(always)]
+    unsafe fn where_positive512(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: features by the caller.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(b, _mm512_setzero_ps()), a) }
+    }
+
+    #[inline(always)]
+    unsafe fn max512(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: features by the caller.
+        unsafe {
+            let a_is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+            _mm512_mask_mov_ps(_mm512_max_ps(a, b), a_is_nan, a)
+        }
+    }
 
     #[inline(always)]
     unsafe fn relu512(a: __m512) -> __m512 {
@@ -282,6 +307,7 @@ mod arm {
         sub(a, b) => vsubq_f32(a, b),
         mul(a, b) => vmulq_f32(a, b),
         relu(a) => vmaxq_f32(vdupq_n_f32(0.0), a),
+        max(a, b) => vmaxq_f32(a, b),
         where_positive(a, b) => vbslq_f32(vcgtzq_f32(b), a, vdupq_n_f32(0.0)));
 }
 
@@ -290,18 +316,21 @@ mod portable {
     use super::{Portable, Simd};
 
     impl_simd!(Portable, [f32; 4], 4,
-    zero() => [0.0; 4],
-    load(p) => p.cast::<[f32; 4]>().read_unaligned(),
-    store(p, v) => p.cast::<[f32; 4]>().write_unaligned(v),
-    broadcast(p) => [*p; 4],
-    // Not `f32::mul_add`: without an FMA instruction that is a slow library call.
-    mul_add(a, b, c) => [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]],
-    add(a, b) => [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]],
-    sub(a, b) => [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]],
-    mul(a, b) => [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]],
-    relu(a) => a.map(|x| if x < 0.0 { 0.0 } else { x }),
-    where_positive(a, b) => {
-        let keep = |i: usize| if b[i] > 0.0 { a[i] } else { 0.0 };
-        [keep(0), keep(1), keep(2), keep(3)]
-    });
+        zero() => [0.0; 4],
+        load(p) => p.cast::<[f32; 4]>().read_unaligned(),
+        store(p, v) => p.cast::<[f32; 4]>().write_unaligned(v),
+        broadcast(p) => [*p; 4],
+        // Not `f32::mul_add`: without an FMA instruction that is a slow library call.
+        mul_add(a, b, c) => [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]],
+        add(a, b) => [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]],
+        sub(a, b) => [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]],
+        mul(a, b) => [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]],
+        relu(a) => a.map(|x| if x < 0.0 { 0.0 } else { x }),
+        max(a, b) => lanes(a, b, |a, b| if a > b || a.is_nan() { a } else { b }),
+        where_positive(a, b) => lanes(a, b, |a, b| if b > 0.0 { a } else { 0.0 }));
+
+    #[inline(always)]
+    fn lanes(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
+        [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+    }
 }

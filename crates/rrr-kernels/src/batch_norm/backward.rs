@@ -3,64 +3,66 @@
 use super::forward::{add, affine};
 use super::{BnBackward, Lanes, NormGrad, PARTIAL_ROWS, rows, rows_mut};
 use crate::BLOCK;
+use crate::isa::Kernel;
 use crate::simd::{Row, Simd};
 
-/// # Safety
-/// The CPU must support `S`, of which `N` vectors make a row.
-#[inline(always)]
-pub(super) unsafe fn run<S: Simd, const N: usize>(job: &mut BnBackward<'_>) {
-    let dy = rows_mut(job.dy);
-    let x = rows(job.norm.x);
-    let mut skip = job.skip.as_mut().map(|(norm, dx)| (norm, rows_mut(dx)));
-    let skip_x = skip.as_ref().map(|(norm, _)| rows(norm.x));
-    let y = job.y.map(rows);
-    for plane in [Some(x), skip_x, y].into_iter().flatten() {
-        assert_eq!(plane.len(), dy.len(), "planes differ in length");
-    }
-    let mut dx = job.dx.as_mut().map(|dx| rows_mut(dx));
-    let outputs = dx.as_deref().into_iter().chain(skip.as_ref().map(|(_, dx)| &**dx));
-    assert!(outputs.map(<[Lanes]>::len).all(|len| len == dy.len()), "planes differ in length");
-    // SAFETY: the CPU by the caller.
-    unsafe {
-        let relu = Relu::<S, N>::new(y, &job.norm);
-        let mean = Row::<S, N>::load(job.norm.mean);
-        let skip_mean = skip.as_ref().map_or(mean, |(norm, _)| Row::load(norm.mean));
+impl Kernel for BnBackward<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const N: usize>(self) {
+        let mut job = self;
+        let dy = rows_mut(job.dy);
+        let x = rows(job.norm.x);
+        let mut skip = job.skip.as_mut().map(|(norm, dx)| (norm, rows_mut(dx)));
+        let skip_x = skip.as_ref().map(|(norm, _)| rows(norm.x));
+        let y = job.y.map(rows);
+        for plane in [Some(x), skip_x, y].into_iter().flatten() {
+            assert_eq!(plane.len(), dy.len(), "planes differ in length");
+        }
+        let mut dx = job.dx.as_mut().map(|dx| rows_mut(dx));
+        let outputs = dx.as_deref().into_iter().chain(skip.as_ref().map(|(_, dx)| &**dx));
+        assert!(outputs.map(<[Lanes]>::len).all(|len| len == dy.len()), "planes differ in length");
+        // SAFETY: the CPU by the caller.
+        unsafe {
+            let relu = Relu::<S, N>::new(y, &job.norm);
+            let mean = Row::<S, N>::load(job.norm.mean);
+            let skip_mean = skip.as_ref().map_or(mean, |(norm, _)| Row::load(norm.mean));
 
-        let [mut dbeta, mut dgamma, mut skip_dgamma] = [[0.0f64; BLOCK]; 3];
-        for start in (0..x.len()).step_by(PARTIAL_ROWS) {
-            let [mut beta, mut gamma, mut skip_gamma] = [Row::<S, N>::zero(); 3];
-            for r in start..(start + PARTIAL_ROWS).min(x.len()) {
+            let [mut dbeta, mut dgamma, mut skip_dgamma] = [[0.0f64; BLOCK]; 3];
+            for start in (0..x.len()).step_by(PARTIAL_ROWS) {
+                let [mut beta, mut gamma, mut skip_gamma] = [Row::<S, N>::zero(); 3];
+                for r in start..(start + PARTIAL_ROWS).min(x.len()) {
+                    let x = Row::load(&x[r]);
+                    let g = relu.back(r, x, Row::load(&dy[r]));
+                    beta = beta.add(g);
+                    gamma = x.sub(mean).mul_add(g, gamma);
+                    if let Some(x) = skip_x {
+                        skip_gamma = Row::load(&x[r]).sub(skip_mean).mul_add(g, skip_gamma);
+                    }
+                }
+                add(&mut dbeta, beta);
+                add(&mut dgamma, gamma);
+                add(&mut skip_dgamma, skip_gamma);
+            }
+
+            let slopes = Slopes::<S, N>::new(&mut job.norm, x.len(), &dbeta, &dgamma);
+            let skip_slopes = match &mut skip {
+                Some((norm, _)) => Slopes::new(norm, x.len(), &dbeta, &skip_dgamma),
+                None => slopes,
+            };
+            for r in 0..x.len() {
                 let x = Row::load(&x[r]);
                 let g = relu.back(r, x, Row::load(&dy[r]));
-                beta = beta.add(g);
-                gamma = x.sub(mean).mul_add(g, gamma);
-                if let Some(x) = skip_x {
-                    skip_gamma = Row::load(&x[r]).sub(skip_mean).mul_add(g, skip_gamma);
+                let gradient = slopes.input_gradient(g, x);
+                match &mut dx {
+                    Some(dx) => {
+                        gradient.store(&mut dx[r]);
+                        g.store(&mut dy[r]);
+                    }
+                    None => gradient.store(&mut dy[r]),
                 }
-            }
-            add(&mut dbeta, beta);
-            add(&mut dgamma, gamma);
-            add(&mut skip_dgamma, skip_gamma);
-        }
-
-        let slopes = Slopes::<S, N>::new(&mut job.norm, x.len(), &dbeta, &dgamma);
-        let skip_slopes = match &mut skip {
-            Some((norm, _)) => Slopes::new(norm, x.len(), &dbeta, &skip_dgamma),
-            None => slopes,
-        };
-        for r in 0..x.len() {
-            let x = Row::load(&x[r]);
-            let g = relu.back(r, x, Row::load(&dy[r]));
-            let gradient = slopes.input_gradient(g, x);
-            match &mut dx {
-                Some(dx) => {
-                    gradient.store(&mut dx[r]);
-                    g.store(&mut dy[r]);
+                if let (Some(x), Some(dx)) = (skip_x, skip.as_mut().map(|(_, dx)| &mut **dx)) {
+                    skip_slopes.input_gradient(g, Row::load(&x[r])).store(&mut dx[r]);
                 }
-                None => gradient.store(&mut dy[r]),
-            }
-            if let (Some(x), Some(dx)) = (skip_x, skip.as_mut().map(|(_, dx)| &mut **dx)) {
-                skip_slopes.input_gradient(g, Row::load(&x[r])).store(&mut dx[r]);
             }
         }
     }
@@ -77,7 +79,7 @@ enum Relu<'a, S: Simd, const N: usize> {
 
 impl<'a, S: Simd, const N: usize> Relu<'a, S, N> {
     /// # Safety
-    /// As [`run`].
+    /// The CPU must support `S`, of which `N` vectors make a row.
     #[inline(always)]
     unsafe fn new(y: Option<&'a [Lanes]>, norm: &NormGrad<'_>) -> Self {
         if let Some(y) = y {
@@ -94,7 +96,7 @@ impl<'a, S: Simd, const N: usize> Relu<'a, S, N> {
     /// A row's gradient before ReLU.
     ///
     /// # Safety
-    /// As [`run`].
+    /// The CPU must support `S`, of which `N` vectors make a row.
     #[inline(always)]
     unsafe fn back(&self, r: usize, x: Row<S, N>, dy: Row<S, N>) -> Row<S, N> {
         // SAFETY: the CPU by the caller.
@@ -121,7 +123,7 @@ impl<S: Simd, const N: usize> Slopes<S, N> {
     /// Sets a batch norm's gradients from their sums over the rows.
     ///
     /// # Safety
-    /// As [`run`].
+    /// The CPU must support `S`, of which `N` vectors make a row.
     #[inline(always)]
     unsafe fn new(norm: &mut NormGrad<'_>, rows: usize, dbeta: &[f64; BLOCK], dgamma: &[f64; BLOCK]) -> Self {
         let count = rows as f32;
@@ -146,7 +148,7 @@ impl<S: Simd, const N: usize> Slopes<S, N> {
     }
 
     /// # Safety
-    /// As [`run`].
+    /// The CPU must support `S`, of which `N` vectors make a row.
     #[inline(always)]
     unsafe fn input_gradient(&self, g: Row<S, N>, x: Row<S, N>) -> Row<S, N> {
         // SAFETY: the CPU by the caller.

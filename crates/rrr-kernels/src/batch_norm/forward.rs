@@ -2,40 +2,48 @@
 
 use super::{BN_EPS, BnForward, Lanes, Norm, PARTIAL_ROWS, Skip, rows, rows_mut};
 use crate::BLOCK;
+use crate::isa::Kernel;
 use crate::simd::{Row, Simd};
 
-/// # Safety
-/// The CPU must support `S`, of which `N` vectors make a row.
-#[inline(always)]
-pub(super) unsafe fn run<S: Simd, const N: usize>(momentum: f32, job: &mut BnForward<'_>) {
-    let y = rows_mut(job.y);
-    // SAFETY: the CPU by the caller.
-    unsafe {
-        let x = rows(job.norm.x);
-        let (scale, shift) = normalize::<S, N>(&mut job.norm, momentum);
-        let (scale, shift) = (Row::<S, N>::load(&scale), Row::load(&shift));
-        assert_eq!(y.len(), x.len(), "planes differ in length");
-        match &mut job.skip {
-            Skip::None => {
-                for (y, x) in y.iter_mut().zip(x) {
-                    Row::load(x).mul_add(scale, shift).relu().store(y);
+/// A [`BnForward`] with its momentum.
+pub(super) struct Forward<'a> {
+    pub momentum: f32,
+    pub job: BnForward<'a>,
+}
+
+impl Kernel for Forward<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const N: usize>(self) {
+        let Self { momentum, mut job } = self;
+        let y = rows_mut(job.y);
+        // SAFETY: the CPU by the caller.
+        unsafe {
+            let x = rows(job.norm.x);
+            let (scale, shift) = normalize::<S, N>(&mut job.norm, momentum);
+            let (scale, shift) = (Row::<S, N>::load(&scale), Row::load(&shift));
+            assert_eq!(y.len(), x.len(), "planes differ in length");
+            match &mut job.skip {
+                Skip::None => {
+                    for (y, x) in y.iter_mut().zip(x) {
+                        Row::load(x).mul_add(scale, shift).relu().store(y);
+                    }
                 }
-            }
-            Skip::Plane(skip) => {
-                let skip = rows(skip);
-                assert_eq!(y.len(), skip.len(), "planes differ in length");
-                for ((y, x), skip) in y.iter_mut().zip(x).zip(skip) {
-                    Row::load(x).mul_add(scale, shift).add(Row::load(skip)).relu().store(y);
+                Skip::Plane(skip) => {
+                    let skip = rows(skip);
+                    assert_eq!(y.len(), skip.len(), "planes differ in length");
+                    for ((y, x), skip) in y.iter_mut().zip(x).zip(skip) {
+                        Row::load(x).mul_add(scale, shift).add(Row::load(skip)).relu().store(y);
+                    }
                 }
-            }
-            Skip::Norm(norm) => {
-                let skip = rows(norm.x);
-                assert_eq!(y.len(), skip.len(), "planes differ in length");
-                let (skip_scale, skip_shift) = normalize::<S, N>(norm, momentum);
-                let (skip_scale, shift) = (Row::load(&skip_scale), shift.add(Row::load(&skip_shift)));
-                for ((y, x), skip) in y.iter_mut().zip(x).zip(skip) {
-                    let skip = Row::load(skip).mul_add(skip_scale, shift);
-                    Row::load(x).mul_add(scale, skip).relu().store(y);
+                Skip::Norm(norm) => {
+                    let skip = rows(norm.x);
+                    assert_eq!(y.len(), skip.len(), "planes differ in length");
+                    let (skip_scale, skip_shift) = normalize::<S, N>(norm, momentum);
+                    let (skip_scale, shift) = (Row::load(&skip_scale), shift.add(Row::load(&skip_shift)));
+                    for ((y, x), skip) in y.iter_mut().zip(x).zip(skip) {
+                        let skip = Row::load(skip).mul_add(skip_scale, shift);
+                        Row::load(x).mul_add(scale, skip).relu().store(y);
+                    }
                 }
             }
         }
@@ -45,7 +53,7 @@ pub(super) unsafe fn run<S: Simd, const N: usize>(momentum: f32, job: &mut BnFor
 /// Takes the statistics of a batch; scale and shift that normalise it.
 ///
 /// # Safety
-/// As [`run`].
+/// The CPU must support `S`, of which `N` vectors make a row.
 #[inline(always)]
 unsafe fn normalize<S: Simd, const N: usize>(norm: &mut Norm<'_>, momentum: f32) -> (Lanes, Lanes) {
     let x = rows(norm.x);
@@ -76,7 +84,7 @@ pub(super) fn affine(gamma: f32, beta: f32, mean: f32, inv_std: f32) -> (f32, f3
 /// values, so that the squares do not cancel.
 ///
 /// # Safety
-/// As [`run`].
+/// The CPU must support `S`, of which `N` vectors make a row.
 #[inline(always)]
 unsafe fn statistics<S: Simd, const N: usize>(x: &[Lanes]) -> ([f64; BLOCK], [f64; BLOCK]) {
     // SAFETY: the CPU by the caller.
@@ -113,7 +121,7 @@ unsafe fn statistics<S: Simd, const N: usize>(x: &[Lanes]) -> ([f64; BLOCK], [f6
 /// Adds sums of some rows to the totals.
 ///
 /// # Safety
-/// As [`run`].
+/// The CPU must support `S`, of which `N` vectors make a row.
 #[inline(always)]
 pub(super) unsafe fn add<S: Simd, const N: usize>(totals: &mut [f64; BLOCK], sums: Row<S, N>) {
     // SAFETY: the CPU by the caller.

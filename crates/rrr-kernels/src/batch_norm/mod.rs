@@ -5,11 +5,6 @@ mod forward;
 
 use crate::BLOCK;
 use crate::isa::Isa;
-#[cfg(target_arch = "aarch64")]
-use crate::simd::Neon;
-use crate::simd::Portable;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
 
 type Lanes = [f32; BLOCK];
 
@@ -96,71 +91,17 @@ pub struct BnBackward<'a> {
 ///
 /// # Panics
 /// If planes differ in length, or this CPU lacks the instruction set.
-pub fn bn_forward(isa: Isa, momentum: f32, mut job: BnForward<'_>) {
-    // SAFETY: `Kernels::new` has checked the CPU.
-    unsafe { (Kernels::new(isa).forward)(momentum, &mut job) }
+pub fn bn_forward(isa: Isa, momentum: f32, job: BnForward<'_>) {
+    isa.run(forward::Forward { momentum, job });
 }
 
 /// Runs a [`BnBackward`].
 ///
 /// # Panics
 /// If planes differ in length, or this CPU lacks the instruction set.
-pub fn bn_backward(isa: Isa, mut job: BnBackward<'_>) {
-    // SAFETY: `Kernels::new` has checked the CPU.
-    unsafe { (Kernels::new(isa).backward)(&mut job) }
+pub fn bn_backward(isa: Isa, job: BnBackward<'_>) {
+    isa.run(job);
 }
-
-/// The loops of one instruction set.
-struct Kernels {
-    forward: unsafe fn(f32, &mut BnForward<'_>),
-    backward: unsafe fn(&mut BnBackward<'_>),
-}
-
-impl Kernels {
-    fn new(isa: Isa) -> Self {
-        assert!(isa.is_available(), "this CPU does not support {isa}");
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512 => avx512::KERNELS,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::KERNELS,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::KERNELS,
-            _ => portable::KERNELS,
-        }
-    }
-}
-
-/// Compiles the loops for one instruction set, of so many vectors per row.
-macro_rules! kernels {
-    ($module:ident, $simd:ident, $n:literal, [$($feature:literal)?]) => {
-        mod $module {
-            use super::*;
-
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn forward(momentum: f32, job: &mut BnForward<'_>) {
-                // SAFETY: passed on to the caller.
-                unsafe { forward::run::<$simd, $n>(momentum, job) }
-            }
-
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn backward(job: &mut BnBackward<'_>) {
-                // SAFETY: passed on to the caller.
-                unsafe { backward::run::<$simd, $n>(job) }
-            }
-
-            pub(super) const KERNELS: Kernels = Kernels { forward, backward };
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"]);
-#[cfg(target_arch = "x86_64")]
-kernels!(avx2, Avx2, 2, ["avx2,fma"]);
-#[cfg(target_arch = "aarch64")]
-kernels!(neon, Neon, 4, ["neon"]);
-kernels!(portable, Portable, 4, []);
 
 /// The rows of a plane, without its zero row.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use super::transform::{InputTiles, Kernels, OutputTiles, PATCH, POINTS, TILE};
 use super::{Position, Winograd};
-use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Order, Panel, RUN, RowsTile};
+use crate::micro::{Ahead, BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Order, Panel, RUN, RowsTile};
 use crate::pool::Pool;
 use crate::rows::RowsJob;
 use crate::shared::SharedMut;
@@ -233,6 +233,7 @@ impl<'a> Run<'a> {
                             panels: &panels[..of_tile],
                             c_rows: rows,
                             c_step: BLOCK,
+                            ahead: Ahead::NONE,
                         };
                         micro.rows(order, to - from, &tile);
                     }
