@@ -2,41 +2,63 @@
 
 use crate::batch_norm::{rows, rows_mut};
 use crate::isa::Kernel;
+use crate::shared::SharedMut;
 use crate::simd::{Row, Simd};
-use crate::{BLOCK, Isa};
+use crate::{Activation, BLOCK, Compute, Isa};
 
 /// Output size of 3x3/2 max pooling with padding 1.
 pub fn max_pool_size(size: usize) -> usize {
     (size - 1) / 2 + 1
 }
 
-/// 3x3 windows, stride 2, padding 1, as torchvision's stem: `x` is `height * width` pixels of `n` images.
+/// Lines of an output that a task of [`max_pool`] takes.
+const TASK_LINES: usize = 4;
+
+/// 3x3 windows, stride 2, padding 1, as torchvision's stem.
 ///
 /// # Panics
-/// If a plane is too short.
-pub fn max_pool(isa: Isa, size: (usize, usize, usize), x: &[f32], y: &mut [f32]) {
-    isa.run(MaxPool { size, x, y });
+/// If the shapes do not fit.
+pub fn max_pool(compute: &Compute, x: &Activation, y: &mut Activation) {
+    let (isa, n, blocks) = (compute.isa(), x.n(), x.planes().len());
+    let size = (x.height(), x.width());
+    let (lines, line) = (max_pool_size(size.0), max_pool_size(size.1) * n * BLOCK);
+    let shape = |a: &Activation| (a.channels(), a.height(), a.width(), a.n());
+    assert_eq!(shape(y), (x.channels(), lines, max_pool_size(size.1), n), "output of another shape");
+    let plane = y.plane_len();
+    let y = SharedMut::new(y.data_mut());
+    // Lines first: as the convolution before it, so that a thread reads what it wrote.
+    compute.pool().run(lines.div_ceil(TASK_LINES) * blocks, |task| {
+        let (first, block) = (task / blocks * TASK_LINES, task % blocks);
+        let lines = first..(first + TASK_LINES).min(lines);
+        // SAFETY: the pieces do not overlap.
+        let y = unsafe { y.part(block * plane + first * line, lines.len() * line) };
+        isa.run(MaxPool { size, n, x: rows(x.plane(block)), first, y: y.as_chunks_mut().0 });
+    });
 }
 
+/// Lines of a plane, from `first` on.
 struct MaxPool<'a> {
-    size: (usize, usize, usize),
-    x: &'a [f32],
-    y: &'a mut [f32],
+    size: (usize, usize),
+    n: usize,
+    x: &'a [[f32; BLOCK]],
+    first: usize,
+    y: &'a mut [[f32; BLOCK]],
 }
 
 impl Kernel for MaxPool<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const N: usize>(self) {
-        let (x, y) = (rows(self.x), rows_mut(self.y));
-        let (height, width, n) = self.size;
-        let (oh, ow) = (max_pool_size(height), max_pool_size(width));
+        let Self { size: (height, width), n, x, first, y } = self;
+        let line = max_pool_size(width);
         for (pixel, out) in y.chunks_exact_mut(n).enumerate() {
-            let mut pixels = window(pixel / ow, pixel % ow, height, width);
-            // At an edge the first pixel again, which changes no maximum.
-            let first = pixels.next().expect("a window has a pixel");
-            let mut places = [first * n; 9];
-            for (place, pixel) in places[1..].iter_mut().zip(pixels) {
-                *place = pixel * n;
+            let (oy, ox) = (first + pixel / line, pixel % line);
+            // At an edge the pixel there again, which changes no maximum.
+            let around =
+                |at: usize, size: usize| [(2 * at).saturating_sub(1), 2 * at, (2 * at + 1).min(size - 1)];
+            let (ys, xs) = (around(oy, height), around(ox, width));
+            let mut places = [0; 9];
+            for (i, place) in places.iter_mut().enumerate() {
+                *place = (ys[i / 3] * width + xs[i % 3]) * n;
             }
             for (image, out) in out.iter_mut().enumerate() {
                 // SAFETY: the CPU by the caller.
@@ -49,7 +71,6 @@ impl Kernel for MaxPool<'_> {
                 }
             }
         }
-        debug_assert_eq!(y.len(), oh * ow * n);
     }
 }
 

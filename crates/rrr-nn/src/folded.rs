@@ -249,15 +249,6 @@ pub(crate) fn pool_features(compute: &Compute, x: &[Activation], features: &mut 
     compute.pool().for_each(planes, |_, (n, x, f)| avg_pool(compute.isa(), n, x, f));
 }
 
-/// 3x3/2 max pooling.
-pub(crate) fn max_pool_all(compute: &Compute, x: &[Activation], pooled: &mut [Activation]) {
-    let planes = x.iter().zip(pooled).flat_map(|(x, p)| {
-        let size = (x.height(), x.width(), x.n());
-        x.planes().zip(p.planes_mut()).map(move |(x, p)| (size, x, p))
-    });
-    compute.pool().for_each(planes, |_, (size, x, p)| max_pool(compute.isa(), size, x, p));
-}
-
 fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>) -> Vec<Activation> {
     let images = input.images();
     let conv1 = |branch: usize| sequences[branch].conv1.as_ref().expect("same architecture");
@@ -265,7 +256,9 @@ fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>)
     let y = layer.run_on(images.size, images.n, |_| images.data, NO_RESIDUAL, pass);
     let size = (max_pool_size(y[0].height()), max_pool_size(y[0].width()));
     let mut pooled = pass.workspace.take_many(y.len(), y[0].channels(), size, images.n);
-    pass.plans.time("maxpool", 0, |compute| max_pool_all(compute, &y, &mut pooled));
+    pass.plans.time("maxpool", 0, |compute| {
+        y.iter().zip(&mut pooled).for_each(|(y, pooled)| max_pool(compute, y, pooled));
+    });
     pass.show("maxpool", &pooled);
     pass.workspace.give(y);
     pooled

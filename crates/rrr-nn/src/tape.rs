@@ -1,10 +1,10 @@
 //! The forward pass in train mode: batch statistics, and everything kept that the backward pass needs.
 
-use crate::folded::{Input, max_pool_all, pool_features};
+use crate::folded::{Input, pool_features};
 use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
 use crate::plans::Plans;
 use rrr_kernels::{
-    Activation, BLOCK, BnForward, Buffer, Compute, Norm, RowsJob, Skip, bn_forward, max_pool_size,
+    Activation, BLOCK, BnForward, Buffer, Compute, Norm, RowsJob, Skip, bn_forward, max_pool, max_pool_size,
 };
 
 /// One sequence in training: weights, statistics, and the tape of the last forward pass.
@@ -131,7 +131,7 @@ fn forward_image(
     for member in members.iter_mut() {
         let tape = member.as_mut().tape.image.as_mut().expect("has conv1");
         fit(&mut tape.pooled, channels, pooled_size, images.n);
-        max_pool_all(compute, std::slice::from_ref(&tape.act), std::slice::from_mut(&mut tape.pooled));
+        max_pool(compute, &tape.act, &mut tape.pooled);
     }
 }
 
