@@ -15,9 +15,23 @@ use std::mem::MaybeUninit;
 /// Most rows that any kernel takes.
 pub(super) const MAX_ROWS: usize = 14;
 
-/// Rows of a run: they follow one another in every input, so that they share a pointer. A pointer for each row does not
+/// Rows of a run: they lie equally far apart in every input, so that they share a pointer. A pointer for each row does not
 /// fit the registers.
 pub(super) const RUN: usize = 4;
+
+/// How the rows of a tile lie in the inputs.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Order {
+    /// Anywhere.
+    Apart,
+    /// In runs of [`RUN`] rows of 16 channels that follow one another.
+    Runs,
+    /// In runs of [`RUN`] rows of pixels of an image, two pixels apart: the image convolution's stride.
+    PixelRuns,
+}
+
+/// Bytes from a row of [`Order::PixelRuns`] to the next.
+const PIXEL_STEP: usize = 2 * 3;
 
 /// Most blocks of output channels that any kernel takes.
 pub(super) const MAX_PANELS: usize = 2;
@@ -93,6 +107,8 @@ pub(super) struct Micro {
     short: &'static [&'static [RowsFn]],
     /// Per number of panels and of runs of rows; segments of 16 input channels.
     runs: &'static [&'static [RowsFn]],
+    /// The same; segments of one step.
+    pixel_runs: &'static [&'static [RowsFn]],
 }
 
 /// Kernels per number of panels and of rows or runs.
@@ -104,22 +120,22 @@ impl Micro {
         if !isa.is_available() {
             return None;
         }
-        let (long, short, runs): (Table, Table, Table) = match isa {
+        let [long, short, runs, pixel_runs]: [Table; 4] = match isa {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512Vnni => (avx512vnni::LONG, avx512vnni::SHORT, avx512vnni::RUNS),
+            Int8Isa::Avx512Vnni => avx512vnni::TABLES,
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512 => (avx512::LONG, avx512::SHORT, avx512::RUNS),
+            Int8Isa::Avx512 => avx512::TABLES,
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::AvxVnni => (avxvnni::LONG, avxvnni::SHORT, avxvnni::RUNS),
+            Int8Isa::AvxVnni => avxvnni::TABLES,
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx2 => (avx2::LONG, avx2::SHORT, avx2::RUNS),
+            Int8Isa::Avx2 => avx2::TABLES,
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::NeonDot => (neondot::LONG, neondot::SHORT, neondot::RUNS),
+            Int8Isa::NeonDot => neondot::TABLES,
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::Neon => (neon::LONG, neon::SHORT, neon::RUNS),
-            _ => (portable::LONG, portable::SHORT, portable::RUNS),
+            Int8Isa::Neon => neon::TABLES,
+            _ => portable::TABLES,
         };
-        Some(Self { isa, long, short, runs })
+        Some(Self { isa, long, short, runs, pixel_runs })
     }
 
     /// The instruction set.
@@ -142,31 +158,35 @@ impl Micro {
         self.runs.first().map_or(0, |runs| runs.len())
     }
 
-    /// Computes a tile of `runs` runs of rows, of which only the first ones' offsets in the inputs are read.
-    ///
-    /// # Safety
-    /// As for [`Micro::rows`].
-    #[inline]
-    pub unsafe fn runs(&self, runs: usize, tile: &Tile<'_>) {
-        // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
-        unsafe { self.runs[tile.panels.len() - 1][runs - 1](tile) }
-    }
-
-    /// Computes a tile of `rows` rows; `short`: the weights fit segments of one step only.
+    /// Computes a tile of `rows` rows, of which in runs only the first ones' offsets in the inputs are read; `short`: the
+    /// weights fit segments of one step only.
     ///
     /// # Safety
     /// All pointers and offsets of the tile must be valid, and no other thread may access the output rows.
     #[inline]
-    pub unsafe fn rows(&self, short: bool, rows: usize, tile: &Tile<'_>) {
-        let kernels = if short { self.short } else { self.long };
+    pub unsafe fn rows(&self, order: Order, short: bool, rows: usize, tile: &Tile<'_>) {
+        let (kernels, count) = match order {
+            Order::Apart if short => (self.short, rows),
+            Order::Apart => (self.long, rows),
+            Order::Runs => (self.runs, rows / RUN),
+            Order::PixelRuns => (self.pixel_runs, rows / RUN),
+        };
         // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
-        unsafe { kernels[tile.panels.len() - 1][rows - 1](tile) }
+        unsafe { kernels[tile.panels.len() - 1][count - 1](tile) }
     }
 }
 
-/// The body of every kernel: `R` rows in runs of `G`, `P` panels, `N` vectors of `D` across the 16 channels of each.
+/// The body of every kernel: `R` rows in runs of `G` that lie `A` bytes apart, `P` panels, `N` vectors of `D` across the 16 channels of each.
 #[inline(always)]
-unsafe fn body<D: Dot, const R: usize, const G: usize, const P: usize, const N: usize, const SHORT: bool>(
+unsafe fn body<
+    D: Dot,
+    const R: usize,
+    const G: usize,
+    const A: usize,
+    const P: usize,
+    const N: usize,
+    const SHORT: bool,
+>(
     t: &Tile<'_>,
 ) {
     // SAFETY: all accesses are within what the caller of `Micro::rows` vouches for.
@@ -179,14 +199,14 @@ unsafe fn body<D: Dot, const R: usize, const G: usize, const P: usize, const N: 
             // One offset for all rows: a pointer each would not fit the registers.
             let mut at = 0;
             for _ in 0..item.blocks {
-                segment::<D, R, G, P, N, SHORT>(&mut sums, &a, at, &w, STEPS);
+                segment::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &w, STEPS);
                 for p in &mut w {
                     *p = p.add(WEIGHTS);
                 }
                 at += item.x_block;
             }
             if item.tail > 0 {
-                segment::<D, R, G, P, N, SHORT>(&mut sums, &a, at, &w, item.tail);
+                segment::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &w, item.tail);
             }
         }
         // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
@@ -203,6 +223,7 @@ unsafe fn segment<
     D: Dot,
     const R: usize,
     const G: usize,
+    const A: usize,
     const P: usize,
     const N: usize,
     const SHORT: bool,
@@ -219,7 +240,7 @@ unsafe fn segment<
             for s in 0..steps {
                 let w = weights::<D, P, N>(w, s);
                 for r in 0..R {
-                    let x = D::activations(a[r / G * G].wrapping_add(at + s * STEP + r % G * BLOCK));
+                    let x = D::activations(a[r / G * G].wrapping_add(at + s * STEP + r % G * A));
                     for p in 0..P {
                         for n in 0..N {
                             let sum = sums[p][r][n];
@@ -235,7 +256,7 @@ unsafe fn segment<
         for s in 0..steps {
             let w = weights::<D, P, N>(w, s);
             for r in 0..R {
-                let x = D::activations(a[r / G * G].wrapping_add(at + s * STEP + r % G * BLOCK));
+                let x = D::activations(a[r / G * G].wrapping_add(at + s * STEP + r % G * A));
                 for p in 0..P {
                     for n in 0..N {
                         partial[p][r][n] = D::step(partial[p][r][n], x, w[p][n]);
@@ -319,22 +340,28 @@ macro_rules! kernels {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn rows<const R: usize, const G: usize, const P: usize, const SHORT: bool>(t: &Tile<'_>) {
+            unsafe fn rows<const R: usize, const G: usize, const A: usize, const P: usize, const SHORT: bool>(
+                t: &Tile<'_>,
+            ) {
                 // SAFETY: passed on to the caller.
-                unsafe { body::<$dot, R, G, P, $n, SHORT>(t) }
+                unsafe { body::<$dot, R, G, A, P, $n, SHORT>(t) }
             }
 
-            pub(super) static LONG: &[&[RowsFn]] = &[$(of!(1, $p, false, $r)),+];
-            pub(super) static SHORT: &[&[RowsFn]] = &[$(of!(1, $p, true, $r)),+];
-            pub(super) static RUNS: &[&[RowsFn]] = &[$(of!(RUN, $rp, false, $rr)),*];
+            /// Of [`Micro`]: `long`, `short`, `runs`, `pixel_runs`.
+            pub(super) static TABLES: [Table; 4] = [
+                &[$(of!(1, BLOCK, $p, false, $r)),+],
+                &[$(of!(1, BLOCK, $p, true, $r)),+],
+                &[$(of!(RUN, BLOCK, $rp, false, $rr)),*],
+                &[$(of!(RUN, PIXEL_STEP, $rp, true, $rr)),*],
+            ];
         }
     };
 }
 
 /// Kernels of some panels.
 macro_rules! of {
-    ($run:expr, $p:literal, $short:literal, [$($r:literal)+]) => {
-        &[$(rows::<{ $r * $run }, { $run }, $p, $short>),+]
+    ($run:expr, $step:expr, $p:literal, $short:literal, [$($r:literal)+]) => {
+        &[$(rows::<{ $r * $run }, { $run }, { $step }, $p, $short>),+]
     };
 }
 

@@ -1,6 +1,6 @@
 //! Which input rows each output row needs, tiled for a kernel.
 
-use super::micro::{Item, MAX_ROWS, Micro, RUN};
+use super::micro::{Item, MAX_ROWS, Micro, Order, RUN};
 use crate::BLOCK;
 use crate::conv::Conv;
 
@@ -92,8 +92,8 @@ pub(super) struct RowsPlan {
     pub tiles: Vec<Tile>,
     /// Bytes of a panel's weights.
     pub panel: usize,
-    /// Whether tiles are made of runs of rows.
-    pub in_runs: bool,
+    /// How the rows of tiles lie in the inputs.
+    pub order: Order,
 }
 
 impl RowsPlan {
@@ -123,12 +123,19 @@ impl RowsPlan {
             class.out.push(to_u32(pixel * n * BLOCK));
             class.src.extend(needed.iter().map(|&t| all[t as usize].map_or(ZERO, to_u32)));
         }
-        // Images of a multiple of the run's length, none of them on padding.
-        let in_runs = micro.max_runs() > 0
-            && n.is_multiple_of(RUN)
-            && n >= MIN_BATCH_TO_SKIP_PADDING
-            && parts.iter().all(|p| !p.conv.rgb);
-        let (unit, most) = if in_runs { (RUN, micro.max_runs()) } else { (1, micro.max_rows()) };
+        let rgb = parts[0].conv.rgb;
+        let order = if micro.max_runs() == 0 {
+            Order::Apart
+        } else if rgb && out.1.is_multiple_of(RUN) {
+            Order::PixelRuns
+        } else if !rgb && n.is_multiple_of(RUN) && n >= MIN_BATCH_TO_SKIP_PADDING {
+            // No row is on padding.
+            Order::Runs
+        } else {
+            Order::Apart
+        };
+        let (unit, most) =
+            if order == Order::Apart { (1, micro.max_rows()) } else { (RUN, micro.max_runs()) };
         let mut tiles = Vec::new();
         for (index, class) in classes.iter().enumerate() {
             let units = class.out.len() * n / unit;
@@ -136,10 +143,14 @@ impl RowsPlan {
             let count = units.div_ceil(most);
             for i in 0..count {
                 let (first, end) = (units * i / count * unit, units * (i + 1) / count * unit);
+                let (pixel, image) = match order {
+                    Order::PixelRuns => (first / RUN / n * RUN, first / RUN % n),
+                    _ => (first / n, first % n),
+                };
                 tiles.push(Tile {
                     class: index as u32,
-                    pixel: to_u32(first / n),
-                    image: to_u32(first % n),
+                    pixel: to_u32(pixel),
+                    image: to_u32(image),
                     rows: (end - first) as u32,
                 });
             }
@@ -147,7 +158,7 @@ impl RowsPlan {
         for part in &parts {
             to_u32(part.len);
         }
-        Self { n, parts, taps: taps.into_iter().map(|(_, t)| t).collect(), classes, tiles, panel, in_runs }
+        Self { n, parts, taps: taps.into_iter().map(|(_, t)| t).collect(), classes, tiles, panel, order }
     }
 
     /// Most items of a tile.
@@ -166,18 +177,24 @@ impl RowsPlan {
     ) -> usize {
         let class = &self.classes[tile.class as usize];
         let count = class.taps.len();
-        let (rows, run) = (tile.rows as usize, if self.in_runs { RUN } else { 1 });
+        // Rows of a run; pixels and images from one of its rows to the next.
+        let (run, pixels, images) = match self.order {
+            Order::Apart => (1, 0, 0),
+            Order::Runs => (RUN, 0, 1),
+            Order::PixelRuns => (RUN, 1, 0),
+        };
+        let rows = tile.rows as usize;
         // Place of each run's row among the sources, and image.
         let mut places = [(0, 0); MAX_ROWS];
         let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
         for (place, y_rows) in places.iter_mut().zip(y_rows[..rows].chunks_mut(run)) {
             *place = (pixel * count, image as u32);
             for (i, row) in y_rows.iter_mut().enumerate() {
-                *row = class.out[pixel] + ((image + i) * BLOCK) as u32;
+                *row = class.out[pixel + i * pixels] + ((image + i * images) * BLOCK) as u32;
             }
-            image += run;
+            image += (run * images).max(1);
             if image == self.n {
-                (pixel, image) = (pixel + 1, 0);
+                (pixel, image) = (pixel + (run * pixels).max(1), 0);
             }
         }
         let places = &places[..rows / run];

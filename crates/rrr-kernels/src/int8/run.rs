@@ -1,7 +1,7 @@
 //! The loops around the kernel.
 
 use super::conv::{Int8Job, Int8Plan};
-use super::micro::{Item, MAX_PANELS, MAX_ROWS, Panel, RUN, Tile};
+use super::micro::{Item, MAX_PANELS, MAX_ROWS, Panel, Tile};
 use crate::shared::SharedMut;
 use crate::{BLOCK, Pool};
 
@@ -112,13 +112,7 @@ pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
                     };
                     // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task
                     // alone writes these rows of these planes.
-                    unsafe {
-                        if plan.in_runs {
-                            p.micro.runs(tile.rows as usize / RUN, &job);
-                        } else {
-                            p.micro.rows(p.short, tile.rows as usize, &job);
-                        }
-                    }
+                    unsafe { p.micro.rows(plan.order, p.short, tile.rows as usize, &job) }
                 }
                 column += count;
             }
