@@ -9,7 +9,7 @@ use crate::{BLOCK, Pool};
 const WEIGHT_BYTES: usize = 256 << 10;
 
 /// Multiply-adds of a task: enough to be worth handing out, few enough to balance the load.
-const TASK_MACS: std::ops::RangeInclusive<usize> = (1 << 18)..=(1 << 22);
+const TASK_MACS: std::ops::RangeInclusive<usize> = (1 << 18)..=(1 << 24);
 
 /// Tasks per thread that balance the load.
 const TASKS_PER_THREAD: usize = 8;
