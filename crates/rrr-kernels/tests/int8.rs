@@ -89,7 +89,15 @@ fn fill(x: &mut Int8Activation, seed: usize, max: u8) {
     }
 }
 
-fn check(case: &Case, isa: Int8Isa) {
+fn check(case: &Case) {
+    let mut expected = Vec::new();
+    for isa in Int8Isa::available() {
+        check_isa(case, isa, &mut expected);
+    }
+}
+
+/// `expected` holds every output once one instruction set was checked.
+fn check_isa(case: &Case, isa: Int8Isa, expected: &mut Vec<u8>) {
     let Case { groups, n, cout, max, .. } = *case;
     let compute = Int8Compute::with_isa(Arc::new(Pool::new(case.threads)), isa).unwrap();
     let convs: Vec<Conv> = case.parts.iter().map(|p| Conv::new(p.cin, cout, p.kernel, p.stride)).collect();
@@ -145,23 +153,26 @@ fn check(case: &Case, isa: Int8Isa) {
         &compute,
     );
 
-    for g in 0..groups {
-        for o in 0..cout {
-            for image in 0..n {
-                for pixel in 0..oh * ow {
-                    let mut sum = 0;
-                    for (i, p) in case.parts.iter().enumerate() {
-                        let from = if p.shared { 0 } else { g };
-                        sum += product(p, &x[i], from, &weights[g][i], o, image, (pixel / ow, pixel % ow));
-                    }
-                    let r = f32::from(residual.get(g, image, o, pixel)) * residual_scales[g * padded + o];
-                    let r = if case.residual { r } else { 0.0 };
-                    let expected = finish(sum, scale[g * padded + o], offset[g * padded + o], r, max);
-                    let at = (g, o, image, pixel);
-                    assert_eq!(y.get(g, image, o, pixel), expected, "{isa} at {at:?} of {case:?}");
-                }
-            }
+    let place = |i: usize| {
+        let (pixel, rest) = (i % (oh * ow), i / (oh * ow));
+        (rest / n / cout, rest / n % cout, rest % n, pixel)
+    };
+    let outputs = groups * cout * n * oh * ow;
+    for i in expected.len()..outputs {
+        let (g, o, image, pixel) = place(i);
+        let mut sum = 0;
+        for (i, p) in case.parts.iter().enumerate() {
+            let from = if p.shared { 0 } else { g };
+            sum += product(p, &x[i], from, &weights[g][i], o, image, (pixel / ow, pixel % ow));
         }
+        let r = f32::from(residual.get(g, image, o, pixel)) * residual_scales[g * padded + o];
+        let r = if case.residual { r } else { 0.0 };
+        expected.push(finish(sum, scale[g * padded + o], offset[g * padded + o], r, max));
+    }
+    for (i, &expected) in expected.iter().enumerate() {
+        let (g, o, image, pixel) = place(i);
+        let at = (g, o, image, pixel);
+        assert_eq!(y.get(g, image, o, pixel), expected, "{isa} at {at:?} of {case:?}");
     }
 }
 
@@ -193,23 +204,40 @@ fn product(
 /// Small enough for Miri.
 #[test]
 fn small_convolutions_equal_plain_loops() {
-    for isa in Int8Isa::available() {
-        for (cin, cout, kernel, stride, size, n) in
-            [(3, 5, 3, 2, 3, 1), (17, 4, 1, 1, 2, 5), (5, 18, 3, 1, 2, 4), (2, 3, 1, 2, 3, 6)]
-        {
-            let part = Part { cin, kernel, stride, size: (size, size + 1), shared: false };
-            let case = Case {
-                parts: vec![part],
-                cout,
-                groups: 2,
-                n,
-                threads: 2,
-                residual: n > 4,
-                max: ACTIVATION_MAX,
-            };
-            check(&case, isa);
-        }
+    for (cin, cout, kernel, stride, size, n) in
+        [(3, 5, 3, 2, 3, 1), (17, 4, 1, 1, 2, 5), (5, 18, 3, 1, 2, 4), (2, 3, 1, 2, 3, 6)]
+    {
+        let part = Part { cin, kernel, stride, size: (size, size + 1), shared: false };
+        let case =
+            Case { parts: vec![part], cout, groups: 2, n, threads: 2, residual: n > 4, max: ACTIVATION_MAX };
+        check(&case);
     }
+}
+
+/// Shapes of the networks: every kind of product of tiles, sums that are finished with the next one's and without.
+#[test]
+#[cfg_attr(miri, ignore = "too slow to interpret")]
+fn layers_of_networks_equal_plain_loops() {
+    let part = |cin, kernel, stride, size| Part { cin, kernel, stride, size: (size, size), shared: false };
+    let plain = Case {
+        parts: vec![part(64, 1, 1, 8)],
+        cout: 256,
+        groups: 1,
+        n: 3,
+        threads: 2,
+        residual: false,
+        max: ACTIVATION_MAX,
+    };
+    let cases = [
+        plain.clone(),
+        Case { residual: true, max: u8::MAX, ..plain.clone() },
+        Case { parts: vec![part(64, 3, 1, 17)], cout: 64, n: 1, ..plain.clone() },
+        Case { parts: vec![part(170, 3, 1, 2)], cout: 79, n: 16, groups: 2, ..plain.clone() },
+        Case { parts: vec![part(79, 3, 2, 7)], cout: 96, n: 16, ..plain.clone() },
+        Case { parts: vec![part(170, 1, 1, 3), part(316, 1, 2, 5)], cout: 100, groups: 2, ..plain.clone() },
+        Case { parts: vec![Part { shared: true, ..part(512, 1, 1, 4) }], cout: 79, n: 2, groups: 3, ..plain },
+    ];
+    cases.iter().for_each(check);
 }
 
 proptest! {
@@ -218,9 +246,7 @@ proptest! {
     #[test]
     #[cfg_attr(miri, ignore = "too slow to interpret")]
     fn convolution_equals_plain_loops(case in cases()) {
-        for isa in Int8Isa::available() {
-            check(&case, isa);
-        }
+        check(&case);
     }
 }
 
