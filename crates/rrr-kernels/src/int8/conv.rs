@@ -11,9 +11,9 @@ use crate::{BLOCK, blocks};
 /// and the one on its skip path), which then share the scale of each output channel.
 ///
 /// Packed weights are `[cout / 16][input][tap][step][16][4]`: a step is 4 input channels (of a blocked
-/// [`Int8Activation`](super::Int8Activation)) or 4 of a kernel row's `kernel * 3` values (of an RGB image). For tiles they
-/// are `[cout / 32][input][tap][16 steps][2][16][16][4]`, without the second tile where the last 32 output channels are 16 or
-/// less.
+/// [`Int8Activation`](super::Int8Activation)) or 4 of a kernel row's `kernel * 3` values (of an RGB image). For tiles
+/// they are `[cout / 32][input][tap][k / 64][2][16 steps][16][4]`, without the second tile where the last 32 output channels
+/// are 16 or less.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Int8Conv {
     parts: Vec<Conv>,

@@ -10,7 +10,7 @@ use crate::tiles::{ROW_BYTES, SIDE};
 pub(super) enum Layout {
     /// Blocks of 16 channels; weights `[cout / 16][input][tap][step][16][4]`.
     Vectors,
-    /// Blocks of 64 channels; weights `[cout / 32][input][tap][16 steps][2][16][16][4]`, see [`crate::tiles`].
+    /// Blocks of 64 channels; weights `[cout / 32][input][tap][k / 64][2][16 steps][16][4]`, see [`crate::tiles`].
     Tiles,
 }
 

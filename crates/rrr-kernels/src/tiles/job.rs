@@ -32,7 +32,8 @@ pub struct TilePlan {
 }
 
 impl TilePlan {
-    /// Plans an output of `out` pixels and `panels` blocks of 16 channels for `groups` x `n` images, in numbers of some bytes.
+    /// Plans an output of `out` pixels and `panels` blocks of 16 channels for `groups` x `n` images, in numbers of some
+    /// bytes.
     pub fn new(
         parts: Vec<Part>,
         out: (usize, usize),

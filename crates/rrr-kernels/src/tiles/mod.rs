@@ -6,10 +6,10 @@
 //! output rows read input rows that are equally far apart, a tile is loaded right from the activation. Only tiles that
 //! reach over a border are gathered first.
 //!
-//! A product adds to 16 x 16 sums of 32 bits the products of 16 such rows (the first operand) and of a tile of weights (the
-//! second), which holds in row p and lane j what the p-th 4 bytes of a row meet for output j. Weights of a product, two
-//! tiles for 32 outputs, lie in the order of its steps: `[32 outputs][input][tap][block][2][16][16][4 bytes]`, without the
-//! second tile where the last outputs are 16 or less.
+//! A product adds to 16 x 16 sums of 32 bits those of 16 such rows (the first operand) with a tile of weights (the second),
+//! which holds in row p and lane j what the p-th 4 bytes of a row meet for output j. Weights of a product, two tiles for
+//! 32 outputs, lie in the order of its steps: `[outputs / 32][input][tap][block][2][16][16][4 bytes]`, without the second
+//! tile where the last outputs are 16 or less.
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;

@@ -71,8 +71,8 @@ pub trait Registers {
 ///
 /// All functions are `inline(always)`, as in [`Simd`](crate::simd::Simd).
 pub trait RowTiles<O>: Registers {
-    /// Computes a product of `M x N` tiles, `M` at most 3 and `N` at most 2, after (or while) it finishes the sums of the one
-    /// before, which may lie where the new ones will.
+    /// Computes a product of `M x N` tiles, `M` at most 3 and `N` at most 2, after (or while) it finishes the sums of the
+    /// one before, which may lie where the new ones will.
     ///
     /// # Safety
     /// The CPU must support the instruction set; pointers must be valid for the tiles and rows that they stand for, of

@@ -31,8 +31,8 @@ struct Sums([u32; STRIP * 2 * TILE]);
 /// Computes a task.
 ///
 /// # Safety
-/// The CPU must support `T`, the slices must hold what the plan's offsets reach, the outcome a value of every channel, and
-/// no other task may write the same rows of the same columns.
+/// The CPU must support `T`, the slices must hold what the plan's offsets reach, the outcome a value of every channel,
+/// and no other task may write the same rows of the same columns.
 #[inline(always)]
 pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
     let (work, p) = (task.work, task.work.p);

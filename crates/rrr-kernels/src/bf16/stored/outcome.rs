@@ -6,7 +6,8 @@ use super::activation::widen;
 use crate::simd::Simd;
 use crate::tiles::{Finish, Outcome, Product, RowTiles, SIDE, TILE};
 
-/// `y = relu(sum + bias + residual)`, rounded; with a single tile of a product, the upper half of the 32 channels has no sums.
+/// `y = relu(sum + bias + residual)`, rounded; with a single tile of a product, the upper half of the 32 channels has no
+/// sums.
 #[derive(Clone, Copy)]
 pub struct Rounded<'a> {
     /// A value for every channel, padded to 32 of each group's.

@@ -34,8 +34,8 @@ impl Outcome for Bytes<'_> {
     }
 }
 
-/// Finishes a tile of rows, as the other instruction sets do. Channels of padding that a product has no sums of keep what
-/// they hold: all that reads them are weights of zero.
+/// Finishes a tile of rows, as the other instruction sets do. Channels of padding that a product has no sums of keep
+/// what they hold: all that reads them are weights of zero.
 ///
 /// # Safety
 /// As for [`RowTiles::finish`](crate::tiles::RowTiles::finish).

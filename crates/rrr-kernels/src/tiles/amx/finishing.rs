@@ -5,9 +5,9 @@
 /// of them behind the last step, before the new sums take their place.
 ///
 /// As in `product!`. `operands` makes of an outcome what the registers `a`, `s` and `b` hold when `prologue` runs, which
-/// fills the vector registers 16 to 23, and `row` is a macro of the instructions that finish a row of two tiles (free to use
-/// what `prologue` has left of these), given where its sums and its output lie. `sums` is the first sum of the next row; it begins at a multiple of a tile, which tells when all 16
-/// rows are done. Without a product before, `a` is null.
+/// fills some of the vector registers 16 to 23. `row` is a macro of the instructions that finish a row of two tiles with the
+/// rest of these, given where its sums and its output lie. `sums` is the first sum of the next row; it begins at a multiple
+/// of a tile, which tells when all 16 rows are done. Without a product before, `a` is null.
 macro_rules! product_finishing {
     ($name:ident($outcome:ty, operands: $operands:path, prologue: $prologue:literal, row: $row:ident),
      zero: [$($zero:literal)+], step: [$($step:expr $(=> ($sums:literal, $y:literal))?),+],

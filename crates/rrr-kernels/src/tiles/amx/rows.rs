@@ -1,8 +1,8 @@
 //! Products of tiles whose rows lie where activations do.
 
-/// Implements [`RowTiles`](crate::tiles::RowTiles) for [`Amx`](super::Amx) and an outcome: `multiply` is the instruction for
-/// products of two tiles, `finish` a function that finishes a tile of a [`Finish`](crate::tiles::Finish), and the rest is
-/// what `product_finishing!` takes.
+/// Implements [`RowTiles`](crate::tiles::RowTiles) for [`Amx`](super::Amx) and an outcome: `multiply` is the instruction
+/// for products of two tiles, `finish` a function that finishes a tile of a [`Finish`](crate::tiles::Finish), and the rest
+/// is what `product_finishing!` takes.
 macro_rules! row_tiles {
     ($outcome:ty, multiply: $multiply:literal, finish: $finish:path,
      operands: $operands:path, prologue: $prologue:literal, row: $row:ident) => {
