@@ -232,7 +232,7 @@ fn layers_of_networks_equal_plain_loops() {
         plain.clone(),
         Case { residual: true, max: u8::MAX, ..plain.clone() },
         Case { parts: vec![part(64, 3, 1, 17)], cout: 48, n: 1, ..plain.clone() },
-        Case { parts: vec![part(170, 3, 1, 2)], cout: 79, n: 16, ..plain.clone() },
+        Case { parts: vec![part(170, 3, 1, 2)], cout: 79, n: 24, ..plain.clone() },
         Case { parts: vec![part(79, 3, 2, 7)], cout: 40, n: 16, ..plain.clone() },
         Case { parts: vec![part(170, 1, 1, 3), part(316, 1, 2, 5)], cout: 100, groups: 2, ..plain.clone() },
         Case { parts: vec![Part { shared: true, ..part(512, 1, 1, 4) }], cout: 79, n: 2, groups: 3, ..plain },

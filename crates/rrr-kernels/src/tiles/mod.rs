@@ -20,9 +20,9 @@ mod run;
 
 pub use job::{Job, Task, TilePlan};
 pub use plan::Part;
+pub use product::{Finish, Outcome, Product, Registers, RowTiles};
 #[cfg(target_arch = "x86_64")]
-pub use product::STRIP;
-pub use product::{Finish, Outcome, Product, Registers, RowTiles, Step};
+pub use product::{STRIP, Step};
 pub use run::work;
 
 use crate::buffer::Aligned;
