@@ -27,7 +27,7 @@ fn main() {
         (8, false, &[(170, 1, 1, 4), (316, 1, 2, 8)], 680),
     ];
     println!("{n} images, {threads} threads");
-    for isa in Int8Isa::available().filter(|&isa| isa != Int8Isa::Portable) {
+    for isa in Int8Isa::available().filter(|isa| !matches!(isa, Int8Isa::Portable | Int8Isa::Tiles)) {
         let compute = Int8Compute::with_isa(Arc::clone(&pool), isa).expect("available");
         let (mut all_ms, mut all_macs) = (0.0, 0.0);
         for (groups, shared, inputs, cout) in shapes {
@@ -44,16 +44,16 @@ fn main() {
                 .iter()
                 .enumerate()
                 .map(|(i, &(cin, _, _, size))| {
-                    let mut x = Int8Activation::default();
+                    let mut x = Int8Activation::new(&compute);
                     // Pixels take less than 16 channels would.
                     x.reshape(if shared || i == 1 { 1 } else { groups }, cin, (size, size), n);
                     x
                 })
                 .collect();
             let x: Vec<&[u8]> = x.iter().map(Int8Activation::data).collect();
-            let w = Buffer::zeros(groups * conv.packed_len() / 4);
+            let w = Buffer::zeros(groups * conv.packed_len(&compute) / 4);
             let zeros = vec![0.0; groups * blocks(cout) * BLOCK];
-            let mut y = Int8Activation::default();
+            let mut y = Int8Activation::new(&compute);
             y.reshape(groups, cout, plan.output(), n);
             let mut times: Vec<f64> = (0..15)
                 .map(|_| {

@@ -25,6 +25,18 @@ impl Element for u32 {}
 impl Element for u16 {}
 impl Element for u8 {}
 
+/// Numbers as bytes.
+pub(crate) fn bytes<T: Element>(numbers: &[T]) -> &[u8] {
+    // SAFETY: elements are plain numbers, and the slice is borrowed.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
+}
+
+/// Numbers as bytes.
+pub(crate) fn bytes_mut<T: Element>(numbers: &mut [T]) -> &mut [u8] {
+    // SAFETY: as in `bytes`; every byte pattern is an element, and the slice is borrowed exclusively.
+    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
+}
+
 /// A zero-initialised `[T]` that begins on a cache line.
 pub struct Aligned<T: Element> {
     /// Owns what `ptr` points to.
@@ -65,14 +77,12 @@ impl<T: Element> Aligned<T> {
 
     /// The memory as bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: elements are plain numbers, and `self` is borrowed.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().cast(), self.len * size_of::<T>()) }
+        bytes(self)
     }
 
     /// The memory as bytes.
     pub fn as_bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `as_bytes`; every byte pattern is an element, and `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.len * size_of::<T>()) }
+        bytes_mut(self)
     }
 }
 

@@ -4,20 +4,19 @@ use crate::{Aligned, Element, Pool};
 
 /// Numbers that [`Grouped`] activations are made of.
 pub trait Stored: Element + Default {
-    /// Channels of a block.
-    const WIDTH: usize;
-
-    /// Numbers of a plane of `rows` rows and a row of zeros.
-    fn plane_len(rows: usize) -> usize;
+    /// Numbers of a plane of `rows` rows of `width` channels and a row of zeros.
+    fn plane_len(rows: usize, width: usize) -> usize;
 }
 
 /// `channels` x `height` x `width` numbers for each of `n` images and each group, in blocks of channels:
 /// `[group][block][row][channel of the block]` with `row = pixel * n + image`, and a row of zeros after each block's
 /// rows. *Groups* are independent tensors: the branches of a network. Memory only ever grows, so that one activation
 /// can serve many layers.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Grouped<T: Stored> {
     data: Aligned<T>,
+    /// Channels of a block.
+    block: usize,
     groups: usize,
     channels: usize,
     height: usize,
@@ -26,6 +25,16 @@ pub struct Grouped<T: Stored> {
 }
 
 impl<T: Stored> Grouped<T> {
+    /// An empty one with blocks of `block` channels.
+    pub(crate) fn with_block(block: usize) -> Self {
+        Self { data: Aligned::default(), block, groups: 0, channels: 0, height: 0, width: 0, n: 0 }
+    }
+
+    /// Channels of a block.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
     /// Gives it another shape; the values are unspecified afterwards, but for the zero rows.
     pub fn reshape(&mut self, groups: usize, channels: usize, (height, width): (usize, usize), n: usize) {
         (self.groups, self.channels, self.height, self.width, self.n) = (groups, channels, height, width, n);
@@ -34,9 +43,9 @@ impl<T: Stored> Grouped<T> {
             self.data = Aligned::zeros(len);
             return;
         }
-        let (plane, zero) = (self.plane_len(), self.rows() * T::WIDTH);
+        let (plane, zero, block) = (self.plane_len(), self.rows() * self.block, self.block);
         for plane in self.data_mut().chunks_exact_mut(plane) {
-            plane[zero..zero + T::WIDTH].fill(T::default());
+            plane[zero..zero + block].fill(T::default());
         }
     }
 
@@ -72,12 +81,12 @@ impl<T: Stored> Grouped<T> {
 
     /// Numbers in a plane, its zero row included.
     pub fn plane_len(&self) -> usize {
-        T::plane_len(self.rows())
+        T::plane_len(self.rows(), self.block)
     }
 
     /// Numbers in a group.
     pub fn group_len(&self) -> usize {
-        self.channels.div_ceil(T::WIDTH) * self.plane_len()
+        self.channels.div_ceil(self.block) * self.plane_len()
     }
 
     /// All groups' planes.
@@ -96,16 +105,17 @@ impl<T: Stored> Grouped<T> {
     /// # Panics
     /// If they have another size, number of channels or groups, or go beyond the last image.
     pub fn put(&mut self, at: usize, images: &Self, pool: &Pool) {
-        let shape = |a: &Self| (a.groups(), a.channels(), a.size());
+        let shape = |a: &Self| (a.groups(), a.channels(), a.size(), a.block);
         assert_eq!(shape(self), shape(images), "activations differ in shape");
         assert!(at + images.n() <= self.n(), "there are {} images", self.n());
-        let (from, to) = (images.n() * T::WIDTH, self.n() * T::WIDTH);
+        let block = self.block;
+        let (from, to) = (images.n() * block, self.n() * block);
         let (len, images_rows, plane) = (images.plane_len(), images.rows(), self.plane_len());
-        let rows = self.rows() * T::WIDTH;
+        let rows = self.rows() * block;
         pool.for_each(self.data_mut().chunks_exact_mut(plane), |i, plane| {
-            let images = &images.data()[i * len..][..images_rows * T::WIDTH];
+            let images = &images.data()[i * len..][..images_rows * block];
             for (from, to) in images.chunks_exact(from).zip(plane[..rows].chunks_exact_mut(to)) {
-                to[at * T::WIDTH..][..from.len()].copy_from_slice(from);
+                to[at * block..][..from.len()].copy_from_slice(from);
             }
         });
     }
@@ -116,7 +126,7 @@ impl<T: Stored> Grouped<T> {
     /// If there is no such value.
     pub(crate) fn index(&self, group: usize, image: usize, channel: usize, pixel: usize) -> usize {
         assert!(image < self.n && channel < self.channels && pixel < self.height * self.width);
-        let plane = group * self.group_len() + channel / T::WIDTH * self.plane_len();
-        plane + (pixel * self.n + image) * T::WIDTH + channel % T::WIDTH
+        let plane = group * self.group_len() + channel / self.block * self.plane_len();
+        plane + (pixel * self.n + image) * self.block + channel % self.block
     }
 }

@@ -36,7 +36,7 @@ impl Isa {
             Isa::Amx => {
                 Isa::Avx512.is_available()
                     && std::arch::is_x86_feature_detected!("avx512bf16")
-                    && crate::bf16::amx_is_usable()
+                    && crate::tiles::amx::is_usable()
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
@@ -83,7 +83,7 @@ impl Isa {
 
     pub(crate) fn unknown(name: &str) -> String {
         let known = Int8Isa::ALL.map(|isa| isa.to_string()).join(", ");
-        format!("unknown instruction set `{name}` (known: {}, {known})", Isa::Amx)
+        format!("unknown instruction set `{name}` (known: {known})")
     }
 
     /// Runs a kernel with the vectors of this instruction set.

@@ -29,6 +29,7 @@ mod rows;
 mod scratch;
 mod shared;
 mod simd;
+mod tiles;
 mod winograd;
 
 pub use activation::Activation;

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use rrr_kernels::int8::{
-    ACTIVATION_MAX, Int8Activation, Int8Compute, Int8Conv, Int8Isa, Int8Job, Int8Plan, int8_avg_pool,
-    int8_max_pool,
+    ACTIVATION_MAX, INT8_IMAGE_SLACK, Int8Activation, Int8Compute, Int8Conv, Int8Isa, Int8Job, Int8Plan,
+    int8_avg_pool, int8_max_pool,
 };
 use rrr_kernels::{BLOCK, Buffer, Conv, Pool, blocks};
 use std::sync::Arc;
@@ -71,8 +71,8 @@ fn finish(sum: i32, scale: f32, offset: f32, residual: f32, max: u8) -> u8 {
     v.max(0.0).min(f32::from(max)).round_ties_even() as u8
 }
 
-fn activation(part: &Part, groups: usize, n: usize, seed: usize) -> Int8Activation {
-    let mut x = Int8Activation::default();
+fn activation(part: &Part, groups: usize, n: usize, seed: usize, compute: &Int8Compute) -> Int8Activation {
+    let mut x = Int8Activation::new(compute);
     x.reshape(if part.shared { 1 } else { groups }, part.cin, part.size, n);
     fill(&mut x, seed, ACTIVATION_MAX);
     x
@@ -89,7 +89,15 @@ fn fill(x: &mut Int8Activation, seed: usize, max: u8) {
     }
 }
 
-fn check(case: &Case, isa: Int8Isa) {
+fn check(case: &Case) {
+    let mut expected = Vec::new();
+    for isa in Int8Isa::available() {
+        check_isa(case, isa, &mut expected);
+    }
+}
+
+/// `expected` holds every output once one instruction set was checked.
+fn check_isa(case: &Case, isa: Int8Isa, expected: &mut Vec<u8>) {
     let Case { groups, n, cout, max, .. } = *case;
     let compute = Int8Compute::with_isa(Arc::new(Pool::new(case.threads)), isa).unwrap();
     let convs: Vec<Conv> = case.parts.iter().map(|p| Conv::new(p.cin, cout, p.kernel, p.stride)).collect();
@@ -102,7 +110,7 @@ fn check(case: &Case, isa: Int8Isa) {
     let plan = Int8Plan::new(&conv, &sizes, groups, n, &compute);
     let (oh, ow) = plan.output();
     let x: Vec<Int8Activation> =
-        case.parts.iter().enumerate().map(|(i, p)| activation(p, groups, n, i)).collect();
+        case.parts.iter().enumerate().map(|(i, p)| activation(p, groups, n, i, &compute)).collect();
     // Per group and part.
     let weights: Vec<Vec<Vec<i8>>> = (0..groups)
         .map(|g| {
@@ -115,27 +123,27 @@ fn check(case: &Case, isa: Int8Isa) {
             case.parts.iter().enumerate().map(of).collect()
         })
         .collect();
-    let mut packed = Buffer::zeros((groups * conv.packed_len()).div_ceil(4));
+    let mut packed = Buffer::zeros((groups * conv.packed_len(&compute)).div_ceil(4));
     for (g, w) in weights.iter().enumerate() {
         let parts: Vec<&[i8]> = w.iter().map(Vec::as_slice).collect();
-        let len = conv.packed_len();
-        conv.pack(&parts, &mut packed.as_bytes_mut()[g * len..][..len]).unwrap();
+        let len = conv.packed_len(&compute);
+        conv.pack(&parts, &mut packed.as_bytes_mut()[g * len..][..len], &compute).unwrap();
     }
     let padded = blocks(cout) * BLOCK;
     let scale: Vec<f32> = values(groups * padded, 3, 100).map(|v| (v + 1) as f32 / 7000.0).collect();
     let offset: Vec<f32> = values(groups * padded, 4, 100).map(|v| v as f32 - 30.0).collect();
     let residual_scales: Vec<f32> = values(groups * padded, 6, 9).map(|v| 0.3 + v as f32 / 8.0).collect();
-    let mut residual = Int8Activation::default();
+    let mut residual = Int8Activation::new(&compute);
     residual.reshape(groups, cout, (oh, ow), n);
     fill(&mut residual, 5, u8::MAX);
 
-    let mut y = Int8Activation::default();
+    let mut y = Int8Activation::new(&compute);
     y.reshape(groups, cout, (oh, ow), n);
     let inputs: Vec<&[u8]> = x.iter().map(Int8Activation::data).collect();
     plan.forward(
         Int8Job {
             x: &inputs,
-            w: &packed.as_bytes()[..groups * conv.packed_len()],
+            w: &packed.as_bytes()[..groups * conv.packed_len(&compute)],
             scale: &scale,
             offset: &offset,
             residual: case.residual.then(|| (residual.data(), residual_scales.as_slice())),
@@ -145,23 +153,26 @@ fn check(case: &Case, isa: Int8Isa) {
         &compute,
     );
 
-    for g in 0..groups {
-        for o in 0..cout {
-            for image in 0..n {
-                for pixel in 0..oh * ow {
-                    let mut sum = 0;
-                    for (i, p) in case.parts.iter().enumerate() {
-                        let from = if p.shared { 0 } else { g };
-                        sum += product(p, &x[i], from, &weights[g][i], o, image, (pixel / ow, pixel % ow));
-                    }
-                    let r = f32::from(residual.get(g, image, o, pixel)) * residual_scales[g * padded + o];
-                    let r = if case.residual { r } else { 0.0 };
-                    let expected = finish(sum, scale[g * padded + o], offset[g * padded + o], r, max);
-                    let at = (g, o, image, pixel);
-                    assert_eq!(y.get(g, image, o, pixel), expected, "{isa} at {at:?} of {case:?}");
-                }
-            }
+    let place = |i: usize| {
+        let (pixel, rest) = (i % (oh * ow), i / (oh * ow));
+        (rest / n / cout, rest / n % cout, rest % n, pixel)
+    };
+    let outputs = groups * cout * n * oh * ow;
+    for i in expected.len()..outputs {
+        let (g, o, image, pixel) = place(i);
+        let mut sum = 0;
+        for (i, p) in case.parts.iter().enumerate() {
+            let from = if p.shared { 0 } else { g };
+            sum += product(p, &x[i], from, &weights[g][i], o, image, (pixel / ow, pixel % ow));
         }
+        let r = f32::from(residual.get(g, image, o, pixel)) * residual_scales[g * padded + o];
+        let r = if case.residual { r } else { 0.0 };
+        expected.push(finish(sum, scale[g * padded + o], offset[g * padded + o], r, max));
+    }
+    for (i, &expected) in expected.iter().enumerate() {
+        let (g, o, image, pixel) = place(i);
+        let at = (g, o, image, pixel);
+        assert_eq!(y.get(g, image, o, pixel), expected, "{isa} at {at:?} of {case:?}");
     }
 }
 
@@ -193,23 +204,40 @@ fn product(
 /// Small enough for Miri.
 #[test]
 fn small_convolutions_equal_plain_loops() {
-    for isa in Int8Isa::available() {
-        for (cin, cout, kernel, stride, size, n) in
-            [(3, 5, 3, 2, 3, 1), (17, 4, 1, 1, 2, 5), (5, 18, 3, 1, 2, 4), (2, 3, 1, 2, 3, 6)]
-        {
-            let part = Part { cin, kernel, stride, size: (size, size + 1), shared: false };
-            let case = Case {
-                parts: vec![part],
-                cout,
-                groups: 2,
-                n,
-                threads: 2,
-                residual: n > 4,
-                max: ACTIVATION_MAX,
-            };
-            check(&case, isa);
-        }
+    for (cin, cout, kernel, stride, size, n) in
+        [(3, 5, 3, 2, 3, 1), (17, 4, 1, 1, 2, 5), (5, 18, 3, 1, 2, 4), (2, 3, 1, 2, 3, 6)]
+    {
+        let part = Part { cin, kernel, stride, size: (size, size + 1), shared: false };
+        let case =
+            Case { parts: vec![part], cout, groups: 2, n, threads: 2, residual: n > 4, max: ACTIVATION_MAX };
+        check(&case);
     }
+}
+
+/// Shapes of the networks: every kind of product of tiles, sums that are finished with the next one's and without.
+#[test]
+#[cfg_attr(miri, ignore = "too slow to interpret")]
+fn layers_of_networks_equal_plain_loops() {
+    let part = |cin, kernel, stride, size| Part { cin, kernel, stride, size: (size, size), shared: false };
+    let plain = Case {
+        parts: vec![part(64, 1, 1, 8)],
+        cout: 256,
+        groups: 1,
+        n: 3,
+        threads: 2,
+        residual: false,
+        max: ACTIVATION_MAX,
+    };
+    let cases = [
+        plain.clone(),
+        Case { residual: true, max: u8::MAX, ..plain.clone() },
+        Case { parts: vec![part(64, 3, 1, 17)], cout: 48, n: 1, ..plain.clone() },
+        Case { parts: vec![part(170, 3, 1, 2)], cout: 79, n: 24, ..plain.clone() },
+        Case { parts: vec![part(79, 3, 2, 7)], cout: 40, n: 16, ..plain.clone() },
+        Case { parts: vec![part(170, 1, 1, 3), part(316, 1, 2, 5)], cout: 100, groups: 2, ..plain.clone() },
+        Case { parts: vec![Part { shared: true, ..part(512, 1, 1, 4) }], cout: 79, n: 2, groups: 3, ..plain },
+    ];
+    cases.iter().for_each(check);
 }
 
 proptest! {
@@ -218,9 +246,7 @@ proptest! {
     #[test]
     #[cfg_attr(miri, ignore = "too slow to interpret")]
     fn convolution_equals_plain_loops(case in cases()) {
-        for isa in Int8Isa::available() {
-            check(&case, isa);
-        }
+        check(&case);
     }
 }
 
@@ -238,23 +264,25 @@ fn the_largest_sums_are_exact() {
     let mut more = weights;
     more[9] = 1;
     assert!(conv.share_of_16_bits(&[&more[..16]]) > 1.0);
-    let mut packed = Buffer::zeros(conv.packed_len() / 4);
-    assert_eq!(conv.pack(&[&more], packed.as_bytes_mut()), Err(0));
     weights[17] = 0;
-    conv.pack(&[&weights], packed.as_bytes_mut()).unwrap();
     for isa in Int8Isa::available() {
         let compute = Int8Compute::with_isa(Arc::new(Pool::new(1)), isa).unwrap();
+        let mut packed = Buffer::zeros(conv.packed_len(&compute) / 4);
+        assert_eq!(conv.pack(&[&more], packed.as_bytes_mut(), &compute), Err(0));
+        conv.pack(&[&weights], packed.as_bytes_mut(), &compute).unwrap();
         let plan = Int8Plan::new(&conv, &[(1, 1)], 1, 1, &compute);
-        let mut y = Int8Activation::default();
+        let mut y = Int8Activation::new(&compute);
         y.reshape(1, 2, (1, 1), 1);
         // One over the sums: 127 times the sum of the weights.
         let sum = |o: usize| weights[o * 16..][..16].iter().map(|&w| i32::from(w) * 127).sum::<i32>();
         for expected in [0u8, 1, 2] {
             let mut offset = [0.0; 16];
             (0..2).for_each(|o| offset[o] = f32::from(expected) - sum(o) as f32);
-            let x: Vec<u8> = [[127u8; 16], [0; 16]].concat();
+            let mut x = Int8Activation::new(&compute);
+            x.reshape(1, 16, (1, 1), 1);
+            (0..16).for_each(|channel| x.set(0, 0, channel, 0, 127));
             let job = Int8Job {
-                x: &[&x],
+                x: &[x.data()],
                 w: packed.as_bytes(),
                 scale: &[1.0; 16],
                 offset: &offset,
@@ -280,11 +308,11 @@ fn image_convolution_equals_plain_loops() {
             let (oh, ow) = plan.output();
             let (ph, pw) = (height + 6, width + 6);
             // The border holds whatever stands for black, so it is compared too.
-            let x: Vec<u8> = values(n * ph * pw * 3 + BLOCK, 1, 128).map(|v| v as u8).collect();
+            let x: Vec<u8> = values(n * ph * pw * 3 + INT8_IMAGE_SLACK, 1, 128).map(|v| v as u8).collect();
             let weights: Vec<i8> = values(cout * 3 * 49, 2, 256).map(|v| (v as i32 - 128) as i8).collect();
-            let mut packed = Buffer::zeros(conv.packed_len() / 4);
-            conv.pack(&[&weights], packed.as_bytes_mut()).unwrap();
-            let mut y = Int8Activation::default();
+            let mut packed = Buffer::zeros(conv.packed_len(&compute) / 4);
+            conv.pack(&[&weights], packed.as_bytes_mut(), &compute).unwrap();
+            let mut y = Int8Activation::new(&compute);
             y.reshape(1, cout, (oh, ow), n);
             let job = Int8Job {
                 x: &[&x],
@@ -318,10 +346,10 @@ fn pooling_equals_plain_loops() {
     for isa in Int8Isa::available() {
         let compute = Int8Compute::with_isa(Arc::new(Pool::new(2)), isa).unwrap();
         for (groups, channels, h, w, n) in [(1, 5, 1, 1, 1), (2, 20, 5, 4, 3), (3, 16, 8, 7, 1)] {
-            let mut x = Int8Activation::default();
+            let mut x = Int8Activation::new(&compute);
             x.reshape(groups, channels, (h, w), n);
             fill(&mut x, 7, u8::MAX);
-            let mut y = Int8Activation::default();
+            let mut y = Int8Activation::new(&compute);
             int8_max_pool(&x, &mut y, &compute);
             let mut mean = vec![0.0; groups * n * channels];
             let scales: Vec<f32> = (0..groups * channels).map(|c| 0.5 + c as f32).collect();

@@ -8,7 +8,7 @@
 //! The network is a reduced ResNet-152 split at `layer3.0` into 8 branches (20 classes): `paper` has blocks 1,1,1,1 and
 //! branches with 79 and 170 planes, `default` blocks 3,8,1,1 and 59 and 150 planes. Work `int8` is its forward pass
 //! quantised, `full` a step of a whole ResNet-152, everything trained. Milliseconds are medians of the rounds. `--layers` adds
-//! those of every layer of `forward` (the median and the fastest), its parts together, and its GFLOP/s; and of the passes of a training step in
+//! those of every layer of `forward` and `int8` (the median and the fastest), its parts together, and its GFLOP/s; and of the passes of a training step in
 //! bf16.
 //! `bench/peers` runs this side by side with PyTorch.
 
@@ -237,6 +237,12 @@ impl Args {
             self.report("int8", batch, if batch == 1 { 10 } else { 1 }, || {
                 std::hint::black_box(network.forward(&self.images(&pixels, batch)));
             });
+            if self.layers {
+                let rounds: Vec<Vec<LayerTime>> = (0..self.rounds.max(5))
+                    .map(|_| network.forward_timed(&self.images(&pixels, batch)).1)
+                    .collect();
+                report_layers(&rounds);
+            }
         }
     }
 

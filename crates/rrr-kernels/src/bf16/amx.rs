@@ -1,116 +1,14 @@
-//! Intel AMX: tiles in registers, and whether there are any.
-//!
-//! Rust has no intrinsics for AMX, so these are assembly; every block loads, computes and stores its tiles
-//! itself. See the Intel 64 and IA-32 Architectures Software Developer's Manual, "AMX".
+//! Products of tiles in AMX's registers that training adds, and rounding.
 
-use super::tiles::{Product, TILE, Tiles};
+use super::tiles::{Product, Tiles};
 use crate::simd::Avx512;
+use crate::tiles::amx::Amx;
+use crate::tiles::{ROW_BYTES, TILE};
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::sync::OnceLock;
-
-/// Bytes between the rows of a tile in memory.
-pub(super) const ROW_BYTES: usize = 64;
-
-/// Whether the CPU has AMX tiles of bf16 and int8, and the system lets this process use them.
-pub fn is_usable() -> bool {
-    static USABLE: OnceLock<bool> = OnceLock::new();
-    *USABLE.get_or_init(|| has_tiles() && system_saves_tiles() && request_permission())
-}
-
-fn has_tiles() -> bool {
-    const BF16: u32 = 1 << 22;
-    const TILE: u32 = 1 << 24;
-    const INT8: u32 = 1 << 25;
-    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & (BF16 | TILE | INT8) == BF16 | TILE | INT8
-}
-
-/// Whether the operating system has enabled the tile state.
-fn system_saves_tiles() -> bool {
-    const OSXSAVE: u32 = 1 << 27;
-    const TILE_STATE: u64 = 1 << 17 | 1 << 18;
-    #[target_feature(enable = "xsave")]
-    fn xcr0() -> u64 {
-        // SAFETY: the caller has checked OSXSAVE.
-        unsafe { _xgetbv(0) }
-    }
-    // SAFETY: OSXSAVE says that XGETBV can be used.
-    __cpuid(1).ecx & OSXSAVE != 0 && unsafe { xcr0() } & TILE_STATE == TILE_STATE
-}
-
-/// Asks Linux to let this process use tile data: its state is large, so it must be asked for
-/// (`Documentation/arch/x86/xstate.rst`).
-#[cfg(target_os = "linux")]
-fn request_permission() -> bool {
-    const SYS_ARCH_PRCTL: usize = 158;
-    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
-    const XFEATURE_XTILEDATA: usize = 18;
-    let mut result = SYS_ARCH_PRCTL as isize;
-    // SAFETY: this system call touches no memory of the process.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") result,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XFEATURE_XTILEDATA,
-            out("rcx") _,
-            out("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn request_permission() -> bool {
-    false
-}
-
-/// The tile registers of this thread, configured as eight whole tiles; released when dropped, so that the
-/// system need not save them any more.
-pub struct Amx(());
-
-#[repr(C, align(64))]
-struct TileConfig {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl TileConfig {
-    const EIGHT_WHOLE: TileConfig = {
-        let mut config =
-            TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        let mut tile = 0;
-        while tile < 8 {
-            config.row_bytes[tile] = ROW_BYTES as u16;
-            config.rows[tile] = 16;
-            tile += 1;
-        }
-        config
-    };
-}
-
-impl Drop for Amx {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // SAFETY: a value exists only where AMX is usable.
-        unsafe { asm!("tilerelease", options(nostack)) }
-    }
-}
 
 impl Tiles for Amx {
     type S = Avx512;
-
-    #[inline(always)]
-    unsafe fn new() -> Self {
-        static CONFIG: TileConfig = TileConfig::EIGHT_WHOLE;
-        // SAFETY: AMX is usable, by the caller; the configuration is a valid one.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) }
-        Self(())
-    }
 
     #[inline(always)]
     unsafe fn round(low: *const f32, high: *const f32, to: *mut u32) {

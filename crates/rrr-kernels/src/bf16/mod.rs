@@ -7,16 +7,14 @@ mod stored;
 mod tiles;
 mod training;
 
-use crate::buffer::Aligned;
 use crate::isa::Isa;
 use crate::simd::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
-use std::cell::RefCell;
+use crate::tiles::{SIDE, Task, work};
+use stored::Rounded;
 use tiles::Software;
 
-#[cfg(target_arch = "x86_64")]
-pub use amx::is_usable as amx_is_usable;
 pub use stored::{
     Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool, round_bf16,
 };
@@ -28,7 +26,7 @@ pub use training::{
 /// The loops of one instruction set.
 #[derive(Clone, Copy)]
 struct Kernels {
-    stored: unsafe fn(&stored::Task<'_>),
+    stored: unsafe fn(&Task<'_, Rounded<'_>>),
     round: unsafe fn(&[f32], &mut [u16]),
     pack: unsafe fn(&mut stored::PackTask<'_>),
     grad: unsafe fn(&training::GradTask<'_>),
@@ -65,9 +63,9 @@ macro_rules! kernels {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn stored(task: &stored::Task<'_>) {
+            unsafe fn stored(task: &Task<'_, Rounded<'_>>) {
                 // SAFETY: passed on to the caller.
-                unsafe { stored::work::<$tiles>(task) }
+                unsafe { work::<$tiles, _>(task) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -113,7 +111,7 @@ macro_rules! kernels {
 }
 
 #[cfg(target_arch = "x86_64")]
-kernels!(amx_loops, amx::Amx, ["avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma"]);
+kernels!(amx_loops, crate::tiles::amx::Amx, ["avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma"]);
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Software<Avx512, 8, 1>, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"]);
 #[cfg(target_arch = "x86_64")]
@@ -122,32 +120,8 @@ kernels!(avx2, Software<Avx2, 2, 2>, ["avx2,fma"]);
 kernels!(neon, Software<crate::simd::Neon, 2, 4>, ["neon"]);
 kernels!(portable, Software<Portable, 1, 4>, []);
 
-thread_local! {
-    static SCRATCH: RefCell<Aligned<u32>> = RefCell::default();
-}
-
-/// Scratch of this thread, for as long as a task holds it.
-///
-/// Not a closure's argument: code inside of a closure that the standard library calls would not be compiled for
-/// the task's instruction set.
-struct ThreadScratch(Aligned<u32>);
-
-impl ThreadScratch {
-    /// At least `len` u32 with unspecified values; kept, so that only the largest task so far allocates.
-    fn take(len: usize) -> Self {
-        let kept = SCRATCH.take();
-        Self(if kept.len() < len { Aligned::zeros(len) } else { kept })
-    }
-}
-
-impl Drop for ThreadScratch {
-    fn drop(&mut self) {
-        SCRATCH.set(std::mem::take(&mut self.0));
-    }
-}
-
 /// A row of zeros, which stands for rows and blocks that are not there.
 #[repr(align(64))]
-struct Zeros([f32; tiles::SIDE]);
+struct Zeros([f32; SIDE]);
 
-static ZEROS: Zeros = Zeros([0.0; tiles::SIDE]);
+static ZEROS: Zeros = Zeros([0.0; SIDE]);

@@ -7,13 +7,8 @@
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and vector")]
 
 use crate::simd::Simd;
+use crate::tiles::{Registers, SIDE, TILE};
 use std::marker::PhantomData;
-
-/// Rows of a tile, and its u32 (or f32) per row.
-pub const SIDE: usize = 16;
-
-/// u32 (or f32) of a tile.
-pub const TILE: usize = SIDE * SIDE;
 
 /// Values of k in one product of two tiles.
 pub const STEP: usize = 2 * SIDE;
@@ -39,20 +34,14 @@ pub struct Product<'a, const N: usize> {
 /// An implementation of tiles; a value of it holds the tile registers, if there are any.
 ///
 /// All functions are `inline(always)`, as in [`Simd`].
-pub trait Tiles {
+pub trait Tiles: Registers {
     /// Vectors of f32 that go with it.
     type S: Simd;
-
-    /// Takes the tile registers.
-    ///
-    /// # Safety
-    /// The CPU must support the instruction set (as for every function of the trait).
-    unsafe fn new() -> Self;
 
     /// A row of a first operand: 16 values of `low`, then 16 of `high`, rounded.
     ///
     /// # Safety
-    /// The pointers must be valid for reading 16 floats and writing 16 u32.
+    /// The CPU must support the instruction set (as for every function of the trait), and the pointers must be valid for reading 16 floats and writing 16 u32.
     unsafe fn round(low: *const f32, high: *const f32, to: *mut u32);
 
     /// A row of a second operand: 16 pairs of values of `even` and `odd`, rounded.
@@ -109,14 +98,16 @@ fn pairs(even: &[f32; SIDE], odd: &[f32; SIDE]) -> [u32; SIDE] {
 /// exact in f32, so this gives the bits of AMX (but for sums below the smallest normal f32).
 pub struct Software<S, const R: usize, const V: usize>(PhantomData<S>);
 
-impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
-    type S = S;
-
+impl<S: Simd, const R: usize, const V: usize> Registers for Software<S, R, V> {
     #[inline(always)]
     unsafe fn new() -> Self {
         const { assert!(V * S::LANES == SIDE && SIDE.is_multiple_of(R)) }
         Self(PhantomData)
     }
+}
+
+impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
+    type S = S;
 
     #[inline(always)]
     unsafe fn round(low: *const f32, high: *const f32, to: *mut u32) {

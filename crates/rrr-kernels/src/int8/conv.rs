@@ -1,22 +1,19 @@
 //! Convolutions of bytes: weight packing and forward.
 
+use super::layout::{Layout, steps};
 use super::micro::Micro;
 use super::plan::{Part, RowsPlan};
-use super::{ACTIVATION_MAX, Int8Compute, STEP, run};
+use super::{ACTIVATION_MAX, Int8Compute, Loops, STEP, run, tiles};
 use crate::conv::Conv;
 use crate::{BLOCK, blocks};
-
-/// Steps of 4 input channels per tap.
-pub(super) fn steps(conv: &Conv) -> usize {
-    let k = if conv.rgb { conv.kernel * 3 } else { conv.cin };
-    k.div_ceil(STEP)
-}
 
 /// A convolution of one input, or the sum of two convolutions of different inputs (the last one of a bottleneck
 /// and the one on its skip path), which then share the scale of each output channel.
 ///
 /// Packed weights are `[cout / 16][input][tap][step][16][4]`: a step is 4 input channels (of a blocked
-/// [`Int8Activation`](super::Int8Activation)) or 4 of a kernel row's `kernel * 3` values (of an RGB image).
+/// [`Int8Activation`](super::Int8Activation)) or 4 of a kernel row's `kernel * 3` values (of an RGB image). For tiles
+/// they are `[cout / 32][input][tap][k / 64][2][16 steps][16][4]`, without the second tile where the last 32 output channels
+/// are 16 or less.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Int8Conv {
     parts: Vec<Conv>,
@@ -52,13 +49,14 @@ impl Int8Conv {
         self.parts[0].rgb
     }
 
-    fn panel_len(&self) -> usize {
-        self.parts.iter().map(|c| c.taps() * steps(c) * STEP * BLOCK).sum()
+    /// Steps of all taps among packed weights.
+    fn steps(&self, layout: Layout) -> usize {
+        self.parts.iter().map(|c| c.taps() * layout.tap_steps(c)).sum()
     }
 
-    /// Number of packed weights, padding included.
-    pub fn packed_len(&self) -> usize {
-        blocks(self.cout()) * self.panel_len()
+    /// Number of weights packed for `compute`, padding included.
+    pub fn packed_len(&self, compute: &Int8Compute) -> usize {
+        blocks(self.cout()) * self.steps(compute.layout()) * STEP * BLOCK
     }
 
     /// Number of weights, without padding: the multiply-accumulates of one output pixel.
@@ -94,29 +92,30 @@ impl Int8Conv {
         largest as f32 / limit as f32
     }
 
-    /// Packs weights from PyTorch's order, `[cout][cin][kernel][kernel]` for each part.
+    /// Packs weights for `compute` from PyTorch's order, `[cout][cin][kernel][kernel]` for each part.
     ///
     /// # Errors
     /// The first output channel whose [`Int8Conv::share_of_16_bits`] is above 1.
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn pack(&self, weights: &[&[i8]], packed: &mut [u8]) -> Result<(), usize> {
-        assert_eq!(packed.len(), self.packed_len());
+    pub fn pack(&self, weights: &[&[i8]], packed: &mut [u8], compute: &Int8Compute) -> Result<(), usize> {
+        assert_eq!(packed.len(), self.packed_len(compute));
         assert_eq!(weights.len(), self.parts.len(), "weights for every part");
         packed.fill(0);
-        let (panel, mut start) = (self.panel_len(), 0);
+        let layout = compute.layout();
+        let (all, mut start) = ((blocks(self.cout()), self.steps(layout)), 0);
         for (conv, weights) in self.parts.iter().zip(weights) {
             let area = conv.kernel * conv.kernel;
             assert_eq!(weights.len(), conv.cout * conv.cin * area, "wrong number of weights");
             for (at, &w) in weights.iter().enumerate() {
                 let (tap, k) = tap_and_k(conv, at / area % conv.cin, at % area);
                 let o = at / area / conv.cin;
-                let step = tap * steps(conv) + k / STEP;
-                packed[o / BLOCK * panel + start + (step * BLOCK + o % BLOCK) * STEP + k % STEP] =
-                    w.cast_unsigned();
+                let step = start + tap * layout.tap_steps(conv) + k / STEP;
+                let place = layout.place(o / BLOCK, step, all);
+                packed[(place * BLOCK + o % BLOCK) * STEP + k % STEP] = w.cast_unsigned();
             }
-            start += conv.taps() * steps(conv) * STEP * BLOCK;
+            start += conv.taps() * layout.tap_steps(conv);
         }
         let channel = |o: usize| -> Vec<&[i8]> {
             weights.iter().map(|w| &w[w.len() / self.cout() * o..w.len() / self.cout() * (o + 1)]).collect()
@@ -140,7 +139,7 @@ fn tap_and_k(conv: &Conv, channel: usize, position: usize) -> (usize, usize) {
 /// One run of an [`Int8Plan`]: for every group `y = round(clamp(sum * scale + offset + residual, 0, max))`.
 pub struct Int8Job<'a> {
     /// Input of each part: planes of all groups, or of a single one that all groups share; padded RGB images
-    /// `[n][height + 6][width + 6][3]` and 16 bytes more.
+    /// `[n][height + 6][width + 6][3]` and [`INT8_IMAGE_SLACK`](super::INT8_IMAGE_SLACK) bytes more.
     pub x: &'a [&'a [u8]],
     /// Packed weights of all groups.
     pub w: &'a [u8],
@@ -159,14 +158,24 @@ pub struct Int8Job<'a> {
 
 /// An [`Int8Conv`] on inputs of one size: everything about its loops that does not depend on values.
 pub struct Int8Plan {
-    pub(super) plan: RowsPlan,
-    pub(super) groups: usize,
-    pub(super) panels: usize,
-    pub(super) short: bool,
-    /// Bytes of an output plane.
-    pub(super) y_plane: usize,
-    pub(super) micro: Micro,
+    loops: PlannedLoops,
     out: (usize, usize),
+}
+
+enum PlannedLoops {
+    Vectors(VectorPlan),
+    Tiles(tiles::Plan),
+}
+
+/// A plan for vectors.
+pub(super) struct VectorPlan {
+    pub plan: RowsPlan,
+    pub groups: usize,
+    pub panels: usize,
+    pub short: bool,
+    /// Bytes of an output plane.
+    pub y_plane: usize,
+    pub micro: Micro,
 }
 
 impl Int8Plan {
@@ -187,17 +196,23 @@ impl Int8Plan {
         let mut outputs = conv.parts.iter().zip(sizes).map(output);
         let out = outputs.next().expect("at least one part");
         assert!(outputs.all(|o| o == out), "parts with outputs of different sizes");
-        let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n)).collect();
-        let micro = compute.micro;
-        Self {
-            plan: RowsPlan::new(parts, out, &micro),
-            groups,
-            panels: blocks(conv.cout()),
-            short: conv.is_short(),
-            y_plane: super::plane_len(out.0 * out.1 * n),
-            micro,
-            out,
-        }
+        let loops = match compute.loops {
+            Loops::Vectors(micro) => {
+                let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n)).collect();
+                PlannedLoops::Vectors(VectorPlan {
+                    plan: RowsPlan::new(parts, out, &micro),
+                    groups,
+                    panels: blocks(conv.cout()),
+                    short: conv.is_short(),
+                    y_plane: super::plane_len(out.0 * out.1 * n),
+                    micro,
+                })
+            }
+            Loops::Tiles(loops) => {
+                PlannedLoops::Tiles(tiles::Plan::new(&conv.parts, sizes, out, (groups, n), loops))
+            }
+        };
+        Self { loops, out }
     }
 
     /// Height and width of the output.
@@ -205,11 +220,14 @@ impl Int8Plan {
         self.out
     }
 
-    /// Computes a job on `compute`'s threads. Inputs must not exceed [`ACTIVATION_MAX`](super::ACTIVATION_MAX).
+    /// Computes a job on `compute`'s threads, with the instruction set that it was planned for. Inputs must not exceed [`ACTIVATION_MAX`](super::ACTIVATION_MAX).
     ///
     /// # Panics
     /// If a slice of the job has the wrong length.
     pub fn forward(&self, job: Int8Job<'_>, compute: &Int8Compute) {
-        run::run(self, job, compute.pool());
+        match &self.loops {
+            PlannedLoops::Vectors(plan) => run::run(plan, job, compute.pool()),
+            PlannedLoops::Tiles(plan) => plan.run(job, compute.pool()),
+        }
     }
 }

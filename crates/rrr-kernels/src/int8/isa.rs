@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 /// An instruction set that the 8-bit kernels are written for. All of them give the same integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Int8Isa {
+    /// AMX: tiles of 16 rows x 16 channels, 64 products per sum in one instruction.
+    Amx,
     /// AVX-512 with VNNI: four products and their sum in one instruction, 16 channels wide.
     Avx512Vnni,
     /// AVX-512 without VNNI: products and sums in 16 bits first.
@@ -21,11 +23,14 @@ pub enum Int8Isa {
     Neon,
     /// Any CPU, left to the compiler.
     Portable,
+    /// Any CPU: the loops of AMX on tiles in software. Slower than all others, and there to test those loops.
+    Tiles,
 }
 
 impl Int8Isa {
     /// All instruction sets, fastest first.
-    pub const ALL: [Int8Isa; 7] = [
+    pub const ALL: [Int8Isa; 9] = [
+        Int8Isa::Amx,
         Int8Isa::Avx512Vnni,
         Int8Isa::Avx512,
         Int8Isa::AvxVnni,
@@ -33,15 +38,17 @@ impl Int8Isa {
         Int8Isa::NeonDot,
         Int8Isa::Neon,
         Int8Isa::Portable,
+        Int8Isa::Tiles,
     ];
 
     /// The instruction set of the other kernels that this one extends.
     pub fn base(self) -> Isa {
         match self {
+            Int8Isa::Amx => Isa::Amx,
             Int8Isa::Avx512Vnni | Int8Isa::Avx512 => Isa::Avx512,
             Int8Isa::AvxVnni | Int8Isa::Avx2 => Isa::Avx2,
             Int8Isa::NeonDot | Int8Isa::Neon => Isa::Neon,
-            Int8Isa::Portable => Isa::Portable,
+            Int8Isa::Portable | Int8Isa::Tiles => Isa::Portable,
         }
     }
 
@@ -55,7 +62,8 @@ impl Int8Isa {
                 Int8Isa::AvxVnni => std::arch::is_x86_feature_detected!("avxvnni"),
                 #[cfg(target_arch = "aarch64")]
                 Int8Isa::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
-                Int8Isa::Avx512 | Int8Isa::Avx2 | Int8Isa::Neon | Int8Isa::Portable => true,
+                Int8Isa::Amx | Int8Isa::Avx512 | Int8Isa::Avx2 | Int8Isa::Neon => true,
+                Int8Isa::Portable | Int8Isa::Tiles => true,
                 #[allow(unreachable_patterns)]
                 _ => false,
             }
@@ -67,7 +75,7 @@ impl Int8Isa {
     }
 
     /// The instruction set in use: the fastest available, or exactly the one named by the environment
-    /// variable `RRR_ISA` (`avx512vnni`, `avx512`, `avxvnni`, `avx2`, `neondot`, `neon` or `portable`).
+    /// variable `RRR_ISA` (`amx`, `avx512vnni`, `avx512`, `avxvnni`, `avx2`, `neondot`, `neon`, `portable` or `tiles`).
     ///
     /// # Panics
     /// If `RRR_ISA` names an unknown instruction set or one that this CPU lacks.
@@ -75,10 +83,7 @@ impl Int8Isa {
         static ACTIVE: OnceLock<Int8Isa> = OnceLock::new();
         *ACTIVE.get_or_init(|| match std::env::var("RRR_ISA") {
             Ok(name) => {
-                // There are no 8-bit tiles: what AMX extends is the next best.
-                let tiles = || (name == Isa::Amx.to_string()).then(|| Self::available().next()).flatten();
-                let isa = Self::named(&name).or_else(tiles);
-                let isa = isa.unwrap_or_else(|| panic!("RRR_ISA: {}", Isa::unknown(&name)));
+                let isa = Self::named(&name).unwrap_or_else(|| panic!("RRR_ISA: {}", Isa::unknown(&name)));
                 assert!(isa.is_available(), "RRR_ISA: this CPU does not support {isa}");
                 isa
             }
@@ -95,6 +100,7 @@ impl Int8Isa {
 impl fmt::Display for Int8Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Int8Isa::Amx => "amx",
             Int8Isa::Avx512Vnni => "avx512vnni",
             Int8Isa::Avx512 => "avx512",
             Int8Isa::AvxVnni => "avxvnni",
@@ -102,6 +108,7 @@ impl fmt::Display for Int8Isa {
             Int8Isa::NeonDot => "neondot",
             Int8Isa::Neon => "neon",
             Int8Isa::Portable => "portable",
+            Int8Isa::Tiles => "tiles",
         })
     }
 }

@@ -312,7 +312,7 @@ unsafe fn finish_panel<D: Dot, const R: usize, const N: usize>(
 
 /// Turns the sums of a row into bytes. Only operations that every CPU rounds alike, so plain Rust.
 #[inline(always)]
-unsafe fn finish(t: &Panel, max: f32, at: usize, sums: &[i32; BLOCK]) {
+pub(super) unsafe fn finish(t: &Panel, max: f32, at: usize, sums: &[i32; BLOCK]) {
     // SAFETY: see `body`.
     unsafe {
         let (scale, offset) = (&*t.scale.cast::<[f32; BLOCK]>(), &*t.offset.cast::<[f32; BLOCK]>());

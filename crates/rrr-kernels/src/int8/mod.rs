@@ -2,8 +2,9 @@
 //!
 //! # Layout
 //! Activations lie in blocks of 16 channels as in f32, a byte each: `[group][C / 16][row][16]` with
-//! `row = pixel * n + image` and a row of zeros after each block's rows ([`Int8Activation`]). *Groups* are
-//! independent tensors of one shape: the branches of a network.
+//! `row = pixel * n + image` and a row of zeros after each block's rows ([`Int8Activation`]). For AMX blocks are of 64
+//! channels, a row of a tile ([`Int8Compute::width`]). *Groups* are independent tensors of one shape: the branches of a
+//! network.
 //!
 //! # Exact on every CPU
 //! All instruction sets sum the same integers, and finish them with the same correctly rounded operations, so
@@ -16,11 +17,13 @@
 mod activation;
 mod conv;
 mod isa;
+mod layout;
 mod micro;
 mod plan;
 mod pooling;
 mod run;
 mod simd;
+mod tiles;
 
 pub use activation::Int8Activation;
 pub use conv::{Int8Conv, Int8Job, Int8Plan};
@@ -28,11 +31,15 @@ pub use isa::Int8Isa;
 pub use pooling::{int8_avg_pool, int8_max_pool};
 
 use crate::{BLOCK, Pool};
+use layout::Layout;
 use micro::Micro;
 use std::sync::Arc;
 
 /// Largest activation that a convolution may read.
 pub const ACTIVATION_MAX: u8 = 127;
+
+/// Bytes behind padded images `[n][height + 6][width + 6][3]` that the convolution of images may read.
+pub const INT8_IMAGE_SLACK: usize = crate::tiles::image_slack(1);
 
 /// Input channels of a step: the products that a dot product sums.
 const STEP: usize = 4;
@@ -54,10 +61,17 @@ fn plane_len(rows: usize) -> usize {
     (lines + (16 + 7 - lines % 16) % 16) * LINE
 }
 
+/// The loops of one instruction set.
+#[derive(Clone, Copy)]
+enum Loops {
+    Vectors(Micro),
+    Tiles(tiles::Loops),
+}
+
 /// The kernels and threads to compute with.
 #[derive(Clone)]
 pub struct Int8Compute {
-    micro: Micro,
+    loops: Loops,
     pool: Arc<Pool>,
 }
 
@@ -69,12 +83,31 @@ impl Int8Compute {
 
     /// A given instruction set, or `None` if this CPU lacks it.
     pub fn with_isa(pool: Arc<Pool>, isa: Int8Isa) -> Option<Self> {
-        Some(Self { micro: Micro::new(isa)?, pool })
+        let loops = match tiles::Loops::new(isa) {
+            Some(loops) => Loops::Tiles(loops),
+            None => Loops::Vectors(Micro::new(isa)?),
+        };
+        Some(Self { loops, pool })
     }
 
     /// The instruction set.
     pub fn isa(&self) -> Int8Isa {
-        self.micro.isa()
+        match &self.loops {
+            Loops::Vectors(micro) => micro.isa(),
+            Loops::Tiles(loops) => loops.isa(),
+        }
+    }
+
+    /// Channels of a block of an activation.
+    pub fn width(&self) -> usize {
+        self.layout().width()
+    }
+
+    fn layout(&self) -> Layout {
+        match self.loops {
+            Loops::Vectors(_) => Layout::Vectors,
+            Loops::Tiles(_) => Layout::Tiles,
+        }
     }
 
     /// The threads.

@@ -31,7 +31,7 @@ pub(super) struct Part {
 
 impl Part {
     pub fn new(conv: Conv, (height, width): (usize, usize), n: usize) -> Self {
-        let steps = super::conv::steps(&conv);
+        let steps = super::layout::steps(&conv);
         let (blocks, tail) = (steps / super::STEPS, steps % super::STEPS);
         let size = (height, width);
         if conv.rgb {
@@ -106,7 +106,7 @@ impl RowsPlan {
         for (part, p) in parts.iter().enumerate() {
             for tap in 0..p.conv.taps() {
                 taps.push((tap, Tap { part, w: panel }));
-                panel += super::conv::steps(&p.conv) * super::STEP * BLOCK;
+                panel += super::layout::steps(&p.conv) * super::STEP * BLOCK;
             }
         }
         let mut classes: Vec<Class> = Vec::new();

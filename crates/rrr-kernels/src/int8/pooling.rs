@@ -11,9 +11,9 @@ pub fn int8_max_pool(x: &Int8Activation, y: &mut Int8Activation, compute: &Int8C
     let ((height, width), n) = (x.size(), x.n());
     let (oh, ow) = (max_pool_size(height), max_pool_size(width));
     y.reshape(x.groups(), x.channels(), (oh, ow), n);
-    let (x_plane, y_plane, line) = (x.plane_len(), y.plane_len(), ow * n * BLOCK);
+    let (x_plane, y_plane, line) = (x.plane_len(), y.plane_len(), ow * n * x.block());
+    let row = n * x.block();
     let x = x.data();
-    let row = n * BLOCK;
     compute.pool().for_each_chunk(y.data_mut(), y_plane, |plane, y| {
         y[oh * line..].fill(0);
         let x = &x[plane * x_plane..][..x_plane];
@@ -65,7 +65,7 @@ pub fn int8_avg_pool(x: &Int8Activation, scales: &[f32], y: &mut [f32], compute:
     let (n, channels, pixels) = (x.n(), x.channels(), x.size().0 * x.size().1);
     assert_eq!(scales.len(), x.groups() * channels, "a scale for every channel");
     assert_eq!(y.len(), x.groups() * n * channels, "output of another shape");
-    let (plane, group) = (x.plane_len(), x.group_len());
+    let (plane, group, width) = (x.plane_len(), x.group_len(), x.block());
     let x = x.data();
     compute.pool().for_each_chunk(y, channels, |index, features| {
         let (g, image) = (index / n, index % n);
@@ -74,9 +74,10 @@ pub fn int8_avg_pool(x: &Int8Activation, scales: &[f32], y: &mut [f32], compute:
             for (block, (features, scales)) in
                 features.chunks_mut(BLOCK).zip(scales.chunks(BLOCK)).enumerate()
             {
-                let rows = &x[g * group + block * plane..][..pixels * n * BLOCK];
+                let (plane_at, first) = (block * BLOCK / width * plane, block * BLOCK % width);
+                let rows = &x[g * group + plane_at..][..pixels * n * width];
                 let mut sums = [0u32; BLOCK];
-                for row in rows[image * BLOCK..].chunks(n * BLOCK) {
+                for row in rows[image * width + first..].chunks(n * width) {
                     for (sum, v) in sums.iter_mut().zip(&row[..BLOCK]) {
                         *sum += u32::from(*v);
                     }

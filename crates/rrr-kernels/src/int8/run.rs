@@ -1,6 +1,6 @@
 //! The loops around the kernel.
 
-use super::conv::{Int8Job, Int8Plan};
+use super::conv::{Int8Job, VectorPlan};
 use super::micro::{Item, MAX_PANELS, MAX_ROWS, Panel, Tile};
 use crate::shared::SharedMut;
 use crate::{BLOCK, Pool};
@@ -20,7 +20,7 @@ const TILES: usize = 8;
 /// Most items of a tile: a 3x3 kernel, or 1x1 kernels of two inputs, or the rows of an image's kernel.
 const MAX_ITEMS: usize = 10;
 
-pub(super) fn run(p: &Int8Plan, job: Int8Job<'_>, pool: &Pool) {
+pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
     let (plan, groups, panels) = (&p.plan, p.groups, p.panels);
     let group_len = panels * p.y_plane;
     assert_eq!(job.x.len(), plan.parts.len(), "an input for every part");

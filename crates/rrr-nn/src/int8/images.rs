@@ -1,7 +1,8 @@
 //! Images as the quantised first convolution reads them.
 
 use crate::{Images, Normalize, Pixels};
-use rrr_kernels::{BLOCK, Buffer, Pool};
+use rrr_kernels::int8::INT8_IMAGE_SLACK;
+use rrr_kernels::{Buffer, Pool};
 
 /// Zero padding of the 7x7 convolution.
 const PAD: usize = 3;
@@ -34,7 +35,7 @@ impl PaddedPixels {
         let (n, height, width) = (images.n, images.height, images.width);
         let (padded_width, row) = (width + 2 * PAD, width * 3);
         let len = (height + 2 * PAD) * padded_width * 3;
-        let bytes = n * len + BLOCK;
+        let bytes = n * len + INT8_IMAGE_SLACK;
         let too_short = self.data.as_bytes().len() < bytes;
         if too_short {
             self.data = Buffer::zeros(bytes.div_ceil(size_of::<f32>()));
@@ -81,7 +82,7 @@ impl PaddedPixels {
 
     pub fn data(&self) -> &[u8] {
         let len = (self.size.0 + 2 * PAD) * (self.size.1 + 2 * PAD) * 3;
-        &self.data.as_bytes()[..self.n * len + BLOCK]
+        &self.data.as_bytes()[..self.n * len + INT8_IMAGE_SLACK]
     }
 }
 

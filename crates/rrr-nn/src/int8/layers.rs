@@ -47,7 +47,6 @@ pub(super) struct Layers {
 pub(super) type Plans = Vec<Int8Plan>;
 
 /// Memory for activations: what a block reads, its two inner ones, what it puts out, and what a stem puts out part by part.
-#[derive(Default)]
 pub(super) struct Arena {
     pub x: Int8Activation,
     inner: [Int8Activation; 2],
@@ -56,6 +55,12 @@ pub(super) struct Arena {
 }
 
 impl Arena {
+    /// An empty one, for convolutions of `compute`.
+    pub fn new(compute: &Int8Compute) -> Self {
+        let new = || Int8Activation::new(compute);
+        Self { x: new(), inner: [new(), new()], y: new(), whole: new() }
+    }
+
     /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
         let Self { x, inner: [a, b], y, whole } = self;
@@ -90,7 +95,7 @@ pub(super) struct Pass<'a> {
 }
 
 impl Layers {
-    /// Packs checked states; `steps` are those of the input if the sequence reads no images, per branch
+    /// Packs checked states for `compute`; `steps` are those of the input if the sequence reads no images, per branch
     /// and channel.
     ///
     /// # Errors
@@ -101,10 +106,11 @@ impl Layers {
         states: &[QuantizedSequence],
         steps: Option<Vec<f32>>,
         last: bool,
+        compute: &Int8Compute,
     ) -> Result<Self, StateError> {
         let mut problems = Vec::new();
         let mut layer = |names: &[&str], conv: Int8Conv, skipped: &[f32], max: u8| {
-            Layer::new(names, conv, states, skipped, max, &mut problems)
+            Layer::new(names, conv, states, skipped, max, compute, &mut problems)
         };
         let conv1 =
             spec.conv1.map(|cout| layer(&["conv1"], Int8Conv::new(Conv::image(cout)), &[], ACTIVATION_MAX));
@@ -222,9 +228,10 @@ impl Layer {
         states: &[QuantizedSequence],
         skipped: &[f32],
         max: u8,
+        compute: &Int8Compute,
         problems: &mut Vec<String>,
     ) -> Self {
-        let (len, padded) = (conv.packed_len(), blocks(conv.cout()) * BLOCK);
+        let (len, padded) = (conv.packed_len(compute), blocks(conv.cout()) * BLOCK);
         let mut layer = Self {
             name: names[0].to_string(),
             weight: Buffer::zeros((states.len() * len).div_ceil(size_of::<f32>())),
@@ -240,7 +247,7 @@ impl Layer {
             let weights: Vec<&[i8]> =
                 names.iter().map(|n| state.weights[&format!("{n}.weight")].data.as_slice()).collect();
             let packed = &mut layer.weight.as_bytes_mut()[i * len..(i + 1) * len];
-            if let Err(channel) = layer.conv.pack(&weights, packed) {
+            if let Err(channel) = layer.conv.pack(&weights, packed, compute) {
                 problems.push(format!("{}.weight is too large in channel {channel}", names[0]));
             }
             let value = |what: &str| &state.values[&format!("{}.{what}", names[0])].data;
@@ -281,7 +288,7 @@ impl Layer {
     ) {
         let job = Int8Job {
             x,
-            w: &self.weight.as_bytes()[..self.branches * self.conv.packed_len()],
+            w: &self.weight.as_bytes()[..self.branches * self.conv.packed_len(compute)],
             scale: &self.scale,
             offset: &self.offset,
             residual: skipped.map(|s| (s, self.residual.as_slice())),

@@ -73,7 +73,10 @@ impl QuantizedNetwork {
         state.check(spec)?;
         let stem = match spec.stem.is_empty() {
             true => None,
-            false => Some(Layers::new("stem", &spec.stem, std::slice::from_ref(&state.stem), None, false)?),
+            false => {
+                let states = std::slice::from_ref(&state.stem);
+                Some(Layers::new("stem", &spec.stem, states, None, false, &compute)?)
+            }
         };
         let group = |branches: &[QuantizedSequence]| {
             let steps = stem.as_ref().map(|s| s.steps().repeat(branches.len()));
@@ -82,7 +85,7 @@ impl QuantizedNetwork {
                 (values("fc.weight"), values("fc.bias"))
             });
             Ok(Group {
-                layers: Layers::new("branches", &spec.branch, branches, steps, true)?,
+                layers: Layers::new("branches", &spec.branch, branches, steps, true, &compute)?,
                 classifiers: Classifiers::new(classifiers),
                 plans: HashMap::new(),
             })
@@ -93,10 +96,10 @@ impl QuantizedNetwork {
             spec: spec.clone(),
             normalize: state.normalize,
             stem,
+            arena: Arena::new(&compute),
             compute,
             halved: Halved::default(),
             stem_plans: HashMap::new(),
-            arena: Arena::default(),
             pixels: PaddedPixels::default(),
             features: Vec::new(),
             logits: Vec::new(),

@@ -1,19 +1,24 @@
 //! Activations of bf16.
 
 use super::super::Kernels;
-use super::super::tiles::{SIDE, Tiles, bf16};
-use super::{WIDTH, plane_rows};
+use super::super::tiles::{Tiles, bf16};
+use super::WIDTH;
 use crate::grouped::{Grouped, Stored};
+use crate::tiles::{SIDE, plane_rows};
 use crate::{Activation, BLOCK, Isa, Pool};
 
 /// Activations of bf16, as bits: blocks of 32 channels.
 pub type Bf16Activation = Grouped<u16>;
 
 impl Stored for u16 {
-    const WIDTH: usize = WIDTH;
+    fn plane_len(rows: usize, width: usize) -> usize {
+        plane_rows(rows) * width
+    }
+}
 
-    fn plane_len(rows: usize) -> usize {
-        plane_rows(rows) * WIDTH
+impl Default for Bf16Activation {
+    fn default() -> Self {
+        Self::with_block(WIDTH)
     }
 }
 

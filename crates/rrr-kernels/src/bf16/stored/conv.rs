@@ -1,11 +1,13 @@
 //! Convolutions of activations in bf16: weight packing and forward.
 
-use super::super::tiles::TILE;
+use super::super::Kernels;
+use super::WIDTH;
+use super::outcome::Rounded;
 use super::packing::Packing;
-use super::plan::{Part, RowsPlan};
-use super::{WIDTH, plane_rows, run};
+use crate::buffer::{bytes, bytes_mut};
 use crate::compute::Compute;
 use crate::conv::Conv;
+use crate::tiles::{Job, Outcome, Part, TILE, TilePlan};
 use crate::{BLOCK, Isa, blocks};
 
 /// A convolution of one input, or the sum of two convolutions of different inputs (the last one of a bottleneck
@@ -137,14 +139,15 @@ pub struct Bf16Job<'a> {
     pub y: &'a mut [u16],
 }
 
+/// Bytes of a number.
+const BYTES: usize = size_of::<u16>();
+
 /// A [`Bf16Conv`] on inputs of one size: everything about its loops that does not depend on values.
 pub struct Bf16Plan {
-    pub(super) plan: RowsPlan,
-    pub(super) groups: usize,
-    /// Blocks of 16 output channels of a group.
-    pub(super) panels: usize,
-    /// Numbers of an output plane.
-    pub(super) y_plane: usize,
+    plan: TilePlan,
+    parts: usize,
+    /// Values that `bias` has to hold.
+    bias_len: usize,
     macs: u64,
     out: (usize, usize),
 }
@@ -162,7 +165,7 @@ impl Bf16Plan {
         let out = outputs.next().expect("at least one part");
         assert!(outputs.all(|o| o == out), "parts with outputs of different sizes");
         assert!(!conv.turned, "a gradient is planned by its output");
-        let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n)).collect();
+        let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n, BYTES)).collect();
         let macs = conv.weights() * out.0 * out.1 * n;
         Self::of_parts(conv, parts, out, groups, n, macs)
     }
@@ -174,7 +177,7 @@ impl Bf16Plan {
     pub fn gradient(conv: &Bf16Conv, size: (usize, usize), groups: usize, n: usize) -> Self {
         assert!(conv.turned && n > 0 && groups > 0 && size.0 > 0 && size.1 > 0, "empty input");
         let output = |c: &Conv| (c.output_size(size.0), c.output_size(size.1));
-        let parts = conv.parts.iter().map(|c| Part::gradient(*c, output(c), n)).collect();
+        let parts = conv.parts.iter().map(|c| Part::gradient(*c, output(c), n, BYTES)).collect();
         let macs = |c: &Conv| c.cout * c.cin * c.kernel * c.kernel * output(c).0 * output(c).1 * n;
         let plan = Self::of_parts(conv, parts, size, groups, n, conv.parts.iter().map(macs).sum());
         assert!(plan.plan.is_covered(), "a pixel that no convolution reads");
@@ -191,10 +194,9 @@ impl Bf16Plan {
     ) -> Self {
         let panels = conv.panels();
         Self {
-            plan: RowsPlan::new(parts, out, panels),
-            groups,
-            panels,
-            y_plane: plane_rows(out.0 * out.1 * n) * WIDTH,
+            parts: parts.len(),
+            plan: TilePlan::new(parts, out, (groups, n), panels, BYTES),
+            bias_len: groups * Rounded::values(panels),
             macs: (groups * macs) as u64,
             out,
         }
@@ -210,21 +212,24 @@ impl Bf16Plan {
         self.macs
     }
 
-    /// Blocks of 32 output channels of a group.
-    pub(super) fn pairs(&self) -> usize {
-        self.panels.div_ceil(2)
-    }
-
-    /// Values that `bias` has to hold per group.
-    pub(super) fn bias_len(&self) -> usize {
-        self.pairs() * 2 * BLOCK
-    }
-
     /// Computes a job on `compute`'s threads.
     ///
     /// # Panics
     /// If a slice of the job has the wrong length.
     pub fn forward(&self, job: Bf16Job<'_>, compute: &Compute) {
-        run::run(self, job, compute);
+        assert_eq!(job.x.len(), self.parts, "an input for every part");
+        assert_eq!(job.bias.len(), self.bias_len, "biases of another shape");
+        let Bf16Job { bias, relu, .. } = job;
+        let mut x = [&[][..]; 2];
+        x.iter_mut().zip(job.x).for_each(|(to, from)| *to = bytes(from));
+        let job = Job {
+            x,
+            w: bytes(job.w),
+            residual: job.residual.map(bytes),
+            outcome: Rounded { bias, relu },
+            y: bytes_mut(job.y),
+        };
+        // SAFETY: `Kernels::new` has checked the CPU.
+        unsafe { job.run(&self.plan, compute.pool(), Kernels::new(compute.isa()).stored) }
     }
 }

@@ -1,8 +1,9 @@
 //! Weights in the form of second operands.
 
-use super::super::tiles::{SIDE, TILE, Tiles};
+use super::super::tiles::Tiles;
 use super::super::{Kernels, ZEROS};
 use crate::Isa;
+use crate::tiles::{SIDE, TILE};
 
 /// Where the weights of up to 32 output channels of a convolution go, rounded.
 pub struct Packing<'a> {

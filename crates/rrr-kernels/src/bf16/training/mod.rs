@@ -7,7 +7,8 @@ mod norm;
 mod pooling;
 
 use super::stored::WIDTH;
-use super::tiles::{SIDE, Tiles};
+use super::tiles::Tiles;
+use crate::tiles::SIDE;
 
 pub use grad::Bf16GradPlan;
 pub(super) use grad::{Task as GradTask, work as grad};

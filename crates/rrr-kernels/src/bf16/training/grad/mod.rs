@@ -7,7 +7,7 @@ mod partition;
 mod work;
 
 use super::super::Kernels;
-use super::super::stored::{WIDTH, plane_rows};
+use super::super::stored::{WIDTH, plane_len};
 use super::super::tiles::STEP;
 use crate::compute::Compute;
 use crate::conv::Conv;
@@ -69,7 +69,7 @@ impl Bf16GradPlan {
         let out = (conv.output_size(height), conv.output_size(width));
         let (kernel, pad) = (conv.kernel, conv.kernel / 2);
         let line = width + 2 * pad;
-        let x_plane = plane_rows(height * width * n) * WIDTH;
+        let x_plane = plane_len(height * width * n);
         let source = |tap: usize, pixel: usize| {
             let (y, x) = (pixel / out.1 * conv.stride, pixel % out.1 * conv.stride);
             if conv.rgb {
@@ -91,7 +91,7 @@ impl Bf16GradPlan {
             x_block: x_plane,
             x_len: if conv.rgb { n * image + IMAGE_SLACK } else { conv.cin.div_ceil(WIDTH) * x_plane },
             pixels,
-            y_plane: plane_rows(pixels * n) * WIDTH,
+            y_plane: plane_len(pixels * n),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Tasks of weight gradients.
 
 use super::super::super::stored::WIDTH;
-use super::super::super::tiles::TILE;
 use super::{Bf16GradPlan, CHUNK_STEPS};
+use crate::tiles::TILE;
 use std::ops::Range;
 
 /// Memory of a task's sums and operands: what stays in a second-level cache.

@@ -1,10 +1,11 @@
 //! The loops around the products of a task.
 
+use super::super::super::ZEROS;
 use super::super::super::stored::WIDTH;
-use super::super::super::tiles::{Product, SIDE, STEP, TILE, Tiles};
-use super::super::super::{ThreadScratch, ZEROS};
+use super::super::super::tiles::{Product, STEP, Tiles};
 use super::{Bf16GradPlan, CHUNK_ROWS, CHUNK_STEPS, NONE, Task, Work};
 use crate::BLOCK;
+use crate::tiles::{SIDE, TILE, ThreadScratch};
 use std::ops::Range;
 
 /// Computes a task.

@@ -1,7 +1,6 @@
 //! Which input rows each output row needs, in tiles of 16.
 
-use super::super::tiles::SIDE;
-use super::{IMAGE_SLACK, ROW_BYTES, WIDTH, plane_rows};
+use super::{ROW_BYTES, SIDE, image_slack, plane_rows};
 use crate::conv::Conv;
 
 /// What gathering a row of a tile costs, in cycles, beside the [`SIDE`] cycles of a product of tiles.
@@ -9,13 +8,15 @@ const GATHER_CYCLES: usize = 2 * SIDE;
 
 /// One input of a convolution. Sizes are bytes.
 #[derive(Clone, Copy)]
-pub(super) struct Part {
+pub struct Part {
     conv: Conv,
     size: (usize, usize),
     n: usize,
-    /// From a row's block of 32 channels to its next one.
+    /// Of a number.
+    bytes: usize,
+    /// From a row's block of channels to its next one.
     pub block: usize,
-    /// Blocks of 32 channels per row and tap.
+    /// Blocks of channels per row and tap.
     pub blocks: usize,
     /// A whole group's input.
     pub len: usize,
@@ -27,17 +28,18 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// An input of `conv`.
-    pub fn new(conv: Conv, size: (usize, usize), n: usize) -> Self {
+    /// An input of `conv`, made of numbers of some bytes.
+    pub fn new(conv: Conv, size: (usize, usize), n: usize, bytes: usize) -> Self {
         let (height, width) = size;
         if conv.rgb {
             let pad = conv.kernel / 2;
-            let numbers = n * (height + 2 * pad) * (width + 2 * pad) * 3 + IMAGE_SLACK;
-            let len = numbers * size_of::<u16>();
+            let numbers = n * (height + 2 * pad) * (width + 2 * pad) * 3 + image_slack(bytes);
+            let len = numbers * bytes;
             return Self {
                 conv,
                 size,
                 n,
+                bytes,
                 block: 0,
                 blocks: 1,
                 len,
@@ -46,21 +48,22 @@ impl Part {
                 turned: false,
             };
         }
-        Self::planes(conv, conv.cin, size, n)
+        Self::planes(conv, conv.cin, size, n, bytes)
     }
 
     /// The gradient of the output of `conv`.
-    pub fn gradient(conv: Conv, size: (usize, usize), n: usize) -> Self {
-        Self { turned: true, ..Self::planes(conv, conv.cout, size, n) }
+    pub fn gradient(conv: Conv, size: (usize, usize), n: usize, bytes: usize) -> Self {
+        Self { turned: true, ..Self::planes(conv, conv.cout, size, n, bytes) }
     }
 
-    fn planes(conv: Conv, channels: usize, size: (usize, usize), n: usize) -> Self {
+    fn planes(conv: Conv, channels: usize, size: (usize, usize), n: usize, bytes: usize) -> Self {
         let rows = size.0 * size.1 * n;
-        let (block, blocks) = (plane_rows(rows) * ROW_BYTES, channels.div_ceil(WIDTH));
+        let (block, blocks) = (plane_rows(rows) * ROW_BYTES, (channels * bytes).div_ceil(ROW_BYTES));
         Self {
             conv,
             size,
             n,
+            bytes,
             block,
             blocks,
             len: blocks * block,
@@ -76,7 +79,7 @@ impl Part {
         let ((height, width), pad) = (self.size, kernel / 2);
         if rgb {
             let line = image * (height + 2 * pad) + y * stride + tap;
-            return Some((line * (width + 2 * pad) + x * stride) * 3 * size_of::<u16>());
+            return Some((line * (width + 2 * pad) + x * stride) * 3 * self.bytes);
         }
         let under = |at: usize, offset: usize| (at * stride + offset).checked_sub(pad);
         // The output whose tap lies on an input.
@@ -91,7 +94,7 @@ impl Part {
 }
 
 /// A position of a part's kernel.
-pub(super) struct Tap {
+pub struct Tap {
     pub part: usize,
     /// The kernel's position.
     at: usize,
@@ -101,7 +104,7 @@ pub(super) struct Tap {
 
 /// Up to 16 rows of the output, `stride` rows apart.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub struct Tile {
     pub first: u32,
     pub stride: u32,
     pub rows: u32,
@@ -109,7 +112,7 @@ pub(super) struct Tile {
 
 /// Where the rows of a tile lie under a tap, in bytes from the part's first block.
 #[derive(Clone, Copy)]
-pub(super) enum Source {
+pub enum Source {
     /// 16 rows that are equally far apart; some of the last may be none of the tile's.
     Rows { first: u32, stride: u32 },
     /// All rows are the one of zeros.
@@ -119,7 +122,7 @@ pub(super) enum Source {
 }
 
 /// How the rows of an output are made of the rows of one or two inputs.
-pub(super) struct RowsPlan {
+pub struct RowsPlan {
     pub parts: Vec<Part>,
     pub taps: Vec<Tap>,
     pub tiles: Vec<Tile>,

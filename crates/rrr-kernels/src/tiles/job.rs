@@ -1,0 +1,206 @@
+//! Convolutions as jobs, and how they are cut into tasks.
+
+use super::plan::{Part, RowsPlan};
+use super::product::{COLUMN, Outcome, STRIP};
+use super::{ROW_BYTES, TILE_BYTES, plane_rows};
+use crate::Pool;
+use crate::shared::SharedMut;
+use std::ops::Range;
+
+/// Weights that a task keeps in the second-level cache.
+const WEIGHT_BYTES: usize = 1 << 20;
+
+/// First-level cache of CPUs with AMX.
+const FIRST_LEVEL_BYTES: usize = 48 << 10;
+
+/// Products of two tiles that make a piece of work worth handing out.
+const TASK_PRODUCTS: usize = 1 << 7;
+
+/// Tasks per thread that balance the load.
+const TASKS_PER_THREAD: usize = 6;
+
+/// A convolution on inputs of one size: everything about its loops that does not depend on values.
+pub struct TilePlan {
+    pub(super) rows: RowsPlan,
+    groups: usize,
+    /// Blocks of 16 output channels of a group.
+    pub(super) panels: usize,
+    /// Bytes of an output plane.
+    pub(super) y_plane: usize,
+    /// Columns of an output plane.
+    plane_columns: usize,
+}
+
+impl TilePlan {
+    /// Plans an output of `out` pixels and `panels` blocks of 16 channels for `groups` x `n` images, in numbers of some
+    /// bytes.
+    pub fn new(
+        parts: Vec<Part>,
+        out: (usize, usize),
+        (groups, n): (usize, usize),
+        panels: usize,
+        bytes: usize,
+    ) -> Self {
+        Self {
+            rows: RowsPlan::new(parts, out, panels),
+            groups,
+            panels,
+            y_plane: plane_rows(out.0 * out.1 * n) * ROW_BYTES,
+            plane_columns: ROW_BYTES / (COLUMN * bytes),
+        }
+    }
+
+    /// Whether every output has rows of some input.
+    pub fn is_covered(&self) -> bool {
+        self.rows.is_covered()
+    }
+
+    /// Columns of 32 output channels of a group.
+    pub(super) fn columns(&self) -> usize {
+        self.panels.div_ceil(2)
+    }
+
+    /// Planes of a group's output.
+    pub(super) fn planes(&self) -> usize {
+        self.columns().div_ceil(self.plane_columns)
+    }
+
+    /// First column of a plane of all groups, the columns of the groups one after another.
+    fn column_of(&self, plane: usize) -> usize {
+        let (group, plane) = (plane / self.planes(), plane % self.planes());
+        group * self.columns() + plane * self.plane_columns
+    }
+
+    /// Bytes before the first row of a column of a group's output.
+    pub(super) fn place(&self, column: usize) -> usize {
+        let row = column % self.plane_columns * (ROW_BYTES / self.plane_columns);
+        column / self.plane_columns * self.y_plane + row
+    }
+}
+
+/// A run of a [`TilePlan`].
+pub struct Job<'a, O> {
+    /// Input of each part: planes of all groups, or of a single one that all groups share; or padded images.
+    pub x: [&'a [u8]; 2],
+    /// Weights of all groups.
+    pub w: &'a [u8],
+    /// Planes of the output's shape, of all groups or of one that all share.
+    pub residual: Option<&'a [u8]>,
+    /// That of the channels of all groups.
+    pub outcome: O,
+    /// Output planes of all groups.
+    pub y: &'a mut [u8],
+}
+
+/// A job in parts that its tasks share.
+pub(super) struct Work<'a, O> {
+    pub(super) p: &'a TilePlan,
+    pub(super) x: [&'a [u8]; 2],
+    /// Bytes from one group's input of a part to the next one's.
+    pub(super) x_group: [usize; 2],
+    pub(super) w: &'a [u8],
+    pub(super) residual: Option<&'a [u8]>,
+    pub(super) residual_group: usize,
+    pub(super) outcome: O,
+    pub(super) y: SharedMut<'a, u8>,
+}
+
+/// A piece of work: some strips of tiles of rows, for some columns of groups that read the same input.
+pub struct Task<'a, O> {
+    pub(super) work: &'a Work<'a, O>,
+    pub(super) strips: Range<usize>,
+    pub(super) columns: Range<usize>,
+}
+
+/// How a job is cut into tasks: along the rows, and along the planes of groups that read the same input.
+struct Partition {
+    /// Sets of groups that share all input; each is cut for itself.
+    spans: usize,
+    /// Planes of a span's output: tasks that wrote parts of the same rows would fight for cache lines.
+    planes: usize,
+    splits: usize,
+    cuts: usize,
+}
+
+impl Partition {
+    fn new(p: &TilePlan, shared: bool, threads: usize) -> Self {
+        let spans = if shared { 1 } else { p.groups };
+        let planes = p.groups / spans * p.planes();
+        let (rows, strips) = (&p.rows, strips(&p.rows));
+        let input = rows.tiles.len() * TILE_BYTES * rows.parts.iter().map(|part| part.blocks).sum::<usize>();
+        let weights = p.groups / spans * p.panels * rows.steps * TILE_BYTES;
+        let products = rows.tiles.len() * rows.steps * p.panels * p.groups;
+        let wanted = (TASKS_PER_THREAD * threads).min(products / TASK_PRODUCTS).div_ceil(spans);
+        let mut splits = weights.div_ceil(WEIGHT_BYTES).min(planes);
+        let mut cuts = 1;
+        // Every split reads the input once more, every cut the weights.
+        while splits * cuts < wanted {
+            let (can_split, can_cut) = (splits * 2 <= planes, cuts * 2 <= strips);
+            match (can_split, can_cut) {
+                (true, true) if input * splits <= weights * cuts => splits *= 2,
+                (true, false) => splits *= 2,
+                (_, true) => cuts *= 2,
+                (false, false) => break,
+            }
+        }
+        Self { spans, planes, splits, cuts }
+    }
+}
+
+/// The `i`th of `parts` nearly equal parts of `0..len`.
+pub(super) fn part(len: usize, i: usize, parts: usize) -> Range<usize> {
+    len * i / parts..len * (i + 1) / parts
+}
+
+/// Strips of tiles of rows that a plan's are cut into, as equal as can be.
+fn strips(plan: &RowsPlan) -> usize {
+    // Where two tiles' rows and a column's weights stay in the first-level cache together, rows are read from there for
+    // every column. Else all comes from the second level: the more products per tile, the better.
+    let stay = 4 * plan.steps * TILE_BYTES <= FIRST_LEVEL_BYTES;
+    plan.tiles.len().div_ceil(if stay { 2 } else { STRIP })
+}
+
+/// Tiles of a strip.
+pub(super) fn strip(plan: &RowsPlan, i: usize) -> Range<usize> {
+    part(plan.tiles.len(), i, strips(plan))
+}
+
+impl<O: Outcome> Job<'_, O> {
+    /// Computes it on a pool's threads; `work` is [`work`], compiled for an instruction set.
+    ///
+    /// # Panics
+    /// If a slice has the wrong length (the outcome's are the caller's to check).
+    ///
+    /// # Safety
+    /// The CPU must support what `work` takes for granted.
+    pub unsafe fn run(self, p: &TilePlan, pool: &Pool, work: unsafe fn(&Task<'_, O>)) {
+        let (rows, groups) = (&p.rows, p.groups);
+        let mut x_group = [0; 2];
+        for ((x, part), group) in self.x.iter().zip(&rows.parts).zip(&mut x_group) {
+            assert!(x.len() >= part.len, "input too small");
+            *group = if x.len() >= groups * part.len { part.len } else { 0 };
+        }
+        let y_group = p.planes() * p.y_plane;
+        assert_eq!(self.w.len(), groups * p.panels * rows.steps * TILE_BYTES, "weights of another shape");
+        let residual_len = self.residual.map_or(usize::MAX, <[u8]>::len);
+        assert!(residual_len >= y_group, "residual too small");
+        assert!(self.y.len() >= groups * y_group, "output too small");
+        let residual_group = if residual_len >= groups * y_group { y_group } else { 0 };
+        let Self { x, w, residual, outcome, y, .. } = self;
+        let y = SharedMut::new(y);
+        let all = &Work { p, x, x_group, w, residual, residual_group, outcome, y };
+
+        let shared = groups == 1 || x_group == [0; 2];
+        let cut = Partition::new(p, shared, pool.threads());
+        let strips = strips(rows);
+        pool.run(cut.spans * cut.splits * cut.cuts, |task| {
+            let (task, strips) = (task / cut.cuts, part(strips, task % cut.cuts, cut.cuts));
+            let planes = part(cut.planes, task % cut.splits, cut.splits);
+            let first = task / cut.splits * cut.planes;
+            let columns = p.column_of(first + planes.start)..p.column_of(first + planes.end);
+            // SAFETY: the slices were checked above to hold what the plan's offsets reach, the CPU by the caller;
+            // this task alone writes these rows of these planes.
+            unsafe { work(&Task { work: all, strips, columns }) }
+        });
+    }
+}

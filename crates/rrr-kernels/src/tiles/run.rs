@@ -1,0 +1,206 @@
+//! The loops around the products of tiles.
+
+use super::job::{Task, Work, part, strip};
+use super::plan::{RowsPlan, Source};
+use super::product::{COLUMN, Finish, Outcome, Product, RowTiles, STRIP, Step};
+use super::{ROW_BYTES, SIDE, TILE, TILE_BYTES, ThreadScratch};
+use std::cell::RefCell;
+use std::ops::Range;
+
+thread_local! {
+    static STEPS: RefCell<Steps> = RefCell::default();
+}
+
+/// Steps of a strip of tiles: memory that a thread keeps between tasks.
+#[derive(Default)]
+struct Steps(Vec<Step>);
+
+impl Drop for TakenSteps {
+    fn drop(&mut self) {
+        STEPS.set(std::mem::take(&mut self.0));
+    }
+}
+
+/// [`Steps`] for as long as a task holds them.
+struct TakenSteps(Steps);
+
+/// Result tiles before they are finished.
+#[repr(align(1024))]
+struct Sums([u32; STRIP * 2 * TILE]);
+
+/// Computes a task.
+///
+/// # Safety
+/// The CPU must support `T`, the slices must hold what the plan's offsets reach, the outcome a value of every channel,
+/// and no other task may write the same rows of the same columns.
+#[inline(always)]
+pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
+    let (work, p) = (task.work, task.work.p);
+    let plan = &p.rows;
+    // SAFETY: the tile registers are there, by the caller.
+    let tiles = unsafe { T::new() };
+    let mut scratch = ThreadScratch::take(STRIP * plan.steps * TILE);
+    let mut steps = TakenSteps(STEPS.take());
+    let steps = &mut steps.0.0;
+    let mut sums = Sums([0; STRIP * 2 * TILE]);
+    let (first_group, first_column) = (task.columns.start / p.columns(), task.columns.start % p.columns());
+    // Finished together with the next product.
+    let mut before: Option<Finish<O>> = None;
+    for i in task.strips.clone() {
+        let strip = strip(plan, i);
+        // SAFETY: by the caller; the scratch holds all tiles of a strip.
+        unsafe { find_steps(work, first_group, strip.clone(), &mut scratch.0, steps) };
+        let (mut group, mut column) = (first_group, first_column);
+        for turn in 0..task.columns.len() {
+            if i + 1 < task.strips.end {
+                prefetch_rows::<T, O>(work, first_group, i + 1, turn, task.columns.len());
+            }
+            // SAFETY: the weights were checked to hold all panels, the sums hold all tiles of a strip.
+            unsafe {
+                let b = work.w.as_ptr().add((group * p.panels + 2 * column) * plan.steps * TILE_BYTES);
+                let product = Product { steps, b, c: sums.0.as_mut_ptr() };
+                let n = (p.panels - 2 * column).min(2);
+                let finished = before.as_ref();
+                match (strip.len(), n) {
+                    (3, 2) => tiles.multiply_rows::<3, 2>(&product, finished),
+                    (3, _) => tiles.multiply_rows::<3, 1>(&product, finished),
+                    (2, 2) => tiles.multiply_rows::<2, 2>(&product, finished),
+                    (2, _) => tiles.multiply_rows::<2, 1>(&product, finished),
+                    (_, 2) => tiles.multiply_rows::<1, 2>(&product, finished),
+                    (_, _) => tiles.multiply_rows::<1, 1>(&product, finished),
+                }
+                before = Some(finish(work, &strip, (group, column), n, product.c));
+            }
+            column += 1;
+            if column == p.columns() {
+                (group, column) = (group + 1, 0);
+            }
+        }
+    }
+    if let Some(before) = before {
+        // SAFETY: by the caller.
+        unsafe { T::finish(&before) }
+    }
+}
+
+/// Fetches some tiles of a strip, in one of `turns`: of a 1x1 convolution only, others read mostly what they have just
+/// read.
+#[inline(always)]
+fn prefetch_rows<T: RowTiles<O>, O>(work: &Work<'_, O>, group: usize, i: usize, turn: usize, turns: usize) {
+    let plan = &work.p.rows;
+    if plan.taps.len() > plan.parts.len() {
+        return;
+    }
+    let strip = strip(plan, i);
+    for i in part(strip.len() * plan.steps, turn, turns) {
+        let (tile, step) = (strip.start + i / plan.steps, i % plan.steps);
+        let tap = usize::from(step >= plan.parts[0].blocks);
+        let part = &plan.parts[tap];
+        if let Source::Rows { first, stride } = plan.sources(tile)[tap] {
+            let x = work.x[tap].as_ptr().wrapping_add(group * work.x_group[tap]);
+            let block = (step - plan.taps[tap].step) * part.block;
+            T::prefetch(x.wrapping_add(first as usize + block), stride as usize);
+        }
+    }
+}
+
+/// Lists the steps of a strip of tiles, and gathers the rows that lie unevenly.
+///
+/// # Safety
+/// As for [`work`]; `scratch` must hold a strip's tiles for every step of the plan.
+#[inline(always)]
+unsafe fn find_steps<O>(
+    work: &Work<'_, O>,
+    group: usize,
+    strip: Range<usize>,
+    scratch: &mut [u32],
+    steps: &mut Vec<Step>,
+) {
+    let plan = &work.p.rows;
+    steps.clear();
+    let zero = |s: &Source| matches!(s, Source::Zeros { .. });
+    let mut free = scratch.as_mut_ptr().cast::<u8>();
+    for (i, tap) in plan.taps.iter().enumerate() {
+        if strip.clone().all(|tile| zero(&plan.sources(tile)[i])) {
+            continue;
+        }
+        let part = &plan.parts[tap.part];
+        // SAFETY: by the caller; a tile takes up what its tap's steps have in the scratch.
+        unsafe {
+            let x = work.x[tap.part].as_ptr().add(group * work.x_group[tap.part]);
+            let mut a = [x; STRIP];
+            let (mut stride, mut advance) = ([0; STRIP], [0; STRIP]);
+            for (j, tile) in strip.clone().enumerate() {
+                (a[j], stride[j], advance[j]) = match plan.sources(tile)[i] {
+                    Source::Rows { first, stride } => (x.add(first as usize), stride, part.block),
+                    Source::Zeros { at } => (x.add(at as usize), 0, 0),
+                    Source::Gather(list) => {
+                        let to = free;
+                        gather(plan, list, x, part.block, part.blocks, to);
+                        free = free.add(part.blocks * TILE_BYTES);
+                        (to.cast_const(), ROW_BYTES as u32, TILE_BYTES)
+                    }
+                };
+            }
+            for block in 0..part.blocks {
+                steps.push(Step { a, stride, b: (tap.step + block) as u32 });
+                for (a, advance) in a.iter_mut().zip(advance) {
+                    *a = a.wrapping_add(advance);
+                }
+            }
+        }
+    }
+}
+
+/// Copies the rows of a list, tiles of all blocks one after another.
+///
+/// # Safety
+/// The list's rows must lie within the input at `x`, and `to` must have room.
+#[inline(always)]
+unsafe fn gather(plan: &RowsPlan, list: u32, x: *const u8, block: usize, blocks: usize, to: *mut u8) {
+    for (r, &row) in plan.gathered[list as usize].iter().enumerate() {
+        for i in 0..blocks {
+            // SAFETY: by the caller.
+            unsafe {
+                let from = x.add(row as usize + i * block).cast::<[u8; ROW_BYTES]>();
+                to.add((i * SIDE + r) * ROW_BYTES).cast::<[u8; ROW_BYTES]>().write(from.read());
+            }
+        }
+    }
+}
+
+/// How the sums of a strip and a column of a group are finished.
+///
+/// # Safety
+/// As for [`work`].
+#[inline(always)]
+unsafe fn finish<O: Outcome>(
+    work: &Work<'_, O>,
+    strip: &Range<usize>,
+    (group, column): (usize, usize),
+    n: usize,
+    sums: *const u32,
+) -> Finish<O> {
+    let (p, tiles) = (work.p, &work.p.rows.tiles[strip.clone()]);
+    let mut finish = Finish {
+        sums,
+        m: tiles.len(),
+        n,
+        outcome: work.outcome.from(group * O::values(p.panels) + column * COLUMN),
+        y: [std::ptr::null_mut(); STRIP],
+        residual: [std::ptr::null(); STRIP],
+        rows: [0; STRIP],
+        stride: tiles[0].stride as usize * ROW_BYTES,
+    };
+    for (m, tile) in tiles.iter().enumerate() {
+        let at = p.place(column) + tile.first as usize * ROW_BYTES;
+        // SAFETY: by the caller.
+        unsafe {
+            finish.y[m] = work.y.as_ptr().add(group * p.planes() * p.y_plane + at);
+            let residual = |x: &[u8]| x.as_ptr().add(group * work.residual_group + at);
+            finish.residual[m] = work.residual.map_or(std::ptr::null(), residual);
+        }
+        finish.rows[m] = tile.rows as usize;
+    }
+    finish
+}
