@@ -65,6 +65,50 @@ fn quantised_networks_are_close_to_f32() {
 }
 
 #[test]
+fn means_over_the_calibration_images_are_those_of_f32() {
+    for (name, spec) in
+        [("split", split_spec()), ("whole", whole_spec()), ("shared skip", shared_skip_spec())]
+    {
+        let mut rng = Rng(11);
+        let state = rng.net_state(&spec);
+        let batch = rng.batch(36, 32, 32);
+        let seen = [batch.u8().slice(0, 20), batch.u8().slice(20, 16)];
+        let mut q = QuantizedNetwork::new(&spec, &quantized(&spec, &state, &seen), pool(2)).unwrap();
+        let mut f32 = Network::new(&spec, &state, Compute::new(pool(2))).unwrap();
+        let (got, want) = (q.features(&batch.u8()), f32.features(&batch.u8()));
+        for branch in 0..spec.branches {
+            let mean = |of: &Logits| -> Vec<f32> {
+                let column = |c: usize| (0..of.n).map(move |i| of.row(branch, i)[c]).sum::<f32>();
+                (0..of.classes).map(|c| column(c) / of.n as f32).collect()
+            };
+            let (got, want) = (mean(&got), mean(&want));
+            let largest = want.iter().fold(0f32, |m, v| m.max(*v));
+            for (got, want) in got.iter().zip(&want) {
+                assert!(
+                    (got - want).abs() < 2e-3 * largest,
+                    "{name}: {got}, in f32 {want} of up to {largest}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn quantising_gives_the_same_bits_for_any_number_of_threads() {
+    let spec = split_spec();
+    let mut rng = Rng(13);
+    let state = rng.net_state(&spec);
+    let batch = rng.batch(33, 24, 24);
+    let quantized = |threads| {
+        let mut calibrator = Calibrator::new(&spec, &state, pool(threads)).unwrap();
+        calibrator.observe(&batch.u8());
+        calibrator.quantize(NORMALIZE)
+    };
+    let one = quantized(1);
+    assert!([2, 3].iter().all(|threads| quantized(*threads) == one));
+}
+
+#[test]
 fn the_bits_do_not_depend_on_the_cpu_the_threads_or_the_batch() {
     for spec in [split_spec(), whole_spec()] {
         let mut rng = Rng(5);

@@ -1,8 +1,11 @@
 //! The f32 network, watched.
 
 use super::QuantizedState;
+use super::images::PaddedPixels;
+use super::layers::{Layers, Source};
 use super::quantize::quantize;
 use super::ranges::Ranges;
+use super::seen::Seen;
 use crate::folded::{self, Folded, Input, Pass};
 use crate::halved::Halved;
 use crate::input::PaddedImages;
@@ -10,6 +13,7 @@ use crate::layout::Layout;
 use crate::network::parts;
 use crate::plans::{Plans, Workspace};
 use crate::{Images, NetSpec, NetState, Normalize, SequenceSpec, State, StateError};
+use rrr_kernels::int8::{Int8Activation, Int8Compute};
 use rrr_kernels::{Activation, Compute, Pool};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +33,9 @@ pub struct Calibrator {
     workspace: Workspace,
     images: PaddedImages,
     halved: Halved,
-    seen: usize,
+    /// What was observed: biases are corrected on the same images.
+    seen: Vec<Seen>,
+    pool: Arc<Pool>,
 }
 
 /// Sequences of one architecture and the ranges of their activations.
@@ -46,7 +52,7 @@ impl Calibrator {
     /// [`StateError`] names every tensor that is missing, extra or misshapen.
     pub fn new(spec: &NetSpec, state: &NetState, pool: Arc<Pool>) -> Result<Self, StateError> {
         state.check(spec)?;
-        let compute = Compute::new(pool);
+        let compute = Compute::new(Arc::clone(&pool));
         Ok(Self {
             stem: Observed::new(&spec.stem, std::slice::from_ref(&state.stem)),
             groups: spec
@@ -59,7 +65,8 @@ impl Calibrator {
             workspace: Workspace::default(),
             images: PaddedImages::default(),
             halved: Halved::default(),
-            seen: 0,
+            seen: Vec::new(),
+            pool,
         })
     }
 
@@ -83,7 +90,7 @@ impl Calibrator {
                 stem.into_iter().chain([y]).for_each(|a| workspace.give(a));
             }
         }
-        self.seen += images.n;
+        self.seen.push(Seen::of(images));
     }
 
     /// Quantises the network for images with this normalisation.
@@ -91,7 +98,7 @@ impl Calibrator {
     /// # Panics
     /// If no image was observed.
     pub fn quantize(&self, normalize: Normalize) -> QuantizedState {
-        assert!(self.seen > 0, "observe images first");
+        assert!(!self.seen.is_empty(), "observe images first");
         let stem = (!self.spec.stem.is_empty()).then(|| quantize(&self.stem, 0, normalize, None, false));
         let input = stem.as_ref().map(|(_, output)| output);
         let observed = self.groups.iter().flat_map(|g| (0..g.sequences.len()).map(move |i| (g, i)));
@@ -103,9 +110,48 @@ impl Calibrator {
             sequence
         });
         let branches = branches.collect();
-        QuantizedState { normalize, branches, stem: stem.map(|(sequence, _)| sequence).unwrap_or_default() }
+        let stem = stem.map(|(sequence, _)| sequence).unwrap_or_default();
+        let mut state = QuantizedState { normalize, branches, stem };
+        self.correct_biases(&mut state);
+        state
+    }
+
+    /// Moves biases until the quantised layers put out on average what those of f32 do.
+    fn correct_biases(&self, state: &mut QuantizedState) {
+        let compute = Int8Compute::new(Arc::clone(&self.pool));
+        let mut halved = Halved::default();
+        let mut sources = Vec::new();
+        for group in self.spec.groups() {
+            for seen in &self.seen {
+                let images = seen.images();
+                let images = if group.halved { halved.of(&images, &self.pool) } else { images };
+                let mut pixels = PaddedPixels::default();
+                pixels.load(&images, &state.normalize, &self.pool);
+                let size = (images.height, images.width);
+                sources.push(Source::Pixels { pixels, n: images.n, size });
+            }
+        }
+        let mut steps = None;
+        if !self.spec.stem.is_empty() {
+            let states = std::slice::from_mut(&mut state.stem);
+            let mut stem = Layers::new("stem", &self.spec.stem, states, None, false).expect(SMALL_ENOUGH);
+            let features = stem.correct(states, sources, &self.stem, &compute);
+            sources = features.into_iter().map(Source::Features).collect();
+            steps = Some(stem.steps().to_vec());
+        }
+        let mut sources = sources.into_iter();
+        for (group, observed) in self.spec.groups().zip(&self.groups) {
+            let states = &mut state.branches[group.branches];
+            let steps = steps.as_ref().map(|steps| steps.repeat(states.len()));
+            let mut layers =
+                Layers::new("branches", &self.spec.branch, states, steps, true).expect(SMALL_ENOUGH);
+            let own: Vec<Source> = sources.by_ref().take(self.seen.len()).collect();
+            let _: Vec<Int8Activation> = layers.correct(states, own, observed, &compute);
+        }
     }
 }
+
+const SMALL_ENOUGH: &str = "weights were rounded to fit 16-bit sums";
 
 impl Observed {
     fn new(spec: &SequenceSpec, states: &[State]) -> Self {

@@ -1,5 +1,9 @@
 //! Quantised sequences, packed for the kernels.
 
+mod correct;
+
+pub(super) use correct::Source;
+
 use super::QuantizedSequence;
 use super::images::PaddedPixels;
 use crate::profile::{Profile, timed};

@@ -14,6 +14,7 @@ mod layers;
 mod network;
 mod quantize;
 mod ranges;
+mod seen;
 mod state;
 
 pub use calibrate::Calibrator;
