@@ -134,7 +134,8 @@ impl Calibrator {
         let mut steps = None;
         if !self.spec.stem.is_empty() {
             let states = std::slice::from_mut(&mut state.stem);
-            let mut stem = Layers::new("stem", &self.spec.stem, states, None, false).expect(SMALL_ENOUGH);
+            let mut stem =
+                Layers::new("stem", &self.spec.stem, states, None, false, &compute).expect(SMALL_ENOUGH);
             let features = stem.correct(states, sources, &self.stem, &compute);
             sources = features.into_iter().map(Source::Features).collect();
             steps = Some(stem.steps().to_vec());
@@ -143,8 +144,8 @@ impl Calibrator {
         for (group, observed) in self.spec.groups().zip(&self.groups) {
             let states = &mut state.branches[group.branches];
             let steps = steps.as_ref().map(|steps| steps.repeat(states.len()));
-            let mut layers =
-                Layers::new("branches", &self.spec.branch, states, steps, true).expect(SMALL_ENOUGH);
+            let mut layers = Layers::new("branches", &self.spec.branch, states, steps, true, &compute)
+                .expect(SMALL_ENOUGH);
             let own: Vec<Source> = sources.by_ref().take(self.seen.len()).collect();
             let _: Vec<Int8Activation> = layers.correct(states, own, observed, &compute);
         }

@@ -104,7 +104,7 @@ impl Correction<'_> {
     /// Corrects a layer, and gives what it then puts out, pooled if it is the one of images.
     fn layer(&mut self, layer: &mut Layer, inputs: &[Inputs<'_>], pooled: bool) -> Vec<Int8Activation> {
         let seen = &self.observed.ranges[if pooled { "maxpool" } else { layer.name.as_str() }];
-        let (channels, padded) = (layer.conv.cout(), blocks(layer.conv.cout()) * BLOCK);
+        let channels = layer.conv.cout();
         let mut biases = Vec::with_capacity(layer.branches * channels);
         for (state, seen) in self.states.iter().zip(seen) {
             let value = |what: &str| &state.values[&format!("{}.{what}", layer.name)].data;
@@ -114,7 +114,8 @@ impl Correction<'_> {
                 biases.push(Bias::new(*bias, *step, wanted, on));
             }
         }
-        let mut outputs = vec![Int8Activation::default(); inputs.len()];
+        let mut outputs = vec![Int8Activation::new(self.compute); inputs.len()];
+        let padded = channels.next_multiple_of(self.compute.width());
         for round in 0.. {
             self.set(layer, &biases);
             let mut sums = vec![0; layer.branches * padded];
@@ -148,7 +149,7 @@ impl Correction<'_> {
 
     fn run(&self, layer: &Layer, inputs: &Inputs<'_>, pooled: bool, to: &mut Int8Activation) {
         let plan = Int8Plan::new(&layer.conv, &inputs.sizes, layer.branches, inputs.n, self.compute);
-        let mut whole = Int8Activation::default();
+        let mut whole = Int8Activation::new(self.compute);
         let y = if pooled { &mut whole } else { &mut *to };
         y.reshape(layer.branches, layer.conv.cout(), plan.output(), inputs.n);
         layer.run(&plan, &inputs.x, inputs.skipped, y, self.compute);
@@ -191,18 +192,12 @@ impl Bias {
     }
 }
 
-/// Adds the sum of every channel, padded to whole blocks.
+/// Adds the sum of every channel, padded to whole blocks of the activation.
 fn add_sums(a: &Int8Activation, sums: &mut [u64], pool: &Pool) {
-    /// Rows whose sum fits into 32 bits.
-    const ROWS: usize = 1 << 24;
-    let (data, plane, rows) = (a.data(), a.plane_len(), a.rows());
-    pool.for_each_chunk(sums, BLOCK, |block, sums| {
-        for rows in data[block * plane..][..rows * BLOCK].chunks(ROWS * BLOCK) {
-            let mut part = [0u32; BLOCK];
-            for row in rows.as_chunks::<BLOCK>().0 {
-                part.iter_mut().zip(row).for_each(|(sum, v)| *sum += u32::from(*v));
-            }
-            sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += u64::from(part));
+    let (data, plane, rows, width) = (a.data(), a.plane_len(), a.rows(), a.block());
+    pool.for_each_chunk(sums, width, |block, sums| {
+        for row in data[block * plane..][..rows * width].chunks_exact(width) {
+            sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += u64::from(*v));
         }
     });
 }
@@ -210,6 +205,7 @@ fn add_sums(a: &Int8Activation, sums: &mut [u64], pool: &Pool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     /// Outputs of a channel whose sums are spread over -4 to 4 units, moved by a bias.
     fn mean(bias: f32) -> f64 {
@@ -244,22 +240,24 @@ mod tests {
 
     #[test]
     fn sums_are_those_of_all_rows() {
-        let mut a = Int8Activation::default();
+        let pool = Arc::new(Pool::new(2));
+        let mut a = Int8Activation::new(&Int8Compute::new(Arc::clone(&pool)));
         a.reshape(2, 18, (1, 3), 2);
         for group in 0..2 {
             for i in 0..2 * 18 * 3 {
                 a.set(group, i % 2, i / 2 % 18, i / 36, (group * 100 + i) as u8);
             }
         }
-        let mut sums = vec![1; 64];
-        add_sums(&a, &mut sums, &Pool::new(2));
+        let padded = 18usize.next_multiple_of(a.block());
+        let mut sums = vec![1; 2 * padded];
+        add_sums(&a, &mut sums, &pool);
         let sum = |group: usize, channel: usize| -> u64 {
             let values = (0..6).map(|i| u64::from(a.get(group, i % 2, channel, i / 2)));
             1 + values.sum::<u64>()
         };
         for channel in 0..18 {
             assert_eq!(sums[channel], sum(0, channel));
-            assert_eq!(sums[32 + channel], sum(1, channel));
+            assert_eq!(sums[padded + channel], sum(1, channel));
         }
     }
 }
