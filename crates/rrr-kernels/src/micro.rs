@@ -3,11 +3,11 @@
 //! Two kernels carry every convolution and the classifier, in both directions:
 //! - [`RowsTile`]: a few output rows x one or two blocks of 16 output channels, the sum over a batch of (input rows,
 //!   weights) products (a batch-reduce GEMM): forward and data gradient;
-//! - [`GradTile`]: a few input channels x one or two blocks of 16 output channels of a weight gradient, the sum over
+//! - [`GradTile`]: a few input channels x one to three blocks of 16 output channels of a weight gradient, the sum over
 //!   runs of rows.
 //!
 //! With AVX-512 a block of channels is one vector, so that a product per loaded value would be bound by the loads: two
-//! blocks share them.
+//! or three blocks share them.
 //!
 //! Each element is summed in the same order whatever the tile's size, so that tiling never changes a result
 //! (on one instruction set).
@@ -462,13 +462,9 @@ macro_rules! of {
 
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"],
-rows: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
-runs: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
-grad: [
-    1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16]
-    2: [1 2 3 4 5 6 7 8]
-    3: [1 2 3 4 5 6 7 8]
-]);
+    rows: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
+    runs: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]],
+    grad: [1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16] 2: [1 2 3 4 5 6 7 8] 3: [1 2 3 4 5 6 7 8]]);
 #[cfg(target_arch = "x86_64")]
 kernels!(avx2, Avx2, 2, ["avx2,fma"], rows: [1: [1 2 3 4 5 6]], runs: [], grad: [1: [1 2 3 4 5 6]]);
 #[cfg(target_arch = "aarch64")]
