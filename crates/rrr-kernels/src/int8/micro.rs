@@ -31,6 +31,7 @@ pub(super) enum Order {
 }
 
 /// Bytes from a row of [`Order::PixelRuns`] to the next.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "not every instruction set has runs"))]
 const PIXEL_STEP: usize = 2 * 3;
 
 /// Most blocks of output channels that any kernel takes.
