@@ -42,7 +42,7 @@ pub enum Order {
     PixelRuns,
 }
 
-/// Floats from a row of [`Order::PixelRuns`] to the next.
+/// Values from a row of [`Order::PixelRuns`] to the next.
 pub const PIXEL_STEP: usize = 2 * 3;
 
 /// Most blocks of output channels that any kernel takes.

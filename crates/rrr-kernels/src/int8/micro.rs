@@ -12,27 +12,10 @@ use super::{Int8Isa, STEP, STEPS};
 use crate::BLOCK;
 use std::mem::MaybeUninit;
 
+pub(super) use crate::micro::{Order, RUN};
+
 /// Most rows that any kernel takes.
 pub(super) const MAX_ROWS: usize = 14;
-
-/// Rows of a run: they lie equally far apart in every input, so that they share a pointer. A pointer for each row does not
-/// fit the registers.
-pub(super) const RUN: usize = 4;
-
-/// How the rows of a tile lie in the inputs.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Order {
-    /// Anywhere.
-    Apart,
-    /// In runs of [`RUN`] rows of 16 channels that follow one another.
-    Runs,
-    /// In runs of [`RUN`] rows of pixels of an image, two pixels apart: the image convolution's stride.
-    PixelRuns,
-}
-
-/// Bytes from a row of [`Order::PixelRuns`] to the next.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "not every instruction set has runs"))]
-const PIXEL_STEP: usize = 2 * 3;
 
 /// Most blocks of output channels that any kernel takes.
 pub(super) const MAX_PANELS: usize = 2;
@@ -177,7 +160,8 @@ impl Micro {
     }
 }
 
-/// The body of every kernel: `R` rows in runs of `G` that lie `A` bytes apart, `P` panels, `N` vectors of `D` across the 16 channels of each.
+/// The body of every kernel: `R` rows in runs of `G` that lie `A` bytes apart, `P` panels, `N` vectors of `D` across the 16
+/// channels of each.
 #[inline(always)]
 unsafe fn body<
     D: Dot,
@@ -353,7 +337,7 @@ macro_rules! kernels {
                 &[$(of!(1, BLOCK, $p, false, $r)),+],
                 &[$(of!(1, BLOCK, $p, true, $r)),+],
                 &[$(of!(RUN, BLOCK, $rp, false, $rr)),*],
-                &[$(of!(RUN, PIXEL_STEP, $rp, true, $rr)),*],
+                &[$(of!(RUN, crate::micro::PIXEL_STEP, $rp, true, $rr)),*],
             ];
         }
     };
