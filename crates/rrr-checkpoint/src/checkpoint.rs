@@ -1,5 +1,6 @@
 //! An opened checkpoint of any supported format.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -40,8 +41,7 @@ pub(crate) struct Contents {
 
 /// A checkpoint, opened and checked: its tensors can be listed and read by name.
 ///
-/// The file is memory-mapped and must not be shortened while this lives; tensors are copied out when read. Nothing in
-/// the file is ever executed.
+/// The file is memory-mapped and must not be shortened while this lives. Nothing in the file is ever executed.
 pub struct Checkpoint {
     path: PathBuf,
     format: Format,
@@ -117,8 +117,17 @@ impl Checkpoint {
     /// # Errors
     /// If there is no tensor of that name.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, Error> {
+        self.view_f32(name).map(Cow::into_owned)
+    }
+
+    /// As [`Checkpoint::read_f32`], but in the mapped file itself where that holds the values just so: for what is used at
+    /// once, since the file may be changed by others.
+    ///
+    /// # Errors
+    /// If there is no tensor of that name.
+    pub fn view_f32(&self, name: &str) -> Result<Cow<'_, [f32]>, Error> {
         match self.index.get(name) {
-            Some(&i) => Ok(self.slots[i].read_f32(&self.file)),
+            Some(&i) => Ok(self.slots[i].view_f32(&self.file)),
             None => Err(Error::NoTensor { path: self.path.clone(), name: name.into() }),
         }
     }

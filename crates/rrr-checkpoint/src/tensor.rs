@@ -1,5 +1,9 @@
 //! Where a tensor lies in a file, checked once so that reading it cannot fail.
 
+use std::borrow::Cow;
+
+use rrr_kernels::mmap::as_f32;
+
 use crate::dtype::Dtype;
 use crate::error::shape as shape_text;
 
@@ -86,16 +90,19 @@ impl Slot {
         Ok(Self { info, start, strides })
     }
 
-    /// The elements in row-major order.
-    pub(crate) fn read_f32(&self, file: &[u8]) -> Vec<f32> {
+    /// The elements in row-major order; where they lie, if the file holds them just so.
+    pub(crate) fn view_f32<'a>(&self, file: &'a [u8]) -> Cow<'a, [f32]> {
         let (size, shape) = (self.info.dtype.size(), &self.info.shape);
         let numel = self.info.numel();
         if numel == 0 {
-            return Vec::new();
+            return Cow::Owned(Vec::new());
         }
         if self.is_contiguous() {
             let bytes = &file[self.start..self.start + numel * size];
-            return self.info.dtype.to_f32(bytes.chunks_exact(size));
+            return match as_f32(bytes) {
+                Some(values) if self.info.dtype == Dtype::F32 => Cow::Borrowed(values),
+                _ => Cow::Owned(self.info.dtype.to_f32(bytes.chunks_exact(size))),
+            };
         }
         // An odometer over the shape; `at` is the element that the digits address.
         let mut digits = vec![0usize; shape.len()];
@@ -113,7 +120,7 @@ impl Slot {
             }
             &file[here..here + size]
         });
-        self.info.dtype.to_f32(elements)
+        Cow::Owned(self.info.dtype.to_f32(elements))
     }
 
     fn is_contiguous(&self) -> bool {

@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use common::{exhaust, golden};
+use common::{exhaust, golden, open, safetensors_file};
 use proptest::prelude::*;
 use rrr_checkpoint::{Checkpoint, Error, TensorRef, atomic_write, write_safetensors};
 
@@ -123,4 +124,22 @@ fn writing_replaces_whole_files_or_nothing() {
 fn folders_that_cannot_be_written_to_are_named() {
     let error = atomic_write("/proc/rrr-checkpoint-test", b"x").unwrap_err().to_string();
     assert!(error.starts_with("cannot write /proc/rrr-checkpoint-test"), "{error}");
+}
+
+#[test]
+fn values_are_borrowed_where_they_are_aligned_and_right_where_they_are_not() {
+    let values = [1.5f32, -2.25, f32::MIN_POSITIVE];
+    let data: Vec<u8> = [7].into_iter().chain(values.into_iter().flat_map(f32::to_le_bytes)).collect();
+    let mut borrowed = 0;
+    for padding in 0..4 {
+        let header = format!(
+            r#"{{"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"F32","shape":[3],"data_offsets":[1,13]}}}}{}"#,
+            " ".repeat(padding)
+        );
+        let checkpoint = open(&safetensors_file(&header, &data)).unwrap();
+        let view = checkpoint.view_f32("b").unwrap();
+        assert_eq!(*view, values);
+        borrowed += usize::from(matches!(view, Cow::Borrowed(_)));
+    }
+    assert_eq!(borrowed, usize::from(cfg!(target_endian = "little")));
 }

@@ -3,6 +3,8 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const ALIGN: usize = 64;
 /// Size of the pages that the system is asked for where they fit, and least size of such memory.
@@ -47,6 +49,7 @@ pub struct Aligned<T: Element> {
 
 enum Memory {
     None,
+    Part(#[expect(dead_code, reason = "kept to be freed")] Arc<Buffer>),
     Heap(#[expect(dead_code, reason = "kept to be freed")] Heap),
     #[cfg(all(target_os = "linux", not(miri)))]
     Pages(#[expect(dead_code, reason = "kept to be unmapped")] memmap2::MmapMut),
@@ -85,6 +88,42 @@ impl<T: Element> Aligned<T> {
         bytes_mut(self)
     }
 }
+
+/// Memory for many buffers in one piece, so that small ones lie in large pages too.
+///
+/// It is freed when the last of them is.
+pub struct Arena {
+    whole: Arc<Buffer>,
+    /// Where the whole begins; taken while nobody else could have.
+    base: NonNull<f32>,
+    /// How much of it is taken.
+    taken: AtomicUsize,
+}
+
+impl Arena {
+    /// Room for `len` values in buffers of whole cache lines.
+    pub fn new(len: usize) -> Self {
+        let whole = Buffer::zeros(len);
+        Self { base: whole.ptr, whole: Arc::new(whole), taken: AtomicUsize::new(0) }
+    }
+
+    /// As [`Buffer::zeros`]; of memory of its own if there is no room left.
+    pub fn zeros(&self, len: usize) -> Buffer {
+        let whole_lines = len.next_multiple_of(ALIGN / size_of::<f32>());
+        let start = self.taken.fetch_add(whole_lines, Ordering::Relaxed);
+        if start.checked_add(len).is_none_or(|end| end > self.whole.len) {
+            return Buffer::zeros(len);
+        }
+        // SAFETY: inside of the whole, which nobody reads or writes but through parts, of which none overlap.
+        let ptr = unsafe { self.base.add(start) };
+        Aligned { _memory: Memory::Part(Arc::clone(&self.whole)), ptr, len }
+    }
+}
+
+// SAFETY: it only hands out parts, each of which is one owner's.
+unsafe impl Send for Arena {}
+// SAFETY: as above; every part is handed out once.
+unsafe impl Sync for Arena {}
 
 /// Zeroed memory of the allocator, a cache line more than asked for.
 struct Heap {
@@ -158,3 +197,35 @@ impl<T: Element> DerefMut for Aligned<T> {
 unsafe impl<T: Element> Send for Aligned<T> {}
 // SAFETY: shared access only reads.
 unsafe impl<T: Element> Sync for Aligned<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_an_arena_are_zeroed_apart_and_outlive_it() {
+        let arena = Arena::new(64);
+        let mut parts: Vec<Buffer> = std::thread::scope(|scope| {
+            [20, 30, 16, 1]
+                .map(|len| {
+                    scope
+                        .spawn({
+                            let arena = &arena;
+                            move || arena.zeros(len)
+                        })
+                        .join()
+                        .unwrap()
+                })
+                .into()
+        });
+        drop(arena);
+        for (i, part) in parts.iter_mut().enumerate() {
+            assert!(part.iter().all(|v| *v == 0.0) && part.as_ptr().align_offset(ALIGN) == 0);
+            part.fill(i as f32 + 1.0);
+        }
+        for (i, part) in parts.iter().enumerate() {
+            assert!(part.iter().all(|v| *v == i as f32 + 1.0));
+        }
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [20, 30, 16, 1]);
+    }
+}

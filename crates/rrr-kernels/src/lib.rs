@@ -41,7 +41,7 @@ pub use bf16::{
     bf16_bn_forward, bf16_max_pool, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features,
     round_bf16,
 };
-pub use buffer::{Aligned, Buffer, Element};
+pub use buffer::{Aligned, Arena, Buffer, Element};
 pub use compute::Compute;
 pub use conv::{Conv, ConvPlan, GradWeight};
 pub use grouped::{Grouped, Stored};

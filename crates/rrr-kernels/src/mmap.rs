@@ -30,7 +30,7 @@ impl MappedFile {
             return Ok(Self { map: None });
         }
         // SAFETY: the mapping is private and read-only. The one remaining hazard, another process truncating or
-        // rewriting the file in place, is excluded by the contract above; readers copy tensors out, so that mappings
+        // rewriting the file in place, is excluded by the contract above; what is read is used at once, so that mappings
         // live shortly.
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Self { map: Some(map) })
@@ -43,4 +43,12 @@ impl Deref for MappedFile {
     fn deref(&self) -> &[u8] {
         self.map.as_deref().unwrap_or_default()
     }
+}
+
+/// Bytes as little-endian f32, where they lie; `None` if they do not begin on a multiple of four bytes, or the machine orders
+/// bytes otherwise.
+pub fn as_f32(bytes: &[u8]) -> Option<&[f32]> {
+    // SAFETY: every four bytes are an f32.
+    let (before, floats, after) = unsafe { bytes.align_to::<f32>() };
+    (cfg!(target_endian = "little") && before.is_empty() && after.is_empty()).then_some(floats)
 }

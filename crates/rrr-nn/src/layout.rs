@@ -13,6 +13,8 @@ use std::ops::Range;
 pub(crate) struct ConvBn {
     /// State-dict name of the convolution, for example `layer3.0.conv2`.
     pub name: String,
+    /// State-dict name of the batch norm, for example `layer3.0.bn2`.
+    pub bn: String,
     pub conv: Conv,
     /// Packed weights in the parameters.
     pub weight: Range<usize>,
@@ -124,6 +126,7 @@ impl Layout {
         let transposed = if shape[2] == 7 { 0 } else { conv.transposed_len() };
         ConvBn {
             name: name.to_owned(),
+            bn: bn.to_owned(),
             conv,
             weight,
             affine,

@@ -31,7 +31,7 @@ pub use optimiser::AdamW;
 pub use profile::LayerTime;
 pub use rrr_kernels::{Compute, Isa, Pool, Precision};
 pub use spec::{BlockSpec, BranchGroup, NetSpec, ParamSpec, SequenceSpec};
-pub use state::{NetState, Part, State, StateError, Tensor};
+pub use state::{NetState, Part, State, StateError, StateView, Tensor, TensorView};
 pub use trainer::{StemState, StepOutput, Trainable, Trainer, TrainerOptions, TrainerState};
 
 /// A batch of square or rectangular RGB images, channels last.

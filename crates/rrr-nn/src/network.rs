@@ -1,16 +1,16 @@
 //! Inference.
 
 use crate::bf16::{Bf16Network, PackedSequence};
-use crate::folded::{self, Folded, Input, Pass};
+use crate::folded::{self, Folded, Input, Pass, Source};
 use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
 use crate::profile::{LayerTime, Profile};
+use crate::state::{StateView, borrow};
 use crate::stem;
-use crate::{Images, Logits, NetSpec, NetState, Part, Pixels, SequenceSpec, State, StateError};
-use rrr_kernels::{Compute, Precision};
-use std::borrow::Cow;
+use crate::{Images, Logits, NetSpec, NetState, Part, Pixels, SequenceSpec, StateError};
+use rrr_kernels::{Arena, Compute, Precision};
 use std::ops::Range;
 
 /// Pixels that go through layers in inference form at a time: enough to keep them busy, few enough for the activations
@@ -68,40 +68,42 @@ impl Network {
     /// [`StateError`] names every tensor that is missing, extra or misshapen.
     pub fn new(spec: &NetSpec, state: &NetState, compute: Compute) -> Result<Self, StateError> {
         state.check(spec)?;
-        Self::fold(spec, compute, |part| Ok(Cow::Borrowed(state.part(part))))
+        Self::fold(spec, compute, |part| Ok(borrow(state.part(part))))
     }
 
-    /// Like [`Network::new`], but asks for the state of a part only when it is its turn, on any of the threads of
-    /// `compute`: weights that are read from a file need not be held beside the packed ones.
+    /// Like [`Network::new`], but asks for the tensors of a part only when it is its turn, on any of the threads of
+    /// `compute`, and takes them from where they lie: weights of a file need not be held beside the packed ones.
     ///
     /// # Errors
     /// Whatever `read` fails with, and [`StateError`] as in [`Network::new`]: those of the first part that fails.
-    pub fn read<E: From<StateError> + Send>(
+    pub fn read<'a, E: From<StateError> + Send>(
         spec: &NetSpec,
         compute: Compute,
-        read: impl Fn(Part) -> Result<State, E> + Sync,
+        read: impl Fn(Part) -> Result<StateView<'a>, E> + Sync,
     ) -> Result<Self, E> {
         Self::fold(spec, compute, |part| {
             let state = read(part)?;
             part.check(spec, &state)?;
-            Ok(Cow::Owned(state))
+            Ok(state)
         })
     }
 
     fn fold<'a, E: Send>(
         spec: &NetSpec,
         compute: Compute,
-        state: impl Fn(Part) -> Result<Cow<'a, State>, E> + Sync,
+        state: impl Fn(Part) -> Result<StateView<'a>, E> + Sync,
     ) -> Result<Self, E> {
         let (stem, branch) = (Layout::new(&spec.stem), Layout::new(&spec.branch));
-        let fold = |i: usize| {
-            let (part, layout) = if i == 0 { (Part::Stem, &stem) } else { (Part::Branch(i - 1), &branch) };
-            state(part).map(|state| Folded::of_state(layout, &state))
-        };
+        let layout = |i: usize| if i == 0 { (Part::Stem, &stem) } else { (Part::Branch(i - 1), &branch) };
         let count = 1 + spec.branches;
         let used = compute.clone();
         let engine = match compute.precision() {
             Precision::F32 => {
+                let arena = Arena::new(stem.params + spec.branches * branch.params);
+                let fold = |i: usize| {
+                    let (part, layout) = layout(i);
+                    state(part).map(|state| Folded::in_arena(layout, &Source::State(&state), &arena))
+                };
                 let mut parts = in_parallel(&compute, count, fold)?;
                 Engine::F32(Box::new(F32Network {
                     stem: parts.remove(0),
@@ -113,7 +115,11 @@ impl Network {
             }
             Precision::Bf16 => {
                 // Rounded part by part, so that not all are held in f32 at a time.
-                let round = |i| fold(i).map(|folded| PackedSequence::new(&folded, &compute));
+                let round = |i: usize| {
+                    let (part, layout) = layout(i);
+                    let fold = |state| Folded::new(layout, &Source::State(&state));
+                    state(part).map(|state| PackedSequence::new(&fold(state), &compute))
+                };
                 let mut parts = in_parallel(&compute, count, round)?;
                 let stem = Some(parts.remove(0)).filter(|_| !spec.stem.is_empty());
                 Engine::Bf16(Box::new(Bf16Network::new(spec, stem, &parts, compute)))

@@ -1,6 +1,7 @@
 //! Named tensors: how weights enter and leave the core.
 
 use crate::{NetSpec, SequenceSpec};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A dense f32 tensor in row-major order, shaped as PyTorch shapes it (`[out, in, kh, kw]` for convolutions).
@@ -21,6 +22,24 @@ impl Tensor {
 
 /// Tensors by state-dict name.
 pub type State = BTreeMap<String, Tensor>;
+
+/// A [`Tensor`] that lies elsewhere, for example in a mapped file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorView<'a> {
+    /// As [`Tensor::shape`].
+    pub shape: &'a [usize],
+    /// As [`Tensor::data`].
+    pub data: Cow<'a, [f32]>,
+}
+
+/// Tensors that lie elsewhere, by state-dict name.
+pub type StateView<'a> = BTreeMap<&'a str, TensorView<'a>>;
+
+/// The tensors of a state where they lie.
+pub(crate) fn borrow<'a>(state: &'a State) -> StateView<'a> {
+    let tensor = |t: &'a Tensor| TensorView { shape: &t.shape, data: Cow::Borrowed(&t.data) };
+    state.iter().map(|(name, t)| (name.as_str(), tensor(t))).collect()
+}
 
 /// All weights and batch-norm statistics of a [`NetSpec`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,7 +69,7 @@ pub enum Part {
 
 impl Part {
     /// Checks that `state` holds exactly the tensors of this part of `spec`, with their shapes.
-    pub fn check(self, spec: &NetSpec, state: &State) -> Result<(), StateError> {
+    pub fn check(self, spec: &NetSpec, state: &StateView<'_>) -> Result<(), StateError> {
         let mut problems = Vec::new();
         match self {
             Self::Stem => check_sequence("stem", &spec.stem, state, &mut problems),
@@ -75,21 +94,21 @@ impl NetState {
     /// Checks that every tensor of `spec` is present with its shape, and that no other tensor is.
     pub fn check(&self, spec: &NetSpec) -> Result<(), StateError> {
         let mut problems = Vec::new();
-        check_sequence("stem", &spec.stem, &self.stem, &mut problems);
+        check_sequence("stem", &spec.stem, &borrow(&self.stem), &mut problems);
         if self.branches.len() != spec.branches {
             problems.push(format!("{} branches given, {} expected", self.branches.len(), spec.branches));
         }
         for (i, state) in self.branches.iter().enumerate() {
-            check_sequence(&format!("branch {i}"), &spec.branch, state, &mut problems);
+            check_sequence(&format!("branch {i}"), &spec.branch, &borrow(state), &mut problems);
         }
         if problems.is_empty() { Ok(()) } else { Err(StateError { problems }) }
     }
 }
 
-fn check_sequence(place: &str, spec: &SequenceSpec, state: &State, problems: &mut Vec<String>) {
+fn check_sequence(place: &str, spec: &SequenceSpec, state: &StateView<'_>, problems: &mut Vec<String>) {
     let params = spec.params();
     for p in &params {
-        match state.get(&p.name) {
+        match state.get(p.name.as_str()) {
             None => problems.push(format!("{place}: {} is missing", p.name)),
             Some(t) if t.shape != p.shape || t.data.len() != p.shape.iter().product::<usize>() => {
                 problems.push(format!("{place}: {} has shape {:?}, expected {:?}", p.name, t.shape, p.shape))

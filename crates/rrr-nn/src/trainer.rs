@@ -2,7 +2,7 @@
 
 use crate::backward::{self, Learner};
 use crate::bf16::{Bf16Training, Net};
-use crate::folded::{Folded, Input};
+use crate::folded::{Folded, Input, Source};
 use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
@@ -536,8 +536,8 @@ fn gradients(
         padded.load(images, plans.compute());
     }
     let frozen = (has_stem && !trains_stem).then(|| {
-        let folded = frozen_stem
-            .get_or_insert_with(|| Folded::new(stem_layout, &stem.member.params, &stem.member.running));
+        let folded =
+            frozen_stem.get_or_insert_with(|| Folded::new(stem_layout, &Source::Trained(&stem.member)));
         stem::run(folded, images, padded, plans, workspace)
     });
     let images_in = Input::Images(padded.all());

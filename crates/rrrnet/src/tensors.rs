@@ -1,7 +1,7 @@
 //! Network states in safetensors files.
 
 use rrr_checkpoint::{Checkpoint, Dtype, Error, Int8Ref, TensorRef, write_safetensors_with_int8};
-use rrr_nn::{Int8Tensor, QuantizedSequence, SequenceSpec, State, Tensor};
+use rrr_nn::{Int8Tensor, QuantizedSequence, SequenceSpec, State, StateView, Tensor, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -56,6 +56,22 @@ pub(crate) fn read_state(
         if let Some(info) = file.tensor(&name) {
             let tensor = Tensor { shape: info.shape.clone(), data: file.read_f32(&name)? };
             state.insert(p.name, tensor);
+        }
+    }
+    Ok(state)
+}
+
+/// [`read_state`] of all tensors, where they lie in the file.
+pub(crate) fn view_state<'a>(
+    file: &'a Checkpoint,
+    prefix: &str,
+    spec: &SequenceSpec,
+) -> Result<StateView<'a>, Error> {
+    let mut state = StateView::new();
+    for p in spec.params() {
+        if let Some(info) = file.tensor(&format!("{prefix}{}", p.name)) {
+            let tensor = TensorView { shape: &info.shape, data: file.view_f32(&info.name)? };
+            state.insert(&info.name[prefix.len()..], tensor);
         }
     }
     Ok(state)

@@ -3,11 +3,14 @@
 mod grad;
 mod plan;
 
+use crate::blocks;
 use crate::micro::BLOCK;
-use crate::{Buffer, blocks};
 
 pub use grad::GradWeight;
 pub use plan::ConvPlan;
+
+/// Largest kernel, the image convolution's.
+const MAX_KERNEL: usize = 7;
 
 /// A square convolution without bias, padded by half its kernel.
 ///
@@ -32,7 +35,7 @@ impl Conv {
 
     /// The 7x7/2 convolution of an RGB image, `[n][height + 6][width + 6][3]` with its zero padding.
     pub fn image(cout: usize) -> Self {
-        Self { cin: 3, cout, kernel: 7, stride: 2, rgb: true }
+        Self { cin: 3, cout, kernel: MAX_KERNEL, stride: 2, rgb: true }
     }
 
     /// Input channels.
@@ -89,55 +92,54 @@ impl Conv {
         })
     }
 
+    /// Number of packed weights of 16 output channels: a panel.
+    pub fn panel_len(&self) -> usize {
+        self.taps() * self.k() * BLOCK
+    }
+
     /// Packs weights from PyTorch's order, `[cout][cin][kernel][kernel]`.
     ///
     /// # Panics
     /// If a length is wrong.
     pub fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        assert_eq!(
-            weights.len(),
-            self.cout * self.cin * self.kernel * self.kernel,
-            "wrong number of weights"
-        );
         assert_eq!(packed.len(), self.packed_len());
-        let taps = self.kernel * self.kernel;
-        let filter = self.cin * taps;
-        for (o, filters) in weights.chunks(BLOCK * filter).enumerate() {
-            // Sequential in each of the 16 filters, whose values of one position fill a line.
-            for i in 0..self.cin {
-                for yx in 0..taps {
-                    let to = self.packed_index(o * BLOCK, i, yx / self.kernel, yx % self.kernel);
-                    let (values, padding) = packed[to..to + BLOCK].split_at_mut(filters.len() / filter);
-                    for (value, filter) in values.iter_mut().zip(filters.chunks_exact(filter)) {
-                        *value = filter[i * taps + yx];
-                    }
-                    padding.fill(0.0);
-                }
-            }
-        }
-        let used = if self.rgb { self.k() } else { self.cin };
-        for tap in packed.chunks_exact_mut(self.k() * BLOCK) {
-            tap[used * BLOCK..].fill(0.0);
+        for (o, panel) in packed.chunks_exact_mut(self.panel_len()).enumerate() {
+            self.pack_panel(weights, o, panel);
         }
     }
 
-    /// Packed weights of this convolution and of `other`, for [`ConvPlan::forward_sum`]: `[cout / 16]`, then one's and
-    /// the other's.
+    /// The share of [`Conv::pack`] of the `o`th 16 output channels (fewer, if there are no more): all of `weights` go in, a
+    /// panel comes out.
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn join(&self, other: &Conv, packed: &[f32], packed_other: &[f32]) -> Buffer {
-        assert_eq!(self.cout, other.cout, "convolutions of different shapes");
-        assert_eq!((packed.len(), packed_other.len()), (self.packed_len(), other.packed_len()));
-        let panels = blocks(self.cout);
-        let mut joined = Buffer::zeros(packed.len() + packed_other.len());
-        let (len, first) = (joined.len() / panels, packed.len() / panels);
-        let panels = packed.chunks_exact(first).zip(packed_other.chunks_exact(len - first));
-        for (joined, (one, other)) in joined.chunks_exact_mut(len).zip(panels) {
-            joined[..first].copy_from_slice(one);
-            joined[first..].copy_from_slice(other);
+    pub fn pack_panel(&self, weights: &[f32], o: usize, panel: &mut [f32]) {
+        let taps = self.kernel * self.kernel;
+        let filter = self.cin * taps;
+        assert_eq!(weights.len(), self.cout * filter, "wrong number of weights");
+        assert_eq!(panel.len(), self.panel_len());
+        let filters = &weights[o * BLOCK * filter..self.cout.min((o + 1) * BLOCK) * filter];
+        let (rows, _) = panel.as_chunks_mut::<BLOCK>();
+        let mut first_rows = [0; MAX_KERNEL * MAX_KERNEL];
+        for (yx, row) in first_rows[..taps].iter_mut().enumerate() {
+            *row = self.packed_index(0, 0, yx / self.kernel, yx % self.kernel) / BLOCK;
         }
-        joined
+        let mut places = (0..self.cin).flat_map(|i| first_rows[..taps].iter().map(move |first| first + i));
+        // Whole lines are read of every filter and written of the panel.
+        for start in (0..filter).step_by(BLOCK) {
+            let mut lines = [[0.0; BLOCK]; BLOCK];
+            for (channel, filter) in filters.chunks_exact(filter).enumerate() {
+                match filter[start..].first_chunk::<BLOCK>() {
+                    Some(values) => (0..BLOCK).for_each(|i| lines[i][channel] = values[i]),
+                    None => filter[start..].iter().zip(&mut lines).for_each(|(v, line)| line[channel] = *v),
+                }
+            }
+            lines.iter().zip(&mut places).for_each(|(line, row)| rows[row] = *line);
+        }
+        let used = if self.rgb { self.k() } else { self.cin };
+        for tap in rows.chunks_exact_mut(self.k()) {
+            tap[used..].fill([0.0; BLOCK]);
+        }
     }
 
     /// The inverse of [`Conv::pack`].

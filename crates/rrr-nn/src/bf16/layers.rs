@@ -31,39 +31,30 @@ pub(crate) struct PackedSequence {
 impl PackedSequence {
     /// Rounds a sequence.
     pub fn new(folded: &Folded, compute: &Compute) -> Self {
-        let one = |conv: &FoldedConv| PackedLayer::new(Bf16Conv::new(conv.conv), &[conv], compute);
-        let mut layers: Vec<PackedLayer> = folded.conv1.iter().map(one).collect();
-        for b in &folded.blocks {
-            layers.extend([&b.conv1, &b.conv2].map(one));
-            layers.push(match &b.downsample {
-                None => one(&b.conv3),
-                Some(down) => {
-                    let sum = Bf16Conv::sum(b.conv3.conv, down.conv);
-                    PackedLayer::new(sum, &[&b.conv3, down], compute)
-                }
-            });
-        }
+        let blocks = folded.blocks.iter().flat_map(|b| [&b.conv1, &b.conv2, &b.conv3]);
+        let layers = folded.conv1.iter().chain(blocks);
         Self {
-            layers,
+            layers: layers.map(|conv| PackedLayer::new(conv, compute)).collect(),
             conv1: folded.conv1.is_some(),
-            downsamples: folded.blocks.iter().map(|b| b.downsample.is_some()).collect(),
-            fc: folded.fc.as_ref().map(|fc| (fc.weights(), fc.bias().to_vec())),
+            downsamples: folded.blocks.iter().map(|b| b.conv3.other().is_some()).collect(),
+            fc: folded.fc.as_ref().map(|fc| (fc.weights().remove(0), fc.terms[0].bias().to_vec())),
         }
     }
 }
 
 impl PackedLayer {
-    /// The convolutions that `conv` is the sum of.
-    fn new(conv: Bf16Conv, parts: &[&FoldedConv], compute: &Compute) -> Self {
+    fn new(folded: &FoldedConv, compute: &Compute) -> Self {
+        let conv = match folded.other() {
+            Some(other) => Bf16Conv::sum(folded.conv(), other),
+            None => Bf16Conv::new(folded.conv()),
+        };
         let mut weight = Aligned::zeros(conv.packed_len());
-        let mut weights = [parts[0].packed(); 2];
+        let weights = folded.packed();
+        let weights: Vec<&[f32]> = weights.iter().map(|w| &w[..]).collect();
+        conv.pack(compute.isa(), &weights, &mut weight);
         let mut bias = Buffer::zeros(conv.cout().next_multiple_of(32));
-        for (weights, part) in weights.iter_mut().zip(parts) {
-            *weights = part.packed();
-            bias.iter_mut().zip(part.bias()).for_each(|(sum, b)| *sum += b);
-        }
-        conv.pack(compute.isa(), &weights[..parts.len()], &mut weight);
-        Self { name: parts[0].name.clone(), conv, weight, bias }
+        bias[..folded.bias().len()].copy_from_slice(folded.bias());
+        Self { name: folded.name().to_owned(), conv, weight, bias }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::network::parts;
 use crate::plans::{Plans, Workspace};
+use crate::state::borrow;
 use crate::{Images, NetSpec, NetState, Normalize, SequenceSpec, State, StateError};
 use rrr_kernels::int8::{Int8Activation, Int8Compute};
 use rrr_kernels::{Activation, Compute, Pool};
@@ -157,7 +158,7 @@ const SMALL_ENOUGH: &str = "weights were rounded to fit 16-bit sums";
 impl Observed {
     fn new(spec: &SequenceSpec, states: &[State]) -> Self {
         let layout = Layout::new(spec);
-        let fold = |state| Folded::of_state(&layout, state);
+        let fold = |state| Folded::new(&layout, &folded::Source::State(&borrow(state)));
         Self { sequences: states.iter().map(fold).collect(), ranges: HashMap::new() }
     }
 

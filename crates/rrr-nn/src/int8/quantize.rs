@@ -45,42 +45,39 @@ pub(super) fn quantize(
     if let Some(conv1) = &layers.conv1 {
         let (q, bias) = quantize_pixels(conv1, normalize);
         let y = behind("maxpool", ACTIVATION_MAX);
-        out.add(&[conv1], q, bias, &y);
+        out.add(conv1, q, bias, &y);
         own = Some(y);
     }
     for (i, b) in layers.blocks.iter().enumerate() {
         let levels = if last && i + 1 == layers.blocks.len() { u8::MAX } else { ACTIVATION_MAX };
-        let a1 = behind(&b.conv1.name, ACTIVATION_MAX);
-        let a2 = behind(&b.conv2.name, ACTIVATION_MAX);
-        let y = behind(&b.conv3.name, levels);
+        let a1 = behind(b.conv1.name(), ACTIVATION_MAX);
+        let a2 = behind(b.conv2.name(), ACTIVATION_MAX);
+        let y = behind(b.conv3.name(), levels);
         let x = own.as_ref().or(input).expect("a sequence without conv1 reads activations");
-        let mut add = |layers: &[&FoldedConv], from: &[&Channels], to: &Channels| {
-            let real: Vec<Vec<f32>> = layers.iter().map(|l| l.weights()).collect();
-            let q = quantize_weights(layers, &real, from);
-            let bias = bias(layers, &real, from, &q);
-            out.add(layers, q, bias, to);
+        let mut add = |layer: &FoldedConv, from: &[&Channels], to: &Channels| {
+            let real = layer.weights();
+            let q = quantize_weights(layer, &real, from);
+            let bias = bias(layer, &real, from, &q);
+            out.add(layer, q, bias, to);
         };
-        add(&[&b.conv1], &[x], &a1);
-        add(&[&b.conv2], &[&a1], &a2);
-        match &b.downsample {
-            Some(d) => add(&[&b.conv3, d], &[&a2, x], &y),
-            None => add(&[&b.conv3], &[&a2], &y),
-        }
+        add(&b.conv1, &[x], &a1);
+        add(&b.conv2, &[&a1], &a2);
+        // Only a sum with a downsample reads `x`.
+        add(&b.conv3, &[&a2, x], &y);
         own = Some(y);
     }
     (out, own.expect("a sequence has layers"))
 }
 
 impl QuantizedSequence {
-    /// Adds a convolution of the inputs of `layers`; the first one names it.
-    fn add(&mut self, layers: &[&FoldedConv], q: Quantized, bias: Vec<f32>, y: &Channels) {
-        for (layer, data) in layers.iter().zip(q.weights) {
-            let shape = layer.conv.weight_shape().to_vec();
-            self.weights.insert(format!("{}.weight", layer.name), Int8Tensor { shape, data });
+    /// Adds a convolution, or a sum of two.
+    fn add(&mut self, layer: &FoldedConv, q: Quantized, bias: Vec<f32>, y: &Channels) {
+        for (term, data) in layer.terms.iter().zip(q.weights) {
+            let shape = term.conv.weight_shape().to_vec();
+            self.weights.insert(format!("{}.weight", term.name), Int8Tensor { shape, data });
         }
         let mut value = |what: &str, data: Vec<f32>| {
-            self.values
-                .insert(format!("{}.{what}", layers[0].name), Tensor { shape: vec![data.len()], data });
+            self.values.insert(format!("{}.{what}", layer.name()), Tensor { shape: vec![data.len()], data });
         };
         value("scale", q.scale);
         value("bias", bias);
@@ -88,20 +85,20 @@ impl QuantizedSequence {
     }
 }
 
-/// Quantises the convolutions `layers` of the inputs `from`, whose sum is one integer sum.
-fn quantize_weights(layers: &[&FoldedConv], weights: &[Vec<f32>], from: &[&Channels]) -> Quantized {
-    let conv = match *layers {
-        [a] => Int8Conv::new(a.conv),
-        [a, b] => Int8Conv::sum(a.conv, b.conv),
-        _ => unreachable!("one input or two"),
+/// Quantises a layer that reads `from`, whose sum is one integer sum.
+fn quantize_weights(layer: &FoldedConv, weights: &[Vec<f32>], from: &[&Channels]) -> Quantized {
+    let conv = match layer.other() {
+        None => Int8Conv::new(layer.conv()),
+        Some(other) => Int8Conv::sum(layer.conv(), other),
     };
     // With the steps of the activations that they multiply.
-    let real: Vec<Vec<f32>> = layers
+    let real: Vec<Vec<f32>> = layer
+        .terms
         .iter()
         .zip(weights)
         .zip(from)
-        .map(|((l, weights), x)| {
-            let [_, cin, kernel, _] = l.conv.weight_shape();
+        .map(|((term, weights), x)| {
+            let [_, cin, kernel, _] = term.conv.weight_shape();
             weights.iter().enumerate().map(|(i, w)| w * x.steps[i / (kernel * kernel) % cin]).collect()
         })
         .collect();
@@ -138,13 +135,13 @@ fn round(conv: &Int8Conv, real: &[Vec<f32>]) -> Quantized {
 }
 
 /// The bias of a quantised convolution: less what rounding the weights adds to the sum on average.
-fn bias(layers: &[&FoldedConv], weights: &[Vec<f32>], from: &[&Channels], q: &Quantized) -> Vec<f32> {
+fn bias(layer: &FoldedConv, weights: &[Vec<f32>], from: &[&Channels], q: &Quantized) -> Vec<f32> {
     let mut bias: Vec<f64> = vec![0.0; q.scale.len()];
-    for (((l, weights), x), rounded) in layers.iter().zip(weights).zip(from).zip(&q.weights) {
-        let [_, cin, kernel, _] = l.conv.weight_shape();
+    for (((term, weights), x), rounded) in layer.terms.iter().zip(weights).zip(from).zip(&q.weights) {
+        let [_, cin, kernel, _] = term.conv.weight_shape();
         let area = kernel * kernel;
         for (o, bias) in bias.iter_mut().enumerate() {
-            *bias += f64::from(l.bias()[o]);
+            *bias += f64::from(term.bias()[o]);
             for i in 0..cin {
                 let at = (o * cin + i) * area..(o * cin + i + 1) * area;
                 let exact: f64 = weights[at.clone()].iter().map(|w| f64::from(*w)).sum();
@@ -159,14 +156,14 @@ fn bias(layers: &[&FoldedConv], weights: &[Vec<f32>], from: &[&Channels], q: &Qu
 
 /// Quantises the convolution of pixels, which takes in their normalisation; also its bias.
 fn quantize_pixels(conv1: &FoldedConv, normalize: Normalize) -> (Quantized, Vec<f32>) {
-    let real = conv1.weights();
-    let area = real.len() / conv1.bias().len() / 3;
+    let (real, own) = (conv1.weights().remove(0), conv1.terms[0].bias());
+    let area = real.len() / own.len() / 3;
     // What one unit of a halved pixel stands for.
     let step = |i: usize| 2.0 / (255.0 * normalize.std[i / area % 3]);
     let weight: Vec<f32> = real.iter().enumerate().map(|(i, w)| w * step(i)).collect();
-    let q = round(&Int8Conv::new(conv1.conv), &[weight]);
-    let bias = conv1.bias().iter().zip(q.weights[0].chunks_exact(3 * area)).zip(&q.scale).map(
-        |((bias, weights), scale)| {
+    let q = round(&Int8Conv::new(conv1.conv()), &[weight]);
+    let bias =
+        own.iter().zip(q.weights[0].chunks_exact(3 * area)).zip(&q.scale).map(|((bias, weights), scale)| {
             // A pixel of the mean counts as zero, with the weights as they are now.
             let mean: f64 = (0..3)
                 .map(|c| {
@@ -175,8 +172,7 @@ fn quantize_pixels(conv1: &FoldedConv, normalize: Normalize) -> (Quantized, Vec<
                 })
                 .sum();
             (f64::from(*bias) - mean * f64::from(*scale)) as f32
-        },
-    );
+        });
     let bias = bias.collect();
     (q, bias)
 }

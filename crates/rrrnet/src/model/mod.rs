@@ -12,7 +12,7 @@ pub use info::{AccuracyChange, Combine, ModelInfo, Preprocessing, Provenance, Qu
 pub(crate) use spec::SpecFile;
 
 use crate::engine::Engine;
-use crate::tensors::{Bundle, read_quantized, read_state};
+use crate::tensors::{Bundle, read_quantized, read_state, view_state};
 use info::Header;
 use rrr_checkpoint::Checkpoint;
 use rrr_nn::{
@@ -284,7 +284,11 @@ impl ModelFile {
             ModelError::State(source) => ModelError::Weights { path: self.checkpoint.path().into(), source },
             other => other,
         };
-        let network = Network::read(&self.spec, compute, |part| self.state(part)).map_err(located)?;
+        let view = |part| {
+            let (prefix, spec) = self.place(part);
+            Ok(view_state(&self.checkpoint, &prefix, spec)?)
+        };
+        let network = Network::read(&self.spec, compute, view).map_err(located)?;
         Ok(Engine::F32(Box::new(network)))
     }
 

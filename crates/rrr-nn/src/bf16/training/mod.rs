@@ -12,7 +12,7 @@ use super::layers::Input;
 use super::{Bf16Stem, PackedSequence};
 use crate::Images;
 use crate::backward::{Learner, head};
-use crate::folded::Folded;
+use crate::folded::{Folded, Source};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::optimiser::Update;
@@ -119,7 +119,7 @@ impl Bf16Training {
         } else if has_stem {
             let member = &stem_learner[0].member;
             let frozen = frozen.get_or_insert_with(|| {
-                let folded = Folded::new(net.stem_layout, &member.params, &member.running);
+                let folded = Folded::new(net.stem_layout, &Source::Trained(member));
                 Bf16Stem::new(PackedSequence::new(&folded, compute))
             });
             Input::Features(frozen.run(images, 0..images.n, compute, profile))

@@ -1,0 +1,259 @@
+//! Sequences in inference form: each batch norm folded into the convolution before it.
+
+mod conv;
+
+use crate::input::Padded;
+use crate::layout::{Bottleneck, ConvBn, Layout};
+use crate::plans::{Plans, Workspace};
+use rrr_kernels::{Activation, Arena, Compute, Conv, RowsJob, avg_pool, max_pool, max_pool_size};
+
+pub(crate) use conv::{FoldedConv, Source};
+
+/// What a sequence reads.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    Images(Padded<'a>),
+    Features(&'a Activation),
+}
+
+impl<'a> Input<'a> {
+    /// The features, for a sequence that does not begin with a convolution of images.
+    pub fn features(self) -> &'a Activation {
+        match self {
+            Input::Features(a) => a,
+            Input::Images(_) => panic!("the sequence begins with a block: it reads features, not images"),
+        }
+    }
+
+    pub fn images(self) -> Padded<'a> {
+        match self {
+            Input::Images(i) => i,
+            Input::Features(_) => panic!("the sequence begins with conv1: it reads images, not features"),
+        }
+    }
+}
+
+/// Is told a layer's name and what it puts out, one activation per sequence.
+pub(crate) type Observer<'a> = dyn FnMut(&str, &[Activation]) + 'a;
+
+/// What a forward pass works with.
+pub(crate) struct Pass<'a> {
+    pub plans: &'a mut Plans,
+    pub workspace: &'a mut Workspace,
+    /// Hears of every convolution and of the max pooling.
+    pub observer: Option<&'a mut Observer<'a>>,
+}
+
+impl Pass<'_> {
+    fn show(&mut self, layer: &str, y: &[Activation]) {
+        if let Some(observer) = &mut self.observer {
+            observer(layer, y);
+        }
+    }
+}
+
+/// A bottleneck.
+pub(crate) struct FoldedBlock {
+    pub conv1: FoldedConv,
+    pub conv2: FoldedConv,
+    /// The last convolution; its sum with the downsample, if there is one.
+    pub conv3: FoldedConv,
+}
+
+/// A sequence in inference form.
+pub(crate) struct Folded {
+    pub conv1: Option<FoldedConv>,
+    pub blocks: Vec<FoldedBlock>,
+    pub fc: Option<FoldedConv>,
+}
+
+impl Folded {
+    /// Folds and packs the weights of `source`.
+    pub fn new(layout: &Layout, source: &Source<'_>) -> Self {
+        Self::in_arena(layout, source, &Arena::new(layout.params))
+    }
+
+    /// As [`Folded::new`], in memory of `arena`, of which it takes the parameters' number of values.
+    pub fn in_arena(layout: &Layout, source: &Source<'_>, arena: &Arena) -> Self {
+        let fold = |c: &ConvBn| FoldedConv::new(&[c], source, arena);
+        let block = |b: &Bottleneck| FoldedBlock {
+            conv1: fold(&b.conv1),
+            conv2: fold(&b.conv2),
+            conv3: match &b.downsample {
+                Some(downsample) => FoldedConv::new(&[&b.conv3, downsample], source, arena),
+                None => fold(&b.conv3),
+            },
+        };
+        Self {
+            conv1: layout.conv1.as_ref().map(fold),
+            blocks: layout.blocks.iter().map(block).collect(),
+            fc: layout.fc.as_ref().map(|fc| FoldedConv::classifier(fc, source, arena)),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.conv1.is_none() && self.blocks.is_empty()
+    }
+
+    /// Bytes of the weights.
+    pub fn bytes(&self) -> usize {
+        let blocks = self.blocks.iter().flat_map(|b| [&b.conv1, &b.conv2, &b.conv3]);
+        self.conv1.iter().chain(blocks).chain(&self.fc).map(FoldedConv::bytes).sum()
+    }
+}
+
+/// Runs sequences of the same architecture on one input, up to their last block; one activation each.
+///
+/// The activations come from the workspace and should go back there.
+pub(crate) fn run(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>) -> Vec<Activation> {
+    let mut x: Option<Vec<Activation>> =
+        sequences[0].conv1.is_some().then(|| run_image_layers(sequences, input, pass));
+    for i in 0..sequences[0].blocks.len() {
+        let y = match &x {
+            Some(x) => run_block(sequences, i, |branch| &x[branch], pass),
+            None => run_block(sequences, i, |_| input.features(), pass),
+        };
+        if let Some(x) = x.replace(y) {
+            pass.workspace.give(x);
+        }
+    }
+    x.expect("a sequence has layers")
+}
+
+/// Pools and classifies what [`run`] put out: features and logits, one row per image.
+pub(crate) fn run_head(
+    sequences: &[Folded],
+    x: &[Activation],
+    pass: &mut Pass<'_>,
+) -> (Vec<Activation>, Vec<Activation>) {
+    let mut features = pass.workspace.take_many(x.len(), x[0].channels(), (1, 1), x[0].n());
+    pass.plans.time("avgpool", 0, |compute| pool_features(compute, x, &mut features));
+    let fc = |branch: usize| sequences[branch].fc.as_ref().expect("has a classifier");
+    let layer = ConvLayer { branches: sequences.len(), conv: &fc, relu: false };
+    let logits = layer.run(|branch| &features[branch], NO_RESIDUAL, pass);
+    (features, logits)
+}
+
+/// Global average pooling.
+pub(crate) fn pool_features(compute: &Compute, x: &[Activation], features: &mut [Activation]) {
+    let planes = x.iter().zip(features).flat_map(|(x, f)| {
+        let n = x.n();
+        x.planes().zip(f.planes_mut()).map(move |(x, f)| (n, x, f))
+    });
+    compute.pool().for_each(planes, |_, (n, x, f)| avg_pool(compute.isa(), n, x, f));
+}
+
+fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>) -> Vec<Activation> {
+    let images = input.images();
+    let conv1 = |branch: usize| sequences[branch].conv1.as_ref().expect("same architecture");
+    let layer = ConvLayer { branches: sequences.len(), conv: &conv1, relu: true };
+    let y = layer.run_on(images.size, images.n, |_| images.data, NO_RESIDUAL, pass);
+    let size = (max_pool_size(y[0].height()), max_pool_size(y[0].width()));
+    let mut pooled = pass.workspace.take_many(y.len(), y[0].channels(), size, images.n);
+    pass.plans.time("maxpool", 0, |compute| {
+        y.iter().zip(&mut pooled).for_each(|(y, pooled)| max_pool(compute, y, pooled));
+    });
+    pass.show("maxpool", &pooled);
+    pass.workspace.give(y);
+    pooled
+}
+
+fn run_block<'x>(
+    sequences: &[Folded],
+    i: usize,
+    x: impl Fn(usize) -> &'x Activation,
+    pass: &mut Pass<'_>,
+) -> Vec<Activation> {
+    let block = |branch: usize| &sequences[branch].blocks[i];
+    let branches = sequences.len();
+    let conv1 = ConvLayer { branches, conv: &|branch| &block(branch).conv1, relu: true };
+    let a1 = conv1.run(&x, NO_RESIDUAL, pass);
+    let conv2 = ConvLayer { branches, conv: &|branch| &block(branch).conv2, relu: true };
+    let a2 = conv2.run(|branch| &a1[branch], NO_RESIDUAL, pass);
+    pass.workspace.give(a1);
+    let conv3 = ConvLayer { branches, conv: &|branch| &block(branch).conv3, relu: true };
+    let y = match block(0).conv3.other() {
+        Some(other) => conv3.run_sum(other, &a2, &x, pass),
+        None => conv3.run(|branch| &a2[branch], Some(&x), pass),
+    };
+    pass.workspace.give(a2);
+    y
+}
+
+const NO_RESIDUAL: Option<fn(usize) -> &'static Activation> = None;
+
+/// The same convolution of every branch.
+struct ConvLayer<'a> {
+    branches: usize,
+    conv: &'a dyn Fn(usize) -> &'a FoldedConv,
+    relu: bool,
+}
+
+impl ConvLayer<'_> {
+    fn run<'x, 'r>(
+        &self,
+        x: impl Fn(usize) -> &'x Activation,
+        residual: Option<impl Fn(usize) -> &'r Activation>,
+        pass: &mut Pass<'_>,
+    ) -> Vec<Activation> {
+        let (size, n) = ((x(0).height(), x(0).width()), x(0).n());
+        self.run_on(size, n, |branch| x(branch).data(), residual, pass)
+    }
+
+    fn run_on<'x, 'r>(
+        &self,
+        size: (usize, usize),
+        n: usize,
+        x: impl Fn(usize) -> &'x [f32],
+        residual: Option<impl Fn(usize) -> &'r Activation>,
+        pass: &mut Pass<'_>,
+    ) -> Vec<Activation> {
+        let first = (self.conv)(0);
+        let plan = pass.plans.get(first.conv(), size, n);
+        let mut y = pass.workspace.take_many(self.branches, first.conv().cout(), plan.output(), n);
+        let macs = self.branches as u64 * plan.macs();
+        pass.plans.time(first.name(), macs, |_| {
+            plan.forward(y.iter_mut().enumerate().map(|(branch, y)| {
+                let conv = (self.conv)(branch);
+                let mut job = RowsJob::new(x(branch), conv.weights_for(&plan), y.data_mut());
+                job.bias = Some(conv.bias());
+                job.residual = residual.as_ref().map(|r| r(branch).data());
+                job.relu = self.relu;
+                job
+            }));
+        });
+        pass.show(first.name(), &y);
+        y
+    }
+
+    /// The sum of a convolution of `a` and `other` of `x`.
+    fn run_sum<'x>(
+        &self,
+        other: Conv,
+        a: &[Activation],
+        x: impl Fn(usize) -> &'x Activation,
+        pass: &mut Pass<'_>,
+    ) -> Vec<Activation> {
+        let size = |a: &Activation| (a.height(), a.width());
+        let (first, n) = ((self.conv)(0), a[0].n());
+        let plan = pass.plans.get(first.conv(), size(&a[0]), n);
+        let other = pass.plans.get(other, size(x(0)), n);
+        let mut y = pass.workspace.take_many(self.branches, first.conv().cout(), plan.output(), n);
+        let macs = self.branches as u64 * (plan.macs() + other.macs());
+        pass.plans.time(first.name(), macs, |_| {
+            plan.forward_sum(
+                &other,
+                y.iter_mut().enumerate().map(|(branch, y)| {
+                    let conv = (self.conv)(branch);
+                    let mut job = RowsJob::new(a[branch].data(), conv.weights_for(&plan), y.data_mut());
+                    job.skip = Some(x(branch).data());
+                    job.bias = Some(conv.bias());
+                    job.relu = self.relu;
+                    job
+                }),
+            );
+        });
+        pass.show(first.name(), &y);
+        y
+    }
+}
