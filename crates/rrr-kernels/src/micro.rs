@@ -62,13 +62,13 @@ pub struct Item {
     /// Offset of the weights from `Panel::b`, in floats.
     pub b: usize,
     /// Offset from `a` of each input row, or of the first one of each run, in floats.
-    pub rows: [u32; MAX_ROWS],
+    pub rows: *const u32,
 }
 
 impl Item {
     /// An item without any product.
     pub const EMPTY: Item =
-        Item { a: std::ptr::null(), a_block: 0, k_blocks: 0, k_tail: 0, b: 0, rows: [0; MAX_ROWS] };
+        Item { a: std::ptr::null(), a_block: 0, k_blocks: 0, k_tail: 0, b: 0, rows: std::ptr::null() };
 }
 
 /// What a tile of output rows is finished with.
@@ -102,7 +102,7 @@ pub struct RowsTile<'a> {
     /// Blocks of output channels.
     pub panels: &'a [Panel],
     /// Offset from `Panel::c` of each output row, or of the first one of each run, in floats.
-    pub c_rows: [u32; MAX_ROWS],
+    pub c_rows: *const u32,
     /// Floats from a row of a run to the next, in the output.
     pub c_step: usize,
     /// Weights to fetch meanwhile.
@@ -257,7 +257,7 @@ unsafe fn rows_body<
         let mut ahead = t.ahead.from;
         for item in t.items {
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
-            let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(item.rows[r / G] as usize));
+            let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(*item.rows.add(r / G) as usize));
             for _ in 0..item.k_blocks {
                 for _ in 0..t.ahead.lines {
                     prefetch(ahead);
@@ -331,7 +331,7 @@ unsafe fn finish<S: Simd, const R: usize, const G: usize, const N: usize>(
     // SAFETY: see `rows_body`.
     unsafe {
         let e = &panel.epilogue;
-        let at: [usize; R] = std::array::from_fn(|r| t.c_rows[r / G] as usize + r % G * t.c_step);
+        let at: [usize; R] = std::array::from_fn(|r| *t.c_rows.add(r / G) as usize + r % G * t.c_step);
         let c = at.map(|at| panel.c.add(at));
         if e.accumulate {
             for r in 0..R {

@@ -118,25 +118,59 @@ fn window(oy: usize, ox: usize, height: usize, width: usize) -> impl Iterator<It
     ys.flat_map(move |y| xs.clone().map(move |x| y * width + x))
 }
 
-/// Mean over the pixels: `x` holds `pixels` rows per image, `y` one.
-pub fn avg_pool(isa: Isa, n: usize, x: &[f32], y: &mut [f32]) {
-    isa.vectorize(|| {
-        let (x, y) = (rows(x), rows_mut(y));
-        let pixels = x.len() / n;
-        y.fill([0.0; BLOCK]);
-        for pixel in x.chunks_exact(n) {
-            for (y, x) in y.iter_mut().zip(pixel) {
-                for c in 0..BLOCK {
-                    y[c] += x[c];
-                }
-            }
-        }
-        for y in y {
-            for v in y {
-                *v /= pixels as f32;
-            }
-        }
+/// Mean over the pixels: the second of each pair gets one row per image of the first.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn avg_pool<'a>(
+    compute: &Compute,
+    pairs: impl IntoIterator<Item = (&'a Activation, &'a mut Activation)>,
+) {
+    let pieces = pairs.into_iter().flat_map(|(x, y)| {
+        let shape = |a: &Activation| (a.channels(), a.n());
+        assert_eq!((shape(y), y.rows()), (shape(x), x.n()), "output of another shape");
+        let (n, rows, planes) = (x.n(), x.rows(), (x.plane_len(), y.plane_len()));
+        let x = x.data().chunks(TASK_PLANES * planes.0);
+        let y = y.data_mut().chunks_mut(TASK_PLANES * planes.1);
+        x.zip(y).map(move |(x, y)| AvgPool { n, rows, planes, x, y })
     });
+    compute.pool().for_each(pieces, |_, piece| compute.isa().run(piece));
+}
+
+/// Planes that a task of [`avg_pool`] takes.
+const TASK_PLANES: usize = 8;
+
+/// Some planes.
+struct AvgPool<'a> {
+    n: usize,
+    /// Of the input.
+    rows: usize,
+    /// Floats from a plane to the next, of the input and the output.
+    planes: (usize, usize),
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for AvgPool<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const N: usize>(self) {
+        let Self { n, rows, planes, x, y } = self;
+        let pixels = (rows / n) as f32;
+        for (x, y) in x.chunks_exact(planes.0).zip(y.chunks_exact_mut(planes.1)) {
+            let (x, y) = (&x.as_chunks::<BLOCK>().0[..rows], &mut y.as_chunks_mut::<BLOCK>().0[..n]);
+            for (image, y) in y.iter_mut().enumerate() {
+                // SAFETY: the CPU by the caller.
+                unsafe {
+                    let mut sum = Row::<S, N>::zero();
+                    for x in x[image..].iter().step_by(n) {
+                        sum = sum.add(Row::load(x));
+                    }
+                    sum.store(y);
+                }
+                y.iter_mut().for_each(|v| *v /= pixels);
+            }
+        }
+    }
 }
 
 /// Gradient of [`avg_pool`].

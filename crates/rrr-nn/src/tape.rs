@@ -1,10 +1,11 @@
 //! The forward pass in train mode: batch statistics, and everything kept that the backward pass needs.
 
-use crate::folded::{Input, pool_features};
+use crate::folded::Input;
 use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
 use crate::plans::Plans;
 use rrr_kernels::{
-    Activation, BLOCK, BnForward, Buffer, Compute, Norm, RowsJob, Skip, bn_forward, max_pool, max_pool_size,
+    Activation, BLOCK, BnForward, Buffer, Compute, Norm, RowsJob, Skip, avg_pool, bn_forward, max_pool,
+    max_pool_size,
 };
 
 /// One sequence in training: weights, statistics, and the tape of the last forward pass.
@@ -185,7 +186,7 @@ fn pool_last(members: &mut [impl AsMut<Member>], compute: &Compute) {
         let tape = &mut member.as_mut().tape;
         let x = tape.blocks.last().map(|b| &b.out).expect("a classifier follows blocks");
         fit(&mut tape.features, x.channels(), (1, 1), x.n());
-        pool_features(compute, std::slice::from_ref(x), std::slice::from_mut(&mut tape.features));
+        avg_pool(compute, [(x, &mut tape.features)]);
     }
 }
 

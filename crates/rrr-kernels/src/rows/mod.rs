@@ -3,7 +3,7 @@
 mod partition;
 mod plan;
 
-use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Order, Panel, RowsTile};
+use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, Micro, Order, Panel, RowsTile};
 use crate::pool::Pool;
 use crate::precision::Weights;
 use crate::shared::SharedMut;
@@ -110,7 +110,10 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
         plan.check(dims, job);
         if let [_, (skip, dims)] = parts {
             assert!(
-                skip.is_pointwise() && plan.is_pointwise() && skip.out() == plan.out(),
+                skip.is_pointwise()
+                    && plan.is_pointwise()
+                    && skip.out() == plan.out()
+                    && skip.tiles == plan.tiles,
                 "parts of two shapes"
             );
             skip.check_input(dims, job.skip.expect("a sum has two inputs"));
@@ -127,41 +130,67 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
     let same = parts.iter().all(|(part, _)| part.order == plan.order);
     let order = if same { plan.order } else { Order::Apart };
     let c_step = if order == Order::PixelRuns { plan.n * BLOCK } else { BLOCK };
+    let offsets = plan.offsets(order);
+    let skipped = parts.get(1).map(|(skip, dims)| (skip, dims, skip.offsets(order), panel_len(&parts[..1])));
     pool.run(jobs.len() / p.width * p.splits * p.cuts, |task| {
         let (task, cut) = (task / p.cuts, task % p.cuts);
         let (first_job, split) = (task / p.splits * p.width, task % p.splits);
         let panels = p.split(split);
         let first_tile = cut * p.tiles_per_task;
-        let tiles = &plan.tiles[first_tile..(first_tile + p.tiles_per_task).min(plan.tiles.len())];
+        let tiles = first_tile..(first_tile + p.tiles_per_task).min(plan.tiles.len());
+        let x = jobs[first_job].x.as_ptr();
         let mut items = [Item::EMPTY; MAX_ITEMS];
-        let mut c_rows = [0; MAX_ROWS];
         for from in panels.clone().step_by(p.group) {
             let group = from..(from + p.group).min(panels.end);
             let mut ahead = p.ahead(&group, tiles.len(), parts, &jobs[first_job..]);
-            for tile in tiles {
-                let x = jobs[first_job].x.as_ptr();
-                let mut count = plan.locate(tile, dims, order, (x, 0), &mut items, &mut c_rows);
-                if let ([_, (skip, dims)], Some(x)) = (parts, jobs[first_job].skip) {
-                    let from = panel_len(&parts[..1]);
-                    let x = (x.as_ptr(), from);
-                    count += skip.locate(tile, dims, order, x, &mut items[count..], &mut c_rows);
+            let first = Column::new(first_job, from, dims.panels);
+            for tile in tiles.clone() {
+                let (mut count, c_rows) = plan.locate(tile, dims, offsets, (x, 0), &mut items);
+                if let (Some((skip, dims, offsets, b)), Some(x)) = (skipped, jobs[first_job].skip) {
+                    count += skip.locate(tile, dims, offsets, (x.as_ptr(), b), &mut items[count..]).0;
                 }
                 let items = &items[..count];
+                let mut column = first;
                 for from in group.clone().step_by(micro.max_panels()) {
                     let count = (group.end - from).min(micro.max_panels());
                     // SAFETY: offsets were checked against the slices above; this task alone writes these
                     // rows of these planes.
                     unsafe {
-                        let panels: [Panel; MAX_PANELS] = std::array::from_fn(|p| {
-                            let column = from + p.min(count - 1);
-                            jobs[first_job + column / dims.panels].panel(column % dims.panels, dims, b_panel)
-                        });
+                        let mut next = || {
+                            let Column { job, panel } = column;
+                            column.step(dims.panels);
+                            jobs[job].panel(panel, dims, b_panel)
+                        };
+                        let mut panels = [next(); MAX_PANELS];
+                        panels[1..count].fill_with(next);
+                        let c_rows = c_rows.as_ptr();
                         let rows = RowsTile { items, panels: &panels[..count], c_rows, c_step, ahead };
-                        micro.rows(order, tile.rows as usize, &rows);
+                        micro.rows(order, plan.tiles[tile].rows as usize, &rows);
                         ahead.from = ahead.from.wrapping_add(ahead.lines * blocks * BLOCK);
                     }
                 }
             }
         }
     });
+}
+
+/// A block of output channels among those of some jobs.
+#[derive(Clone, Copy)]
+struct Column {
+    job: usize,
+    panel: usize,
+}
+
+impl Column {
+    /// The `index`th from a job on.
+    fn new(job: usize, index: usize, panels: usize) -> Self {
+        Self { job: job + index / panels, panel: index % panels }
+    }
+
+    fn step(&mut self, panels: usize) {
+        self.panel += 1;
+        if self.panel == panels {
+            *self = Self { job: self.job + 1, panel: 0 };
+        }
+    }
 }

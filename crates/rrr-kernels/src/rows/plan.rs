@@ -1,36 +1,44 @@
 //! Which input rows each output row needs, in tiles.
 
 use super::{RowsDims, RowsJob};
-use crate::micro::{BLOCK, Item, MAX_ROWS, Order, PIXEL_STEP, RUN};
+use crate::micro::{BLOCK, Item, Order, PIXEL_STEP, RUN};
+use std::sync::OnceLock;
 
 /// Stands for the row of zeros.
-pub(crate) const ZERO: u32 = u32::MAX;
+const ZERO: u32 = u32::MAX;
 
 /// The output pixels that need the same taps.
-pub(crate) struct Class {
-    pub taps: Vec<u32>,
+struct Class {
+    taps: Vec<u32>,
     /// Offset of each output pixel's first image.
-    pub out: Vec<u32>,
+    out: Vec<u32>,
     /// `[pixel][tap]`: offset of the input pixel's first image, or `ZERO`.
-    pub src: Vec<u32>,
+    src: Vec<u32>,
 }
 
 /// Some rows of a class.
+#[derive(PartialEq)]
 pub(crate) struct Tile {
-    pub class: u32,
-    /// Pixel (of the class) and image of the first row.
-    pub pixel: u32,
-    pub image: u32,
+    class: u32,
+    first: u32,
     pub rows: u32,
+}
+
+/// Where the rows of all tiles lie.
+pub(super) struct Offsets {
+    /// `[tile]`: where its own begin.
+    starts: Vec<u32>,
+    /// `[tile][output, tap, tap, ...][row]`: offset of each row, or of the first one of each run.
+    rows: Vec<u32>,
 }
 
 /// How the rows of an output are made of the rows of an input, tiled for a micro-kernel.
 pub(crate) struct RowsPlan {
     pub n: usize,
     /// Floats between the same pixel of two images, in the input.
-    pub image_stride: usize,
-    pub zero_row: u32,
-    pub classes: Vec<Class>,
+    image_stride: usize,
+    zero_row: u32,
+    classes: Vec<Class>,
     pub tiles: Vec<Tile>,
     /// Largest offsets in use, for the bounds checks.
     max_src: usize,
@@ -38,6 +46,10 @@ pub(crate) struct RowsPlan {
     pub taps: usize,
     /// How the rows of tiles lie.
     pub(super) order: Order,
+    /// In that order.
+    offsets: OnceLock<Offsets>,
+    /// Of every row.
+    offsets_apart: OnceLock<Offsets>,
 }
 
 /// What a [`RowsPlan`] is built from.
@@ -125,16 +137,7 @@ impl RowsPlan {
             let mut first = 0;
             for i in 0..count {
                 let end = units * (i + 1) / count * unit;
-                let (pixel, image) = match order {
-                    Order::PixelRuns => (first / RUN / g.n * RUN, first / RUN % g.n),
-                    _ => (first / g.n, first % g.n),
-                };
-                tiles.push(Tile {
-                    class: index as u32,
-                    pixel: to_u32(pixel),
-                    image: to_u32(image),
-                    rows: (end - first) as u32,
-                });
+                tiles.push(Tile { class: index as u32, first: to_u32(first), rows: (end - first) as u32 });
                 first = end;
             }
         }
@@ -148,7 +151,49 @@ impl RowsPlan {
             max_out: max_out + (g.n - 1) * BLOCK,
             taps: g.taps,
             order,
+            offsets: OnceLock::new(),
+            offsets_apart: OnceLock::new(),
         }
+    }
+
+    /// Where the rows lie, for kernels that take them in the plan's own order or apart.
+    pub(super) fn offsets(&self, order: Order) -> &Offsets {
+        if order == self.order {
+            self.offsets.get_or_init(|| self.offsets_in(order))
+        } else {
+            assert!(order == Order::Apart, "rows in another order");
+            self.offsets_apart.get_or_init(|| self.offsets_in(order))
+        }
+    }
+
+    fn offsets_in(&self, order: Order) -> Offsets {
+        let mut offsets = Offsets { starts: Vec::with_capacity(self.tiles.len()), rows: Vec::new() };
+        let run = if order == Order::Apart { 1 } else { RUN };
+        for tile in &self.tiles {
+            let class = &self.classes[tile.class as usize];
+            let taps = class.taps.len();
+            // Pixel (of the class) and image of the first row of each run.
+            let places =
+                (tile.first as usize..(tile.first + tile.rows) as usize).step_by(run).map(
+                    |row| match order {
+                        Order::PixelRuns => (row / RUN / self.n * RUN, row / RUN % self.n),
+                        _ => (row / self.n, row % self.n),
+                    },
+                );
+            offsets.starts.push(u32::try_from(offsets.rows.len()).expect("activation too large"));
+            offsets
+                .rows
+                .extend(places.clone().map(|(pixel, image)| class.out[pixel] + (image * BLOCK) as u32));
+            for tap in 0..taps {
+                offsets.rows.extend(places.clone().map(|(pixel, image)| {
+                    match class.src[pixel * taps + tap] {
+                        ZERO => self.zero_row,
+                        src => src + (image * self.image_stride) as u32,
+                    }
+                }));
+            }
+        }
+        offsets
     }
 
     /// Whether all rows need one and the same tap.
@@ -182,41 +227,31 @@ impl RowsPlan {
         assert!(self.max_src + reach <= x.len(), "input too small");
     }
 
-    /// Fills in a tile's items, which read `x` and weights from `b` on, and its output offsets; returns the number of
-    /// items. Of each run in that `order` it finds the first row.
-    pub(super) fn locate(
+    /// Fills in the items of a tile, which read `x` and weights from `b` on, and tells their number and the offsets of its
+    /// output rows.
+    pub(super) fn locate<'a>(
         &self,
-        tile: &Tile,
+        tile: usize,
         dims: &RowsDims,
-        order: Order,
+        offsets: &'a Offsets,
         (x, b): (*const f32, usize),
         items: &mut [Item],
-        c_rows: &mut [u32; MAX_ROWS],
-    ) -> usize {
-        let class = &self.classes[tile.class as usize];
-        // Pixels or images from one run to the next.
-        let (pixels, images) = match order {
-            Order::Apart => (1, 1),
-            Order::Runs => (1, RUN),
-            Order::PixelRuns => (RUN, 1),
-        };
-        let (rows, taps) = ((tile.rows as usize).div_ceil(pixels * images), class.taps.len());
-        let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
-        for (r, c_row) in c_rows.iter_mut().enumerate().take(rows) {
-            *c_row = class.out[pixel] + (image * BLOCK) as u32;
-            let shift = (image * self.image_stride) as u32;
-            for (item, &src) in items.iter_mut().zip(&class.src[pixel * taps..(pixel + 1) * taps]) {
-                item.rows[r] = if src == ZERO { self.zero_row } else { src + shift };
-            }
-            image += images;
-            while image >= self.n {
-                (pixel, image) = (pixel + pixels, image - self.n);
-            }
+    ) -> (usize, &'a [u32]) {
+        let class = &self.classes[self.tiles[tile].class as usize];
+        let end = offsets.starts.get(tile + 1).map_or(offsets.rows.len(), |end| *end as usize);
+        let rows = &offsets.rows[offsets.starts[tile] as usize..end];
+        let mut rows = rows.chunks_exact(rows.len() / (1 + class.taps.len()));
+        let outputs = rows.next().expect("a tile has rows");
+        for ((item, &tap), rows) in items.iter_mut().zip(&class.taps).zip(rows) {
+            *item = Item {
+                a: x,
+                a_block: dims.a_block,
+                k_blocks: dims.k_blocks,
+                k_tail: dims.k_tail,
+                b: b + tap as usize * dims.k() * BLOCK,
+                rows: rows.as_ptr(),
+            };
         }
-        for (item, &tap) in items.iter_mut().zip(&class.taps) {
-            (item.a, item.b) = (x, b + tap as usize * dims.k() * BLOCK);
-            (item.a_block, item.k_blocks, item.k_tail) = (dims.a_block, dims.k_blocks, dims.k_tail);
-        }
-        taps
+        (class.taps.len(), outputs)
     }
 }

@@ -18,7 +18,7 @@ use crate::rows::RowsJob;
 use crate::{Isa, blocks};
 use run::{Dims, Run};
 use std::ops::Range;
-use transform::{Kernels, POINTS, TILE, WeightsTile};
+use transform::{Kernels, PATCH, POINTS, TILE, WeightsTile};
 
 /// Transformed input that a task makes.
 const INPUT_BYTES: usize = 256 << 10;
@@ -83,10 +83,15 @@ pub struct Winograd {
     n: usize,
     /// Tiles of a map, down and across.
     tiles: (usize, usize),
+    /// Of every tile of a map `[row][column]`: offset in a plane of the first image's pixel, and the floats to that of the
+    /// next image; those of the row of zeros where there is none.
+    patches: Vec<[(u32, u32); POINTS]>,
 }
 
 /// Tiles at one position of the map, of some neighbouring images.
 struct Position {
+    /// Number of the map's tile.
+    map_tile: usize,
     top: usize,
     left: usize,
     images: Range<usize>,
@@ -109,7 +114,18 @@ impl Winograd {
     }
 
     fn of_maps((height, width): (usize, usize), n: usize) -> Self {
-        Self { height, width, n, tiles: (height.div_ceil(TILE), width.div_ceil(TILE)) }
+        let tiles = (height.div_ceil(TILE), width.div_ceil(TILE));
+        let patch = |tile: usize| {
+            std::array::from_fn(|i| {
+                // One pixel of padding: the map begins at 1.
+                let (y, x) = (tile / tiles.1 * TILE + i / PATCH, tile % tiles.1 * TILE + i % PATCH);
+                let inside = (1..=height).contains(&y) && (1..=width).contains(&x);
+                let pixel = if inside { (y - 1) * width + x - 1 } else { height * width };
+                let offset = u32::try_from(pixel * n * BLOCK).expect("activation too large");
+                (offset, if inside { BLOCK as u32 } else { 0 })
+            })
+        };
+        Self { height, width, n, tiles, patches: (0..tiles.0 * tiles.1).map(patch).collect() }
     }
 
     /// Whether there are sufficiently fewer products.
@@ -151,7 +167,7 @@ impl Winograd {
         let (shares, tasks) = (jobs * dims.shares, TASKS_PER_THREAD * pool.threads());
         dims.by_tiles = shares >= tasks;
         if !dims.by_tiles {
-            dims.group = (shares * dims.panels / tasks).clamp(1, dims.group);
+            dims.group = (shares * dims.panels / tasks).clamp(dims.group.min(micro.max_panels()), dims.group);
         }
         dims
     }
@@ -186,18 +202,21 @@ impl Winograd {
 
     /// Some tiles by position.
     fn positions(&self, tiles: Range<usize>) -> impl Iterator<Item = Position> {
-        let mut next = tiles.start;
+        let (n, width) = (self.n, self.tiles.1 * TILE);
+        let mut map_tile = tiles.start / n;
+        let (mut top, mut left) = (map_tile / self.tiles.1 * TILE, map_tile % self.tiles.1 * TILE);
+        let (mut first, mut image) = (tiles.start, tiles.start % n);
         std::iter::from_fn(move || {
-            let (at, image) = (next / self.n, next % self.n);
-            let images = image..(image + tiles.end - next).min(self.n);
-            let position = Position {
-                top: at / self.tiles.1 * TILE,
-                left: at % self.tiles.1 * TILE,
-                first: next,
-                images: images.clone(),
-            };
-            next += images.len();
-            (!images.is_empty()).then_some(position)
+            if first >= tiles.end {
+                return None;
+            }
+            let images = image..n.min(image + tiles.end - first);
+            let position = Position { map_tile, top, left, first, images: images.clone() };
+            (first, image, map_tile, left) = (first + images.len(), 0, map_tile + 1, left + TILE);
+            if left == width {
+                (top, left) = (top + TILE, 0);
+            }
+            Some(position)
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Tasks: how tiles and output channels are shared among threads, and the loops of each.
 
-use super::transform::{InputTiles, Kernels, OutputTiles, PATCH, POINTS, TILE};
+use super::transform::{InputTiles, Kernels, OutputTiles, POINTS, TILE};
 use super::{Position, Winograd};
 use crate::micro::{Ahead, BLOCK, Epilogue, Item, MAX_PANELS, MAX_ROWS, Micro, Order, Panel, RUN, RowsTile};
 use crate::pool::Pool;
@@ -164,27 +164,23 @@ impl<'a> Run<'a> {
         to: &SharedMut<'_>,
         base: usize,
     ) {
-        let (Winograd { height, width, n, .. }, dims) = (self.winograd, &self.dims);
-        assert!(block < dims.k_blocks && tiles.len() <= dims.tiles);
+        let dims = &self.dims;
+        assert!(block < dims.k_blocks && tiles.len() <= dims.tiles && (dims.rows + 1) * BLOCK <= dims.plane);
         assert!(base + dims.input_len() <= to.len());
         let plane = &job.x[block * dims.plane..(block + 1) * dims.plane];
-        for Position { top, left, images, first } in self.winograd.positions(tiles.clone()) {
+        for Position { map_tile, images, first, .. } in self.winograd.positions(tiles.clone()) {
             let at = base + (block * dims.tiles + first - tiles.start) * BLOCK;
-            let patch = std::array::from_fn(|i| {
-                // One pixel of padding: the map begins at 1.
-                let (y, x) = (top + i / PATCH, left + i % PATCH);
-                if (1..=*height).contains(&y) && (1..=*width).contains(&x) {
-                    let row = ((y - 1) * width + x - 1) * n + images.start;
-                    (plane[row * BLOCK..].as_ptr(), BLOCK)
-                } else {
-                    (plane[dims.rows * BLOCK..].as_ptr(), 0)
-                }
-            });
-            // SAFETY: rows of `images` lie behind each pixel's first, points of the tiles within the input checked
+            // SAFETY: patches lie within a plane, all their images too; points of the tiles within the input checked
             // above; one task makes all of a block.
             unsafe {
-                let to = to.as_ptr().add(at);
-                self.kernels.input(&InputTiles { patch, to, point: dims.input_point(), count: images.len() });
+                self.kernels.input(&InputTiles {
+                    x: plane.as_ptr(),
+                    patch: &self.winograd.patches[map_tile],
+                    image: images.start,
+                    to: to.as_ptr().add(at),
+                    point: dims.input_point(),
+                    count: images.len(),
+                });
             }
         }
     }
@@ -229,9 +225,9 @@ impl<'a> Run<'a> {
                         });
                         let a = input.as_ptr().add(point * dims.input_point() + from * BLOCK);
                         let tile = RowsTile {
-                            items: &[Item { a, a_block, k_blocks, k_tail: 0, b: 0, rows }],
+                            items: &[Item { a, a_block, k_blocks, k_tail: 0, b: 0, rows: rows.as_ptr() }],
                             panels: &panels[..of_tile],
-                            c_rows: rows,
+                            c_rows: rows.as_ptr(),
                             c_step: BLOCK,
                             ahead: Ahead::NONE,
                         };
@@ -247,7 +243,7 @@ impl<'a> Run<'a> {
         let (Winograd { height, width, n, .. }, dims) = (self.winograd, &self.dims);
         assert!(panel < dims.panels && tiles.len() <= dims.tiles);
         assert!(sums.len() >= dims.sums_len(1));
-        for Position { top, left, images, first } in self.winograd.positions(tiles.clone()) {
+        for Position { top, left, images, first, .. } in self.winograd.positions(tiles.clone()) {
             let at = panel * dims.plane + ((top * width + left) * n + images.start) * BLOCK;
             // SAFETY: the pixels of a position lie on the map, sums and output were checked to hold them, bias and
             // residual by `new`; a task alone writes the rows of its tiles in its panels.

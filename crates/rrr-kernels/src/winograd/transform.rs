@@ -27,9 +27,13 @@ const HALF_ROOT: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const ROOT: f32 = std::f32::consts::SQRT_2;
 
 /// Tiles of neighbouring images at one position, 16 channels of their input.
-pub struct InputTiles {
-    /// First image's input, `[row][column]`, and the floats to that of the next image.
-    pub patch: [(*const f32, usize); POINTS],
+pub struct InputTiles<'a> {
+    /// The plane.
+    pub x: *const f32,
+    /// Offset in the plane of the first image's input, `[row][column]`, and the floats to that of the next image.
+    pub patch: &'a [(u32, u32); POINTS],
+    /// First tile's image.
+    pub image: usize,
     /// First tile's first point; tiles follow one another.
     pub to: *mut f32,
     /// Floats from point to point.
@@ -71,7 +75,7 @@ pub struct WeightsTile {
 /// The kernels of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Kernels {
-    input: unsafe fn(&InputTiles),
+    input: unsafe fn(&InputTiles<'_>),
     output: unsafe fn(&OutputTiles),
     weights: unsafe fn(&WeightsTile),
 }
@@ -96,7 +100,7 @@ impl Kernels {
     ///
     /// # Safety
     /// All pointers must be valid for `count` tiles, and no other thread may access the points.
-    pub unsafe fn input(&self, tiles: &InputTiles) {
+    pub unsafe fn input(&self, tiles: &InputTiles<'_>) {
         // SAFETY: `new` has checked the CPU's features; the rest is the caller's promise.
         unsafe { (self.input)(tiles) }
     }
@@ -122,7 +126,7 @@ impl Kernels {
 
 /// No `array::from_fn` here: its closures could be left calls, compiled without the instruction set.
 #[inline(always)]
-unsafe fn input_body<S: Simd>(t: &InputTiles) {
+unsafe fn input_body<S: Simd>(t: &InputTiles<'_>) {
     // SAFETY: all accesses are within what the caller of `Kernels::input` vouches for.
     unsafe {
         for tile in 0..t.count {
@@ -132,7 +136,7 @@ unsafe fn input_body<S: Simd>(t: &InputTiles) {
                     let mut d = [S::zero(); PATCH];
                     for r in 0..PATCH {
                         let (first, step) = t.patch[r * PATCH + c];
-                        d[r] = S::load(first.add(tile * step + lane));
+                        d[r] = S::load(t.x.add(first as usize + (t.image + tile) * step as usize + lane));
                     }
                     columns[c] = input_line::<S>(d);
                 }
@@ -289,7 +293,7 @@ macro_rules! kernels {
             use super::*;
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn input(t: &InputTiles) {
+            unsafe fn input(t: &InputTiles<'_>) {
                 // SAFETY: passed on to the caller.
                 unsafe { input_body::<$simd>(t) }
             }

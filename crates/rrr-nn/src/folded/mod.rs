@@ -5,7 +5,7 @@ mod conv;
 use crate::input::Padded;
 use crate::layout::{Bottleneck, ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
-use rrr_kernels::{Activation, Arena, Compute, Conv, RowsJob, avg_pool, max_pool, max_pool_size};
+use rrr_kernels::{Activation, Arena, Conv, RowsJob, avg_pool, max_pool, max_pool_size};
 
 pub(crate) use conv::{FoldedConv, Source};
 
@@ -127,20 +127,11 @@ pub(crate) fn run_head(
     pass: &mut Pass<'_>,
 ) -> (Vec<Activation>, Vec<Activation>) {
     let mut features = pass.workspace.take_many(x.len(), x[0].channels(), (1, 1), x[0].n());
-    pass.plans.time("avgpool", 0, |compute| pool_features(compute, x, &mut features));
+    pass.plans.time("avgpool", 0, |compute| avg_pool(compute, x.iter().zip(&mut features)));
     let fc = |branch: usize| sequences[branch].fc.as_ref().expect("has a classifier");
     let layer = ConvLayer { branches: sequences.len(), conv: &fc, relu: false };
     let logits = layer.run(|branch| &features[branch], NO_RESIDUAL, pass);
     (features, logits)
-}
-
-/// Global average pooling.
-pub(crate) fn pool_features(compute: &Compute, x: &[Activation], features: &mut [Activation]) {
-    let planes = x.iter().zip(features).flat_map(|(x, f)| {
-        let n = x.n();
-        x.planes().zip(f.planes_mut()).map(move |(x, f)| (n, x, f))
-    });
-    compute.pool().for_each(planes, |_, (n, x, f)| avg_pool(compute.isa(), n, x, f));
 }
 
 fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>) -> Vec<Activation> {
