@@ -10,7 +10,6 @@ use super::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::simd::{Dot, Portable};
 use super::{Int8Isa, STEP, STEPS};
 use crate::BLOCK;
-use std::mem::MaybeUninit;
 
 pub(super) use crate::micro::{Order, RUN};
 
@@ -22,9 +21,6 @@ pub(super) const MAX_PANELS: usize = 2;
 
 /// Weights of 16 input channels x 16 output channels.
 const WEIGHTS: usize = BLOCK * BLOCK;
-
-/// Adding it to a float in 0..=255 rounds to the nearest integer, ties to even, in the low bits.
-const ROUND: f32 = 8_388_608.0;
 
 /// One product of the batch.
 #[derive(Clone, Copy)]
@@ -195,9 +191,10 @@ unsafe fn body<
             }
         }
         // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
-        finish_panel::<D, R, N>(t, &panels[0], &sums[0]);
+        let together = G > 1 && A == BLOCK;
+        D::finish(t, &panels[0], &sums[0], together);
         if P > 1 {
-            finish_panel::<D, R, N>(t, &panels[P - 1], &sums[P - 1]);
+            D::finish(t, &panels[P - 1], &sums[P - 1], together);
         }
     }
 }
@@ -270,51 +267,6 @@ unsafe fn weights<D: Dot, const P: usize, const N: usize>(
         std::array::from_fn(|p| {
             std::array::from_fn(|n| D::weights(w[p].add((s * BLOCK + n * D::LANES) * STEP)))
         })
-    }
-}
-
-#[inline(always)]
-unsafe fn finish_panel<D: Dot, const R: usize, const N: usize>(
-    t: &Tile<'_>,
-    panel: &Panel,
-    sums: &[[D::Sum; N]; R],
-) {
-    // SAFETY: see `body`.
-    unsafe {
-        // All sums first: a loop over rows that the compiler leaves one would keep them in memory all along.
-        let mut rows = MaybeUninit::<[[i32; BLOCK]; R]>::uninit();
-        let first = rows.as_mut_ptr().cast::<i32>();
-        for r in 0..R {
-            for n in 0..N {
-                D::store(sums[r][n], first.add(r * BLOCK + n * D::LANES));
-            }
-        }
-        for (r, row) in rows.assume_init_ref().iter().enumerate() {
-            finish(panel, t.max, t.y_rows[r] as usize, row);
-        }
-    }
-}
-
-/// Turns the sums of a row into bytes. Only operations that every CPU rounds alike, so plain Rust.
-#[inline(always)]
-pub(super) unsafe fn finish(t: &Panel, max: f32, at: usize, sums: &[i32; BLOCK]) {
-    // SAFETY: see `body`.
-    unsafe {
-        let (scale, offset) = (&*t.scale.cast::<[f32; BLOCK]>(), &*t.offset.cast::<[f32; BLOCK]>());
-        let mut v: [f32; BLOCK] = std::array::from_fn(|c| sums[c] as f32 * scale[c] + offset[c]);
-        if !t.residual.is_null() {
-            let residual = &*t.residual.add(at).cast::<[u8; BLOCK]>();
-            let scale = &*t.residual_scale.cast::<[f32; BLOCK]>();
-            for c in 0..BLOCK {
-                v[c] += f32::from(residual[c]) * scale[c];
-            }
-        }
-        let bytes = v.map(|v| {
-            let v = if v > 0.0 { v } else { 0.0 };
-            let v = if v < max { v } else { max };
-            (v + ROUND).to_bits() as u8
-        });
-        t.y.add(at).cast::<[u8; BLOCK]>().write(bytes);
     }
 }
 
