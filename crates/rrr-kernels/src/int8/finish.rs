@@ -70,54 +70,85 @@ pub(super) mod avx512 {
     /// Rows whose bytes fill a vector.
     const ROWS: usize = 4;
 
-    /// [`in_memory`](super::in_memory), but in registers; `together`: rows that begin at a multiple of four follow one
-    /// another in the output.
+    /// [`in_memory`](super::in_memory), but in registers, and of runs of `G` rows that lie `A` bytes apart in the input.
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    pub unsafe fn in_registers<const R: usize, const N: usize>(
+    pub unsafe fn in_registers<const R: usize, const G: usize, const A: usize, const N: usize>(
         t: &Tile<'_>,
         panel: &Panel,
         sums: &[[__m512i; N]; R],
-        together: bool,
+    ) {
+        // SAFETY: by the caller.
+        unsafe {
+            // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
+            four_rows::<R, G, A, N, 0>(t, panel, sums);
+            if R > 4 {
+                four_rows::<R, G, A, N, 4>(t, panel, sums);
+            }
+            if R > 8 {
+                four_rows::<R, G, A, N, 8>(t, panel, sums);
+            }
+            if R > 12 {
+                four_rows::<R, G, A, N, 12>(t, panel, sums);
+            }
+        }
+    }
+
+    /// Finishes four rows or what there are from `FIRST` on.
+    ///
+    /// # Safety
+    /// As for [`in_registers`].
+    #[inline(always)]
+    unsafe fn four_rows<
+        const R: usize,
+        const G: usize,
+        const A: usize,
+        const N: usize,
+        const FIRST: usize,
+    >(
+        t: &Tile<'_>,
+        panel: &Panel,
+        sums: &[[__m512i; N]; R],
     ) {
         // SAFETY: by the caller.
         unsafe {
             let (scale, offset) = (_mm512_loadu_ps(panel.scale), _mm512_loadu_ps(panel.offset));
-            let max = _mm512_set1_ps(t.max);
-            for first in (0..R).step_by(ROWS) {
-                let at = |i: usize| t.y_rows[first + i] as usize;
-                let rows = (R - first).min(ROWS);
-                let mut v: [__m512; ROWS] = std::array::from_fn(|i| {
-                    let sum = sums[first + i.min(rows - 1)][0];
-                    _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), offset)
-                });
-                if !panel.residual.is_null() {
-                    let scale = _mm512_loadu_ps(panel.residual_scale);
-                    for (i, v) in v.iter_mut().enumerate().take(rows) {
-                        let at = if together { at(0) + i * BLOCK } else { at(i) };
-                        let bytes = _mm_loadu_si128(panel.residual.add(at).cast());
-                        let residual = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-                        *v = _mm512_add_ps(*v, _mm512_mul_ps(residual, scale));
-                    }
+            let rows = (R - FIRST).min(ROWS);
+            // Rows of images follow one another.
+            let step = if A == BLOCK { BLOCK } else { t.y_step };
+            let at = |i: usize| match G {
+                1 => *t.y_rows.get_unchecked(FIRST + i) as usize,
+                _ => *t.y_rows.get_unchecked((FIRST + i) / G) as usize + (FIRST + i) % G * step,
+            };
+            let mut v: [__m512; ROWS] = std::array::from_fn(|i| {
+                let sum = sums[FIRST + i.min(rows - 1)][0];
+                _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), offset)
+            });
+            if !panel.residual.is_null() {
+                let scale = _mm512_loadu_ps(panel.residual_scale);
+                for (i, v) in v.iter_mut().enumerate().take(rows) {
+                    let bytes = _mm_loadu_si128(panel.residual.add(at(i)).cast());
+                    let residual = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+                    *v = _mm512_add_ps(*v, _mm512_mul_ps(residual, scale));
                 }
-                let bytes = bytes(v, max);
-                let y = |at: usize| panel.y.add(at);
-                if together && rows == ROWS {
-                    _mm512_storeu_si512(y(at(0)).cast(), bytes);
-                    continue;
-                }
-                _mm_storeu_si128(y(at(0)).cast(), _mm512_castsi512_si128(bytes));
-                if rows > 1 {
-                    _mm_storeu_si128(y(at(1)).cast(), _mm512_extracti32x4_epi32::<1>(bytes));
-                }
-                if rows > 2 {
-                    _mm_storeu_si128(y(at(2)).cast(), _mm512_extracti32x4_epi32::<2>(bytes));
-                }
-                if rows > 3 {
-                    _mm_storeu_si128(y(at(3)).cast(), _mm512_extracti32x4_epi32::<3>(bytes));
-                }
+            }
+            let bytes = bytes(v, _mm512_set1_ps(t.max));
+            let y = |i: usize| panel.y.add(at(i));
+            if G == ROWS && A == BLOCK {
+                _mm512_storeu_si512(y(0).cast(), bytes);
+                return;
+            }
+            _mm_storeu_si128(y(0).cast(), _mm512_castsi512_si128(bytes));
+            if rows > 1 {
+                _mm_storeu_si128(y(1).cast(), _mm512_extracti32x4_epi32::<1>(bytes));
+            }
+            if rows > 2 {
+                _mm_storeu_si128(y(2).cast(), _mm512_extracti32x4_epi32::<2>(bytes));
+            }
+            if rows > 3 {
+                _mm_storeu_si128(y(3).cast(), _mm512_extracti32x4_epi32::<3>(bytes));
             }
         }
     }

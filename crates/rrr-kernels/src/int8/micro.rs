@@ -13,9 +13,6 @@ use crate::BLOCK;
 
 pub(super) use crate::micro::{Order, RUN};
 
-/// Most rows that any kernel takes.
-pub(super) const MAX_ROWS: usize = 14;
-
 /// Most blocks of output channels that any kernel takes.
 pub(super) const MAX_PANELS: usize = 2;
 
@@ -35,14 +32,11 @@ pub(super) struct Item {
     pub tail: usize,
     /// Offset of the weights in the panel.
     pub w: usize,
-    /// Offset of each input row from `x`.
-    pub rows: [u32; MAX_ROWS],
 }
 
 impl Item {
     /// An item without any product.
-    pub const EMPTY: Item =
-        Item { x: std::ptr::null(), x_block: 0, blocks: 0, tail: 0, w: 0, rows: [0; MAX_ROWS] };
+    pub const EMPTY: Item = Item { x: std::ptr::null(), x_block: 0, blocks: 0, tail: 0, w: 0 };
 }
 
 /// A block of 16 output channels of a [`Tile`].
@@ -71,8 +65,12 @@ pub(super) struct Tile<'a> {
     pub panels: &'a [Panel],
     /// Largest output.
     pub max: f32,
-    /// Offset of each output row.
-    pub y_rows: [u32; MAX_ROWS],
+    /// `[item][row or run]`: offset of each input row, or of the first one of each run, from the item's `x`.
+    pub x_rows: &'a [u32],
+    /// Offset of each output row, or of the first one of each run.
+    pub y_rows: &'a [u32],
+    /// Bytes from a row of a run to the next in the output.
+    pub y_step: usize,
 }
 
 type RowsFn = unsafe fn(&Tile<'_>);
@@ -138,8 +136,7 @@ impl Micro {
         self.runs.first().map_or(0, |runs| runs.len())
     }
 
-    /// Computes a tile of `rows` rows, of which in runs only the first ones' offsets in the inputs are read; `short`: the
-    /// weights fit segments of one step only.
+    /// Computes a tile of `rows` rows; `short`: the weights fit segments of one step only.
     ///
     /// # Safety
     /// All pointers and offsets of the tile must be valid, and no other thread may access the output rows.
@@ -174,9 +171,11 @@ unsafe fn body<
     unsafe {
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         let mut sums = [[[D::zero(); N]; R]; P];
+        let mut rows = t.x_rows.as_ptr();
         for item in t.items {
             let mut w: [*const i8; P] = std::array::from_fn(|p| panels[p].w.add(item.w));
-            let a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r / G * G] as usize));
+            let a: [*const u8; R] = std::array::from_fn(|r| item.x.add(*rows.add(r / G) as usize));
+            rows = rows.add(R / G);
             // One offset for all rows: a pointer each would not fit the registers.
             let mut at = 0;
             for _ in 0..item.blocks {
@@ -191,10 +190,9 @@ unsafe fn body<
             }
         }
         // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
-        let together = G > 1 && A == BLOCK;
-        D::finish(t, &panels[0], &sums[0], together);
+        D::finish::<R, G, A, N>(t, &panels[0], &sums[0]);
         if P > 1 {
-            D::finish(t, &panels[P - 1], &sums[P - 1], together);
+            D::finish::<R, G, A, N>(t, &panels[P - 1], &sums[P - 1]);
         }
     }
 }

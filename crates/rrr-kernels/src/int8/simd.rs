@@ -56,17 +56,15 @@ pub(super) trait Dot: Copy {
     /// # Safety
     /// `p` must be valid for writing them.
     unsafe fn store(sum: Self::Sum, p: *mut i32);
-    /// Finishes the sums of some rows of a panel; `together`: rows that begin at a multiple of four follow one another in
-    /// the output.
+    /// Finishes the sums of `R` rows of a panel, in runs of `G` that lie `A` bytes apart in the input.
     ///
     /// # Safety
     /// What the tile says of the panel must be true.
     #[inline(always)]
-    unsafe fn finish<const R: usize, const N: usize>(
+    unsafe fn finish<const R: usize, const G: usize, const A: usize, const N: usize>(
         t: &Tile<'_>,
         panel: &Panel,
         sums: &[[Self::Sum; N]; R],
-        _together: bool,
     ) {
         // SAFETY: by the caller.
         unsafe { finish::in_memory::<Self, R, N>(t, panel, sums) }
@@ -126,14 +124,13 @@ macro_rules! impl_x86 {
             }
             $(
                 #[inline(always)]
-                unsafe fn finish<const R: usize, const N: usize>(
+                unsafe fn finish<const R: usize, const G: usize, const A: usize, const N: usize>(
                     t: &Tile<'_>,
                     panel: &Panel,
                     sums: &[[$v; N]; R],
-                    together: bool,
                 ) {
                     // SAFETY: passed on to the caller.
-                    unsafe { finish::avx512::$finish(t, panel, sums, together) }
+                    unsafe { finish::avx512::$finish::<R, G, A, N>(t, panel, sums) }
                 }
             )?
         }
