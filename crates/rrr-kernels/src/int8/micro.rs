@@ -13,8 +13,17 @@ use crate::BLOCK;
 
 pub(super) use crate::micro::{Order, RUN};
 
+/// Most runs of rows that any kernel takes.
+pub(super) const MAX_RUNS: usize = 3;
+
 /// Most blocks of output channels that any kernel takes.
 pub(super) const MAX_PANELS: usize = 2;
+
+/// Blocks of input channels that runs of rows are fetched ahead.
+const AHEAD: usize = 2;
+
+/// Blocks of input channels that are few.
+const FEW: usize = 4;
 
 /// Weights of 16 input channels x 16 output channels.
 const WEIGHTS: usize = BLOCK * BLOCK;
@@ -172,18 +181,35 @@ unsafe fn body<
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         let mut sums = [[[D::zero(); N]; R]; P];
         let mut rows = t.x_rows.as_ptr();
-        for item in t.items {
+        for (i, item) in t.items.iter().enumerate() {
             let mut w: [*const i8; P] = std::array::from_fn(|p| panels[p].w.add(item.w));
             let a: [*const u8; R] = std::array::from_fn(|r| item.x.add(*rows.add(r / G) as usize));
             rows = rows.add(R / G);
             // One offset for all rows: a pointer each would not fit the registers.
             let mut at = 0;
-            for _ in 0..item.blocks {
-                segment::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &w, STEPS);
-                for p in &mut w {
-                    *p = p.add(WEIGHTS);
+            let step = item.x_block;
+            if G > 1 && A == BLOCK {
+                // The last blocks' turns are for the first rows of what follows; those of few blocks are all.
+                let own = if item.blocks > FEW { item.blocks - AHEAD } else { 0 };
+                let next = t.items.get(i + 1).unwrap_or(&t.items[0]);
+                let then: [*const u8; R] = std::array::from_fn(|r| next.x.add(*rows.add(r / G) as usize));
+                for _ in 0..own {
+                    block::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &mut w);
+                    at += step;
+                    fetch::<D, R, G>(&a, at + (AHEAD - 1) * step);
                 }
-                at += item.x_block;
+                let mut ahead = 0;
+                for _ in own..item.blocks {
+                    block::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &mut w);
+                    at += step;
+                    fetch::<D, R, G>(&then, ahead);
+                    ahead += step;
+                }
+            } else {
+                for _ in 0..item.blocks {
+                    block::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &mut w);
+                    at += step;
+                }
             }
             if item.tail > 0 {
                 segment::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &w, item.tail);
@@ -193,6 +219,39 @@ unsafe fn body<
         D::finish::<R, G, A, N>(t, &panels[0], &sums[0]);
         if P > 1 {
             D::finish::<R, G, A, N>(t, &panels[P - 1], &sums[P - 1]);
+        }
+    }
+}
+
+/// Fetches a line of each run.
+#[inline(always)]
+unsafe fn fetch<D: Dot, const R: usize, const G: usize>(a: &[*const u8; R], at: usize) {
+    for r in (0..R).step_by(G) {
+        D::fetch(a[r].wrapping_add(at));
+    }
+}
+
+/// Adds the products of 16 input channels, and goes to the weights of the next ones.
+#[inline(always)]
+unsafe fn block<
+    D: Dot,
+    const R: usize,
+    const G: usize,
+    const A: usize,
+    const P: usize,
+    const N: usize,
+    const SHORT: bool,
+>(
+    sums: &mut [[[D::Sum; N]; R]; P],
+    a: &[*const u8; R],
+    at: usize,
+    w: &mut [*const i8; P],
+) {
+    // SAFETY: see `body`.
+    unsafe {
+        segment::<D, R, G, A, P, N, SHORT>(sums, a, at, w, STEPS);
+        for p in w {
+            *p = p.add(WEIGHTS);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which input rows each output row needs, tiled for a kernel.
 
-use super::micro::{Item, Micro, Order, RUN};
+use super::micro::{Item, MAX_RUNS, Micro, Order, RUN};
 use crate::BLOCK;
 use crate::conv::Conv;
 
@@ -149,6 +149,8 @@ impl RowsPlan {
             plan.tile(&class, n, micro);
             plan.classes.push(class.taps);
         }
+        // Kernels look ahead to the first rows of the next tile.
+        plan.sources.extend([0; MAX_RUNS]);
         plan
     }
 

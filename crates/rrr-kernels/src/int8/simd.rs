@@ -56,6 +56,9 @@ pub(super) trait Dot: Copy {
     /// # Safety
     /// `p` must be valid for writing them.
     unsafe fn store(sum: Self::Sum, p: *mut i32);
+    /// Fetches what lies at `p`, which may be anywhere, into the first-level cache.
+    #[inline(always)]
+    fn fetch(_p: *const u8) {}
     /// Finishes the sums of `R` rows of a panel, in runs of `G` that lie `A` bytes apart in the input.
     ///
     /// # Safety
@@ -123,6 +126,11 @@ macro_rules! impl_x86 {
                 unsafe { $store(p.cast(), sum) }
             }
             $(
+                #[inline(always)]
+                fn fetch(p: *const u8) {
+                    // SAFETY: a fetch of any address is harmless.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+                }
                 #[inline(always)]
                 unsafe fn finish<const R: usize, const G: usize, const A: usize, const N: usize>(
                     t: &Tile<'_>,
