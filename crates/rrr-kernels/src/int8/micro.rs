@@ -74,7 +74,8 @@ pub(super) struct Tile<'a> {
     pub panels: &'a [Panel],
     /// Largest output.
     pub max: f32,
-    /// `[item][row or run]`: offset of each input row, or of the first one of each run, from the item's `x`.
+    /// `[item][row or run]`: offset of each input row, or of the first one of each run, from the item's `x`. Behind those
+    /// of runs lie as many of what comes next, which is fetched ahead.
     pub x_rows: &'a [u32],
     /// Offset of each output row, or of the first one of each run.
     pub y_rows: &'a [u32],
@@ -225,7 +226,7 @@ unsafe fn body<
 
 /// Fetches a line of each run.
 #[inline(always)]
-unsafe fn fetch<D: Dot, const R: usize, const G: usize>(a: &[*const u8; R], at: usize) {
+fn fetch<D: Dot, const R: usize, const G: usize>(a: &[*const u8; R], at: usize) {
     for r in (0..R).step_by(G) {
         D::fetch(a[r].wrapping_add(at));
     }
