@@ -2,6 +2,9 @@
 
 use crate::{Aligned, Element, Pool};
 
+/// Numbers that are copied at once where there are as many.
+const LINE: usize = 64;
+
 /// Numbers that [`Grouped`] activations are made of.
 pub trait Stored: Element + Default {
     /// Numbers of a plane of `rows` rows of `width` channels and a row of zeros.
@@ -115,7 +118,12 @@ impl<T: Stored> Grouped<T> {
         pool.for_each(self.data_mut().chunks_exact_mut(plane), |i, plane| {
             let images = &images.data()[i * len..][..images_rows * block];
             for (from, to) in images.chunks_exact(from).zip(plane[..rows].chunks_exact_mut(to)) {
-                to[at * block..][..from.len()].copy_from_slice(from);
+                let to = &mut to[at * block..][..from.len()];
+                // A few images at a time are the usual case, and too little for a call.
+                match (from.as_array::<LINE>(), to.as_mut_array::<LINE>()) {
+                    (Some(from), Some(to)) => *to = *from,
+                    _ => to.copy_from_slice(from),
+                }
             }
         });
     }

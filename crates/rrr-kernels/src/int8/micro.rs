@@ -10,21 +10,23 @@ use super::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::simd::{Dot, Portable};
 use super::{Int8Isa, STEP, STEPS};
 use crate::BLOCK;
-use std::mem::MaybeUninit;
 
 pub(super) use crate::micro::{Order, RUN};
 
-/// Most rows that any kernel takes.
-pub(super) const MAX_ROWS: usize = 14;
+/// Most runs of rows that any kernel takes.
+pub(super) const MAX_RUNS: usize = 3;
 
 /// Most blocks of output channels that any kernel takes.
 pub(super) const MAX_PANELS: usize = 2;
 
+/// Blocks of input channels that runs of rows are fetched ahead.
+const AHEAD: usize = 2;
+
+/// Blocks of input channels that are few.
+const FEW: usize = 4;
+
 /// Weights of 16 input channels x 16 output channels.
 const WEIGHTS: usize = BLOCK * BLOCK;
-
-/// Adding it to a float in 0..=255 rounds to the nearest integer, ties to even, in the low bits.
-const ROUND: f32 = 8_388_608.0;
 
 /// One product of the batch.
 #[derive(Clone, Copy)]
@@ -39,14 +41,11 @@ pub(super) struct Item {
     pub tail: usize,
     /// Offset of the weights in the panel.
     pub w: usize,
-    /// Offset of each input row from `x`.
-    pub rows: [u32; MAX_ROWS],
 }
 
 impl Item {
     /// An item without any product.
-    pub const EMPTY: Item =
-        Item { x: std::ptr::null(), x_block: 0, blocks: 0, tail: 0, w: 0, rows: [0; MAX_ROWS] };
+    pub const EMPTY: Item = Item { x: std::ptr::null(), x_block: 0, blocks: 0, tail: 0, w: 0 };
 }
 
 /// A block of 16 output channels of a [`Tile`].
@@ -75,8 +74,13 @@ pub(super) struct Tile<'a> {
     pub panels: &'a [Panel],
     /// Largest output.
     pub max: f32,
-    /// Offset of each output row.
-    pub y_rows: [u32; MAX_ROWS],
+    /// `[item][row or run]`: offset of each input row, or of the first one of each run, from the item's `x`. Behind those
+    /// of runs lie as many of what comes next, which is fetched ahead.
+    pub x_rows: &'a [u32],
+    /// Offset of each output row, or of the first one of each run.
+    pub y_rows: &'a [u32],
+    /// Bytes from a row of a run to the next in the output.
+    pub y_step: usize,
 }
 
 type RowsFn = unsafe fn(&Tile<'_>);
@@ -142,8 +146,7 @@ impl Micro {
         self.runs.first().map_or(0, |runs| runs.len())
     }
 
-    /// Computes a tile of `rows` rows, of which in runs only the first ones' offsets in the inputs are read; `short`: the
-    /// weights fit segments of one step only.
+    /// Computes a tile of `rows` rows; `short`: the weights fit segments of one step only.
     ///
     /// # Safety
     /// All pointers and offsets of the tile must be valid, and no other thread may access the output rows.
@@ -178,26 +181,78 @@ unsafe fn body<
     unsafe {
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         let mut sums = [[[D::zero(); N]; R]; P];
-        for item in t.items {
+        let mut rows = t.x_rows.as_ptr();
+        for (i, item) in t.items.iter().enumerate() {
             let mut w: [*const i8; P] = std::array::from_fn(|p| panels[p].w.add(item.w));
-            let a: [*const u8; R] = std::array::from_fn(|r| item.x.add(item.rows[r / G * G] as usize));
+            let a: [*const u8; R] = std::array::from_fn(|r| item.x.add(*rows.add(r / G) as usize));
+            rows = rows.add(R / G);
             // One offset for all rows: a pointer each would not fit the registers.
             let mut at = 0;
-            for _ in 0..item.blocks {
-                segment::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &w, STEPS);
-                for p in &mut w {
-                    *p = p.add(WEIGHTS);
+            let step = item.x_block;
+            if G > 1 && A == BLOCK {
+                // The last blocks' turns are for the first rows of what follows; those of few blocks are all.
+                let own = if item.blocks > FEW { item.blocks - AHEAD } else { 0 };
+                let next = t.items.get(i + 1).unwrap_or(&t.items[0]);
+                let then: [*const u8; R] = std::array::from_fn(|r| next.x.add(*rows.add(r / G) as usize));
+                for _ in 0..own {
+                    block::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &mut w);
+                    at += step;
+                    fetch::<D, R, G>(&a, at + (AHEAD - 1) * step);
                 }
-                at += item.x_block;
+                let mut ahead = 0;
+                for _ in own..item.blocks {
+                    block::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &mut w);
+                    at += step;
+                    fetch::<D, R, G>(&then, ahead);
+                    ahead += step;
+                }
+            } else {
+                for _ in 0..item.blocks {
+                    block::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &mut w);
+                    at += step;
+                }
             }
             if item.tail > 0 {
                 segment::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &w, item.tail);
             }
         }
         // Not a loop: the compiler could leave it one, and would then keep the sums in memory.
-        finish_panel::<D, R, N>(t, &panels[0], &sums[0]);
+        D::finish::<R, G, A, N>(t, &panels[0], &sums[0]);
         if P > 1 {
-            finish_panel::<D, R, N>(t, &panels[P - 1], &sums[P - 1]);
+            D::finish::<R, G, A, N>(t, &panels[P - 1], &sums[P - 1]);
+        }
+    }
+}
+
+/// Fetches a line of each run.
+#[inline(always)]
+fn fetch<D: Dot, const R: usize, const G: usize>(a: &[*const u8; R], at: usize) {
+    for r in (0..R).step_by(G) {
+        D::fetch(a[r].wrapping_add(at));
+    }
+}
+
+/// Adds the products of 16 input channels, and goes to the weights of the next ones.
+#[inline(always)]
+unsafe fn block<
+    D: Dot,
+    const R: usize,
+    const G: usize,
+    const A: usize,
+    const P: usize,
+    const N: usize,
+    const SHORT: bool,
+>(
+    sums: &mut [[[D::Sum; N]; R]; P],
+    a: &[*const u8; R],
+    at: usize,
+    w: &mut [*const i8; P],
+) {
+    // SAFETY: see `body`.
+    unsafe {
+        segment::<D, R, G, A, P, N, SHORT>(sums, a, at, w, STEPS);
+        for p in w {
+            *p = p.add(WEIGHTS);
         }
     }
 }
@@ -270,51 +325,6 @@ unsafe fn weights<D: Dot, const P: usize, const N: usize>(
         std::array::from_fn(|p| {
             std::array::from_fn(|n| D::weights(w[p].add((s * BLOCK + n * D::LANES) * STEP)))
         })
-    }
-}
-
-#[inline(always)]
-unsafe fn finish_panel<D: Dot, const R: usize, const N: usize>(
-    t: &Tile<'_>,
-    panel: &Panel,
-    sums: &[[D::Sum; N]; R],
-) {
-    // SAFETY: see `body`.
-    unsafe {
-        // All sums first: a loop over rows that the compiler leaves one would keep them in memory all along.
-        let mut rows = MaybeUninit::<[[i32; BLOCK]; R]>::uninit();
-        let first = rows.as_mut_ptr().cast::<i32>();
-        for r in 0..R {
-            for n in 0..N {
-                D::store(sums[r][n], first.add(r * BLOCK + n * D::LANES));
-            }
-        }
-        for (r, row) in rows.assume_init_ref().iter().enumerate() {
-            finish(panel, t.max, t.y_rows[r] as usize, row);
-        }
-    }
-}
-
-/// Turns the sums of a row into bytes. Only operations that every CPU rounds alike, so plain Rust.
-#[inline(always)]
-pub(super) unsafe fn finish(t: &Panel, max: f32, at: usize, sums: &[i32; BLOCK]) {
-    // SAFETY: see `body`.
-    unsafe {
-        let (scale, offset) = (&*t.scale.cast::<[f32; BLOCK]>(), &*t.offset.cast::<[f32; BLOCK]>());
-        let mut v: [f32; BLOCK] = std::array::from_fn(|c| sums[c] as f32 * scale[c] + offset[c]);
-        if !t.residual.is_null() {
-            let residual = &*t.residual.add(at).cast::<[u8; BLOCK]>();
-            let scale = &*t.residual_scale.cast::<[f32; BLOCK]>();
-            for c in 0..BLOCK {
-                v[c] += f32::from(residual[c]) * scale[c];
-            }
-        }
-        let bytes = v.map(|v| {
-            let v = if v > 0.0 { v } else { 0.0 };
-            let v = if v < max { v } else { max };
-            (v + ROUND).to_bits() as u8
-        });
-        t.y.add(at).cast::<[u8; BLOCK]>().write(bytes);
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod activation;
 mod conv;
+mod finish;
 mod isa;
 mod layout;
 mod micro;

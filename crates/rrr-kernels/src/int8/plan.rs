@@ -1,6 +1,6 @@
 //! Which input rows each output row needs, tiled for a kernel.
 
-use super::micro::{Item, MAX_ROWS, Micro, Order, RUN};
+use super::micro::{Item, MAX_RUNS, Micro, Order, RUN};
 use crate::BLOCK;
 use crate::conv::Conv;
 
@@ -75,21 +75,29 @@ struct Class {
     src: Vec<u32>,
 }
 
+/// Some rows of the output that need the same taps.
 pub(super) struct Tile {
-    class: u32,
-    /// Pixel (of the class) and image of the first row.
-    pixel: u32,
-    image: u32,
     pub rows: u32,
+    /// Which taps they need: a number that differs from that of tiles that need others.
+    pub class: u32,
+    /// Where its offsets begin among the inputs' and the output's.
+    sources: u32,
+    outputs: u32,
 }
 
 /// How the rows of an output are made of the rows of one or two inputs.
 pub(super) struct RowsPlan {
-    n: usize,
     pub parts: Vec<Part>,
     taps: Vec<Tap>,
-    classes: Vec<Class>,
+    /// Taps of each class.
+    classes: Vec<Vec<u32>>,
     pub tiles: Vec<Tile>,
+    /// `[tile][tap][unit]`: offset of each input row, or of the first one of each run.
+    sources: Vec<u32>,
+    /// `[tile][unit]`: offset of each output row, or of the first one of each run.
+    outputs: Vec<u32>,
+    /// Bytes from a row of a run to the next in the output.
+    pub y_step: usize,
     /// Bytes of a panel's weights.
     pub panel: usize,
     /// How the rows of tiles lie in the inputs.
@@ -100,7 +108,6 @@ impl RowsPlan {
     /// Plans an output of `out` pixels; every offset it makes lies within the parts' `len` and the output's plane.
     pub fn new(parts: Vec<Part>, out: (usize, usize), micro: &Micro) -> Self {
         let n = parts[0].n;
-        let to_u32 = |v: usize| u32::try_from(v).expect("activation too large");
         let mut taps = Vec::new();
         let mut panel = 0;
         for (part, p) in parts.iter().enumerate() {
@@ -123,42 +130,65 @@ impl RowsPlan {
             class.out.push(to_u32(pixel * n * BLOCK));
             class.src.extend(needed.iter().map(|&t| all[t as usize].map_or(ZERO, to_u32)));
         }
-        let rgb = parts[0].conv.rgb;
-        let order = if micro.max_runs() == 0 {
-            Order::Apart
-        } else if rgb && out.1.is_multiple_of(RUN) {
-            Order::PixelRuns
-        } else if !rgb && n.is_multiple_of(RUN) && n >= MIN_BATCH_TO_SKIP_PADDING {
-            // No row is on padding.
-            Order::Runs
-        } else {
-            Order::Apart
-        };
-        let (unit, most) =
-            if order == Order::Apart { (1, micro.max_rows()) } else { (RUN, micro.max_runs()) };
-        let mut tiles = Vec::new();
-        for (index, class) in classes.iter().enumerate() {
-            let units = class.out.len() * n / unit;
-            // Tiles of nearly equal size: a small remainder would waste the registers of a whole tile.
-            let count = units.div_ceil(most);
-            for i in 0..count {
-                let (first, end) = (units * i / count * unit, units * (i + 1) / count * unit);
-                let (pixel, image) = match order {
-                    Order::PixelRuns => (first / RUN / n * RUN, first / RUN % n),
-                    _ => (first / n, first % n),
-                };
-                tiles.push(Tile {
-                    class: index as u32,
-                    pixel: to_u32(pixel),
-                    image: to_u32(image),
-                    rows: (end - first) as u32,
-                });
-            }
-        }
         for part in &parts {
             to_u32(part.len);
         }
-        Self { n, parts, taps: taps.into_iter().map(|(_, t)| t).collect(), classes, tiles, panel, order }
+        let order = order(&parts[0], out, micro);
+        let mut plan = Self {
+            parts,
+            taps: taps.into_iter().map(|(_, t)| t).collect(),
+            classes: Vec::new(),
+            tiles: Vec::new(),
+            sources: Vec::new(),
+            outputs: Vec::new(),
+            y_step: if order == Order::PixelRuns { n * BLOCK } else { BLOCK },
+            panel,
+            order,
+        };
+        for class in classes {
+            plan.tile(&class, n, micro);
+            plan.classes.push(class.taps);
+        }
+        // Kernels look ahead to the first rows of the next tile.
+        plan.sources.extend([0; MAX_RUNS]);
+        plan
+    }
+
+    /// Adds the tiles of a class.
+    fn tile(&mut self, class: &Class, n: usize, micro: &Micro) {
+        let (unit, most) =
+            if self.order == Order::Apart { (1, micro.max_rows()) } else { (RUN, micro.max_runs()) };
+        let units = class.out.len() * n / unit;
+        // Tiles of nearly equal size: a small remainder would waste the registers of a whole tile.
+        let count = units.div_ceil(most);
+        for i in 0..count {
+            let range = units * i / count..units * (i + 1) / count;
+            self.tiles.push(Tile {
+                rows: to_u32(range.len() * unit),
+                class: to_u32(self.classes.len()),
+                sources: to_u32(self.sources.len()),
+                outputs: to_u32(self.outputs.len()),
+            });
+            // Pixel (of the class) and image of a unit's first row.
+            let place = |at: usize| match self.order {
+                Order::Apart => (at / n, at % n),
+                Order::Runs => (at * RUN / n, at * RUN % n),
+                Order::PixelRuns => (at / n * RUN, at % n),
+            };
+            for (pixel, image) in range.clone().map(place) {
+                self.outputs.push(class.out[pixel] + to_u32(image * BLOCK));
+            }
+            for (tap, &of) in class.taps.iter().enumerate() {
+                let part = &self.parts[self.taps[of as usize].part];
+                for (pixel, image) in range.clone().map(place) {
+                    let offset = match class.src[pixel * class.taps.len() + tap] {
+                        ZERO => part.zero_row,
+                        src => src as usize + image * part.image_stride,
+                    };
+                    self.sources.push(to_u32(offset));
+                }
+            }
+        }
     }
 
     /// Most items of a tile.
@@ -166,49 +196,39 @@ impl RowsPlan {
         self.taps.len()
     }
 
-    /// Fills in a tile's items, reading `x` (one pointer per part), and its output offsets; returns the number
-    /// of items.
-    pub fn locate(
-        &self,
-        tile: &Tile,
-        x: &[*const u8],
-        items: &mut [Item],
-        y_rows: &mut [u32; MAX_ROWS],
-    ) -> usize {
-        let class = &self.classes[tile.class as usize];
-        let count = class.taps.len();
-        // Rows of a run; pixels and images from one of its rows to the next.
-        let (run, pixels, images) = match self.order {
-            Order::Apart => (1, 0, 0),
-            Order::Runs => (RUN, 0, 1),
-            Order::PixelRuns => (RUN, 1, 0),
-        };
-        let rows = tile.rows as usize;
-        // Place of each run's row among the sources, and image.
-        let mut places = [(0, 0); MAX_ROWS];
-        let (mut pixel, mut image) = (tile.pixel as usize, tile.image as usize);
-        for (place, y_rows) in places.iter_mut().zip(y_rows[..rows].chunks_mut(run)) {
-            *place = (pixel * count, image as u32);
-            for (i, row) in y_rows.iter_mut().enumerate() {
-                *row = class.out[pixel + i * pixels] + ((image + i * images) * BLOCK) as u32;
-            }
-            image += (run * images).max(1);
-            if image == self.n {
-                (pixel, image) = (pixel + (run * pixels).max(1), 0);
-            }
-        }
-        let places = &places[..rows / run];
-        for (i, (item, &tap)) in items.iter_mut().zip(&class.taps).enumerate() {
+    /// Fills in the items of a class's tiles, which read `x` (one pointer per part); returns their number.
+    pub fn fill(&self, class: u32, x: &[*const u8], items: &mut [Item]) -> usize {
+        let taps = &self.classes[class as usize];
+        for (item, &tap) in items.iter_mut().zip(taps) {
             let tap = &self.taps[tap as usize];
             let part = &self.parts[tap.part];
-            (item.x, item.x_block, item.w) = (x[tap.part], part.block, tap.w);
-            (item.blocks, item.tail) = (part.blocks, part.tail);
-            let (zero, stride) = (part.zero_row as u32, part.image_stride as u32);
-            for (row, &(place, image)) in item.rows.iter_mut().step_by(run).zip(places) {
-                let src = class.src[place + i];
-                *row = if src == ZERO { zero } else { src + image * stride };
-            }
+            *item =
+                Item { x: x[tap.part], x_block: part.block, blocks: part.blocks, tail: part.tail, w: tap.w };
         }
-        count
+        taps.len()
+    }
+
+    /// Offsets of a tile's rows, or of the first ones of its runs, in the inputs and the output: from these on.
+    pub fn offsets(&self, tile: &Tile) -> (&[u32], &[u32]) {
+        (&self.sources[tile.sources as usize..], &self.outputs[tile.outputs as usize..])
+    }
+}
+
+fn to_u32(v: usize) -> u32 {
+    u32::try_from(v).expect("activation too large")
+}
+
+/// How rows of tiles lie in inputs of which `part` is the first.
+fn order(part: &Part, out: (usize, usize), micro: &Micro) -> Order {
+    let (rgb, n) = (part.conv.rgb, part.n);
+    if micro.max_runs() == 0 {
+        Order::Apart
+    } else if rgb && out.1.is_multiple_of(RUN) {
+        Order::PixelRuns
+    } else if !rgb && n.is_multiple_of(RUN) && n >= MIN_BATCH_TO_SKIP_PADDING {
+        // No row is on padding.
+        Order::Runs
+    } else {
+        Order::Apart
     }
 }

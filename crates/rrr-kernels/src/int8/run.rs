@@ -1,7 +1,7 @@
 //! The loops around the kernel.
 
 use super::conv::{Int8Job, VectorPlan};
-use super::micro::{Item, MAX_PANELS, MAX_ROWS, Panel, Tile};
+use super::micro::{Item, MAX_PANELS, Panel, Tile};
 use crate::shared::SharedMut;
 use crate::{BLOCK, Pool};
 
@@ -64,29 +64,22 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
         let first = span * columns;
         let range = first + split * width..first + ((split + 1) * width).min(columns);
         let end = ((cut + 1) * tiles_per_task).min(plan.tiles.len());
-        let mut items = [[Item::EMPTY; MAX_ITEMS]; TILES];
-        let mut y_rows = [[0; MAX_ROWS]; TILES];
-        let mut counts = [0; TILES];
+        let (mut items, mut count) = ([Item::EMPTY; MAX_ITEMS], 0);
+        // Group and class of tiles of the items.
+        let mut filled = None;
         for tiles in plan.tiles[cut * tiles_per_task..end].chunks(TILES) {
-            let mut located = None;
             let mut column = range.start;
             while column < range.end {
                 let group = column / panels;
-                if located.is_none() || spans > 1 && located != Some(group) {
-                    located = Some(group);
-                    let mut inputs = [std::ptr::null(); 2];
-                    for (at, (slice, stride)) in inputs.iter_mut().zip(x.iter().zip(x_group)) {
-                        *at = slice[group * stride..].as_ptr();
-                    }
-                    for (t, tile) in tiles.iter().enumerate() {
-                        counts[t] = plan.locate(tile, &inputs, &mut items[t], &mut y_rows[t]);
-                    }
+                let mut inputs = [std::ptr::null(); 2];
+                for (at, (slice, stride)) in inputs.iter_mut().zip(x.iter().zip(x_group)) {
+                    *at = slice[group * stride..].as_ptr();
                 }
                 // Panels of one tile read the same input.
                 let end = if spans > 1 { range.end.min((group + 1) * panels) } else { range.end };
-                let count = (end - column).min(p.micro.max_panels());
+                let wide = (end - column).min(p.micro.max_panels());
                 let of_tile: [Panel; MAX_PANELS] = std::array::from_fn(|i| {
-                    let column = column + i.min(count - 1);
+                    let column = column + i.min(wide - 1);
                     let (group, plane) = (column / panels, column % panels * p.y_plane);
                     // SAFETY: the slices were checked above to hold all columns.
                     unsafe {
@@ -103,18 +96,26 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
                         }
                     }
                 });
-                for (t, tile) in tiles.iter().enumerate() {
+                for tile in tiles {
+                    let reads = Some((if spans > 1 { group } else { 0 }, tile.class));
+                    if filled != reads {
+                        filled = reads;
+                        count = plan.fill(tile.class, &inputs, &mut items);
+                    }
+                    let (x_rows, y_rows) = plan.offsets(tile);
                     let job = Tile {
-                        items: &items[t][..counts[t]],
-                        panels: &of_tile[..count],
+                        items: &items[..count],
+                        panels: &of_tile[..wide],
                         max: f32::from(max),
-                        y_rows: y_rows[t],
+                        x_rows,
+                        y_rows,
+                        y_step: plan.y_step,
                     };
                     // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task
                     // alone writes these rows of these planes.
                     unsafe { p.micro.rows(plan.order, p.short, tile.rows as usize, &job) }
                 }
-                column += count;
+                column += wide;
             }
         }
     });

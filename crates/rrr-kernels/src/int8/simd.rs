@@ -3,6 +3,9 @@
 //! All functions are `inline(always)` and become real instructions once inlined into a function that has
 //! the target features; the kernels in [`super::micro`] are such functions.
 
+use super::finish;
+use super::micro::{Panel, Tile};
+
 /// Vectors of 32-bit sums of four products each, `u8` activations times `i8` weights.
 pub(super) trait Dot: Copy {
     /// Sums for [`Dot::LANES`] channels.
@@ -53,6 +56,22 @@ pub(super) trait Dot: Copy {
     /// # Safety
     /// `p` must be valid for writing them.
     unsafe fn store(sum: Self::Sum, p: *mut i32);
+    /// Fetches what lies at `p`, which may be anywhere, into the first-level cache.
+    #[inline(always)]
+    fn fetch(_p: *const u8) {}
+    /// Finishes the sums of `R` rows of a panel, in runs of `G` that lie `A` bytes apart in the input.
+    ///
+    /// # Safety
+    /// What the tile says of the panel must be true.
+    #[inline(always)]
+    unsafe fn finish<const R: usize, const G: usize, const A: usize, const N: usize>(
+        t: &Tile<'_>,
+        panel: &Panel,
+        sums: &[[Self::Sum; N]; R],
+    ) {
+        // SAFETY: by the caller.
+        unsafe { finish::in_memory::<Self, R, N>(t, panel, sums) }
+    }
 }
 
 /// Implements [`Dot`] for x86.
@@ -60,7 +79,7 @@ pub(super) trait Dot: Copy {
 macro_rules! impl_x86 {
     ($name:ident, $v:ty, $lanes:literal, in_place: $in_place:literal, zero: $zero:expr, splat: $splat:ident, load: $load:ident,
      store: $store:ident, open($os:ident) => $open:expr, step($p:ident, $a:ident, $w:ident) => $step:expr,
-     close($cs:ident, $cp:ident) => $close:expr) => {
+     close($cs:ident, $cp:ident) => $close:expr $(, finish: $finish:ident)?) => {
         #[derive(Clone, Copy)]
         pub(in crate::int8) struct $name;
 
@@ -106,6 +125,22 @@ macro_rules! impl_x86 {
                 // SAFETY: pointer and features by the caller.
                 unsafe { $store(p.cast(), sum) }
             }
+            $(
+                #[inline(always)]
+                fn fetch(p: *const u8) {
+                    // SAFETY: a fetch of any address is harmless.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+                }
+                #[inline(always)]
+                unsafe fn finish<const R: usize, const G: usize, const A: usize, const N: usize>(
+                    t: &Tile<'_>,
+                    panel: &Panel,
+                    sums: &[[$v; N]; R],
+                ) {
+                    // SAFETY: passed on to the caller.
+                    unsafe { finish::avx512::$finish::<R, G, A, N>(t, panel, sums) }
+                }
+            )?
         }
     };
 }
@@ -113,7 +148,7 @@ macro_rules! impl_x86 {
 #[cfg(target_arch = "x86_64")]
 #[allow(unused_variables, unused_unsafe, reason = "one macro serves all shapes of instructions")]
 pub(super) mod x86 {
-    use super::Dot;
+    use super::{Dot, Panel, Tile, finish};
     use std::arch::asm;
     use std::arch::x86_64::*;
 
@@ -147,13 +182,13 @@ pub(super) mod x86 {
         load: _mm512_loadu_si512, store: _mm512_storeu_si512,
         open(s) => _mm512_setzero_si512(),
         step(p, a, w) => _mm512_add_epi16(p, _mm512_maddubs_epi16(a, w)),
-        close(s, p) => _mm512_add_epi32(s, _mm512_madd_epi16(p, _mm512_set1_epi16(1))));
+        close(s, p) => _mm512_add_epi32(s, _mm512_madd_epi16(p, _mm512_set1_epi16(1))), finish: in_registers);
 
     impl_x86!(Avx512Vnni, __m512i, 16, in_place: true, zero: _mm512_setzero_si512(), splat: _mm512_set1_epi32,
         load: _mm512_loadu_si512, store: _mm512_storeu_si512,
         open(s) => s,
         step(p, a, w) => _mm512_dpbusd_epi32(p, a, w),
-        close(s, p) => p);
+        close(s, p) => p, finish: in_registers);
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -15,7 +15,7 @@ use crate::plans::{Plans, Workspace};
 use crate::state::borrow;
 use crate::{Images, NetSpec, NetState, Normalize, SequenceSpec, State, StateError};
 use rrr_kernels::int8::{Int8Activation, Int8Compute};
-use rrr_kernels::{Activation, Compute, Pool};
+use rrr_kernels::{Activation, Compute, Isa, Pool};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -127,7 +127,7 @@ impl Calibrator {
                 let images = seen.images();
                 let images = if group.halved { halved.of(&images, &self.pool) } else { images };
                 let mut pixels = PaddedPixels::default();
-                pixels.load(&images, &state.normalize, &self.pool);
+                pixels.load(&images, &state.normalize, Isa::active(), &self.pool);
                 let size = (images.height, images.width);
                 sources.push(Source::Pixels { pixels, n: images.n, size });
             }

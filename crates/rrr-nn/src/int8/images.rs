@@ -2,7 +2,7 @@
 
 use crate::{Images, Normalize, Pixels};
 use rrr_kernels::int8::INT8_IMAGE_SLACK;
-use rrr_kernels::{Buffer, Pool};
+use rrr_kernels::{Buffer, Isa, Pool};
 
 /// Zero padding of the 7x7 convolution.
 const PAD: usize = 3;
@@ -31,7 +31,7 @@ impl PaddedPixels {
     ///
     /// # Panics
     /// If the number of pixels is not what the sizes say.
-    pub fn load(&mut self, images: &Images<'_>, normalize: &Normalize, pool: &Pool) {
+    pub fn load(&mut self, images: &Images<'_>, normalize: &Normalize, isa: Isa, pool: &Pool) {
         let (n, height, width) = (images.n, images.height, images.width);
         let (padded_width, row) = (width + 2 * PAD, width * 3);
         let len = (height + 2 * PAD) * padded_width * 3;
@@ -69,11 +69,7 @@ impl PaddedPixels {
                     Pixels::F32(data) => {
                         let (scale, shift) =
                             (normalize.std.map(|s| 255.0 * s), normalize.mean.map(|m| 255.0 * m));
-                        let (to, _) = to.as_chunks_mut::<3>();
-                        let (from, _) = data[from..from + row].as_chunks::<3>();
-                        for (to, from) in to.iter_mut().zip(from) {
-                            *to = std::array::from_fn(|c| to_pixel(from[c] * scale[c] + shift[c]) / 2);
-                        }
+                        isa.vectorize(|| halve(&data[from..from + row], to, scale, shift));
                     }
                 }
             }
@@ -86,8 +82,26 @@ impl PaddedPixels {
     }
 }
 
+/// Pixels of channels that are converted at a time.
+const GROUP: usize = 48;
+
+/// Halves of the pixels nearest to `from * scale + shift`.
+#[inline(always)]
+fn halve(from: &[f32], to: &mut [u8], scale: [f32; 3], shift: [f32; 3]) {
+    let (scale, shift): ([f32; GROUP], [f32; GROUP]) =
+        (std::array::from_fn(|i| scale[i % 3]), std::array::from_fn(|i| shift[i % 3]));
+    let convert = |from: f32, i: usize| to_pixel(from * scale[i] + shift[i]) / 2;
+    let ((groups, rest), (from_groups, from_rest)) = (to.as_chunks_mut::<GROUP>(), from.as_chunks::<GROUP>());
+    for (to, from) in groups.iter_mut().zip(from_groups) {
+        *to = std::array::from_fn(|i| convert(from[i], i));
+    }
+    for (i, (to, from)) in rest.iter_mut().zip(from_rest).enumerate() {
+        *to = convert(*from, i);
+    }
+}
+
 /// The nearest pixel value, ties to even.
-#[inline]
+#[inline(always)]
 fn to_pixel(value: f32) -> u8 {
     /// Leaves the nearest integer in the low bits of a float.
     const ROUND: f32 = 8_388_608.0;

@@ -192,6 +192,7 @@ impl QuantizedNetwork {
                     pixels.load(
                         &images.slice(start + part.start, part.len()),
                         &self.normalize,
+                        compute.isa().base(),
                         compute.pool(),
                     );
                     let shape = (image_size, part.len());
@@ -202,7 +203,7 @@ impl QuantizedNetwork {
                     arena.collect(part.start, n, compute.pool());
                 }
             } else {
-                pixels.load(&images.slice(start, n), &self.normalize, compute.pool());
+                pixels.load(&images.slice(start, n), &self.normalize, compute.isa().base(), compute.pool());
             }
             let plans = plans.entry((size, n)).or_insert_with(|| layers.plan(size, n, compute).0);
             layers.run(plans, Pass { images: pixels, n, arena, compute, profile });

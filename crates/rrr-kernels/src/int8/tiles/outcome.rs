@@ -1,6 +1,7 @@
 //! How sums become bytes.
 
-use super::super::micro::{Panel, finish};
+use super::super::finish::finish;
+use super::super::micro::Panel;
 use crate::BLOCK;
 use crate::tiles::{Finish, Outcome, TILE};
 use std::ptr::null;
