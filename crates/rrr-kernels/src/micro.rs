@@ -45,6 +45,15 @@ pub enum Order {
 /// Values from a row of [`Order::PixelRuns`] to the next.
 pub const PIXEL_STEP: usize = 2 * 3;
 
+/// Blocks of input channels that runs of rows are fetched ahead.
+const AHEAD: usize = 2;
+
+/// Blocks of input channels that are few.
+const FEW: usize = 4;
+
+/// Most runs that any kernel takes.
+pub const MAX_RUNS: usize = 4;
+
 /// Most blocks of output channels that any kernel takes.
 pub const MAX_PANELS: usize = 2;
 
@@ -105,6 +114,8 @@ pub struct RowsTile<'a> {
     pub c_rows: *const u32,
     /// Floats from a row of a run to the next, in the output.
     pub c_step: usize,
+    /// Offsets of the rows that the first item reads in the next tile, which are fetched: as many as for this one at least.
+    pub then: *const u32,
     /// Weights to fetch meanwhile.
     pub ahead: Ahead,
 }
@@ -254,23 +265,33 @@ unsafe fn rows_body<
     unsafe {
         let mut acc = [[[S::zero(); N]; R]; P];
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
-        let mut ahead = t.ahead.from;
-        for item in t.items {
+        let mut ahead = t.ahead;
+        for (i, item) in t.items.iter().enumerate() {
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
             let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(*item.rows.add(r / G) as usize));
-            for _ in 0..item.k_blocks {
-                for _ in 0..t.ahead.lines {
-                    prefetch(ahead);
-                    ahead = ahead.wrapping_add(BLOCK);
+            if G > 1 && A == BLOCK {
+                // The last blocks' turns are for the first rows of what follows; those of few blocks are all.
+                let own = if item.k_blocks > FEW { item.k_blocks - AHEAD } else { 0 };
+                for _ in 0..own {
+                    fetch_ahead(&mut ahead);
+                    fetch_rows::<R, G>(&a, AHEAD * item.a_block);
+                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.a_block, &mut b);
                 }
-                for k in 0..BLOCK {
-                    step::<S, R, G, A, P, N>(&mut acc, &a, k, &b);
+                let (next, rows) = match t.items.get(i + 1) {
+                    Some(next) => (next, next.rows),
+                    None => (&t.items[0], t.then),
+                };
+                let then: [*const f32; R] =
+                    std::array::from_fn(|r| next.a.wrapping_add(*rows.add(r / G) as usize));
+                for i in 0..item.k_blocks - own {
+                    fetch_ahead(&mut ahead);
+                    fetch_rows::<R, G>(&then, i * next.a_block);
+                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.a_block, &mut b);
                 }
-                for p in &mut b {
-                    *p = p.add(BLOCK * BLOCK);
-                }
-                for p in &mut a {
-                    *p = p.wrapping_add(item.a_block);
+            } else {
+                for _ in 0..item.k_blocks {
+                    fetch_ahead(&mut ahead);
+                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.a_block, &mut b);
                 }
             }
             for k in 0..item.k_tail {
@@ -287,7 +308,7 @@ unsafe fn rows_body<
 
 /// Asks for a line in the second-level cache.
 #[inline(always)]
-fn prefetch(line: *const f32) {
+fn fetch_far(line: *const f32) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
@@ -296,6 +317,61 @@ fn prefetch(line: *const f32) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;
+}
+
+/// Asks for a line in the first-level cache.
+#[inline(always)]
+fn fetch_near(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: as in `fetch_far`.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Asks for a block's share of the weights of a later tile.
+#[inline(always)]
+fn fetch_ahead(ahead: &mut Ahead) {
+    for _ in 0..ahead.lines {
+        fetch_far(ahead.from);
+        ahead.from = ahead.from.wrapping_add(BLOCK);
+    }
+}
+
+/// Asks for the lines of rows in runs of `G`, `at` floats behind their pointers.
+#[inline(always)]
+fn fetch_rows<const R: usize, const G: usize>(a: &[*const f32; R], at: usize) {
+    for r in 0..R {
+        fetch_near(a[r].wrapping_add(r % G * BLOCK + at));
+    }
+}
+
+/// Adds the products of 16 values of k, and goes on to the next ones, whose weights it fetches meanwhile.
+#[inline(always)]
+unsafe fn block<S: Simd, const R: usize, const G: usize, const A: usize, const P: usize, const N: usize>(
+    acc: &mut [[[S::V; N]; R]; P],
+    a: &mut [*const f32; R],
+    a_block: usize,
+    b: &mut [*const f32; P],
+) {
+    // SAFETY: see `rows_body`.
+    unsafe {
+        for k in 0..BLOCK {
+            for p in 0..P {
+                fetch_near(b[p].wrapping_add((BLOCK + k) * BLOCK));
+            }
+            step::<S, R, G, A, P, N>(acc, a, k, b);
+        }
+        for p in b {
+            *p = p.add(BLOCK * BLOCK);
+        }
+        for p in a {
+            *p = p.wrapping_add(a_block);
+        }
+    }
 }
 
 /// Adds the products of value `k`.
@@ -382,6 +458,10 @@ unsafe fn grad_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
             let mut x = t.x.add(run.x as usize);
             let mut dy: [*const f32; P] = std::array::from_fn(|p| panels[p].0.add(run.dy as usize));
             for _ in 0..run.len {
+                fetch_near(x.wrapping_add(16 * t.x_stride));
+                for p in 0..P {
+                    fetch_near(dy[p].wrapping_add(16 * BLOCK));
+                }
                 let b: [[S::V; N]; P] =
                     std::array::from_fn(|p| std::array::from_fn(|n| S::load(dy[p].add(n * S::LANES))));
                 for r in 0..R {

@@ -149,7 +149,10 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
                 if let (Some((skip, dims, offsets, b)), Some(x)) = (skipped, jobs[first_job].skip) {
                     count += skip.locate(tile, dims, offsets, (x.as_ptr(), b), &mut items[count..]).0;
                 }
+                let first_rows = items[0].rows;
                 let items = &items[..count];
+                let next_rows =
+                    plan.first_rows(if tile + 1 < tiles.end { tile + 1 } else { tiles.start }, offsets);
                 let mut column = first;
                 for from in group.clone().step_by(micro.max_panels()) {
                     let count = (group.end - from).min(micro.max_panels());
@@ -164,7 +167,8 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
                         let mut panels = [next(); MAX_PANELS];
                         panels[1..count].fill_with(next);
                         let c_rows = c_rows.as_ptr();
-                        let rows = RowsTile { items, panels: &panels[..count], c_rows, c_step, ahead };
+                        let then = if from + count < group.end { first_rows } else { next_rows.as_ptr() };
+                        let rows = RowsTile { items, panels: &panels[..count], c_rows, c_step, ahead, then };
                         micro.rows(order, plan.tiles[tile].rows as usize, &rows);
                         ahead.from = ahead.from.wrapping_add(ahead.lines * blocks * BLOCK);
                     }

@@ -1,7 +1,7 @@
 //! Which input rows each output row needs, in tiles.
 
 use super::{RowsDims, RowsJob};
-use crate::micro::{BLOCK, Item, Order, PIXEL_STEP, RUN};
+use crate::micro::{BLOCK, Item, MAX_RUNS, Order, PIXEL_STEP, RUN};
 use std::sync::OnceLock;
 
 /// Stands for the row of zeros.
@@ -68,6 +68,14 @@ pub(crate) struct RowsGeometry<'a> {
     pub zero_row: usize,
     /// Whether pixels on padding skip the taps there; else they read zeros, and share tiles with others.
     pub skip_padding: bool,
+}
+
+impl Offsets {
+    /// Where those of a tile begin and end.
+    fn of(&self, tile: usize) -> (usize, usize) {
+        let end = self.starts.get(tile + 1).map_or(self.rows.len() - MAX_RUNS, |end| *end as usize);
+        (self.starts[tile] as usize, end)
+    }
 }
 
 impl Class {
@@ -193,6 +201,8 @@ impl RowsPlan {
                 }));
             }
         }
+        // Kernels fetch the first rows of the next tile, which may be shorter.
+        offsets.rows.extend([0; MAX_RUNS]);
         offsets
     }
 
@@ -227,6 +237,13 @@ impl RowsPlan {
         assert!(self.max_src + reach <= x.len(), "input too small");
     }
 
+    /// Offsets of the rows that the first item of a tile reads, and of [`MAX_RUNS`] at least.
+    pub(super) fn first_rows<'a>(&self, tile: usize, offsets: &'a Offsets) -> &'a [u32] {
+        let (start, end) = offsets.of(tile);
+        let taps = self.classes[self.tiles[tile].class as usize].taps.len();
+        &offsets.rows[start + (end - start) / (1 + taps)..]
+    }
+
     /// Fills in the items of a tile, which read `x` and weights from `b` on, and tells their number and the offsets of its
     /// output rows.
     pub(super) fn locate<'a>(
@@ -238,8 +255,8 @@ impl RowsPlan {
         items: &mut [Item],
     ) -> (usize, &'a [u32]) {
         let class = &self.classes[self.tiles[tile].class as usize];
-        let end = offsets.starts.get(tile + 1).map_or(offsets.rows.len(), |end| *end as usize);
-        let rows = &offsets.rows[offsets.starts[tile] as usize..end];
+        let (start, end) = offsets.of(tile);
+        let rows = &offsets.rows[start..end];
         let mut rows = rows.chunks_exact(rows.len() / (1 + class.taps.len()));
         let outputs = rows.next().expect("a tile has rows");
         for ((item, &tap), rows) in items.iter_mut().zip(&class.taps).zip(rows) {

@@ -229,6 +229,7 @@ impl<'a> Run<'a> {
                             panels: &panels[..of_tile],
                             c_rows: rows.as_ptr(),
                             c_step: BLOCK,
+                            then: rows.as_ptr(),
                             ahead: Ahead::NONE,
                         };
                         micro.rows(order, to - from, &tile);
