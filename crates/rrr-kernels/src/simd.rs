@@ -268,13 +268,21 @@ mod x86 {
     #[inline(always)]
     unsafe fn where_positive512(a: __m512, b: __m512) -> __m512 {
         // SAFETY: features by the caller.
-        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(b, _mm512_setzero_ps()), a) }
+        unsafe {
+            if cfg!(miri) {
+                return lanes512(a, b, |a, b| if b > 0.0 { a } else { 0.0 });
+            }
+            _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(b, _mm512_setzero_ps()), a)
+        }
     }
 
     #[inline(always)]
     unsafe fn max512(a: __m512, b: __m512) -> __m512 {
         // SAFETY: features by the caller.
         unsafe {
+            if cfg!(miri) {
+                return lanes512(a, b, |a, b| if a > b || a.is_nan() { a } else { b });
+            }
             let a_is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
             _mm512_mask_mov_ps(_mm512_max_ps(a, b), a_is_nan, a)
         }
@@ -282,16 +290,25 @@ mod x86 {
 
     #[inline(always)]
     unsafe fn relu512(a: __m512) -> __m512 {
-        if cfg!(miri) {
-            // Miri knows the AVX-512 arithmetic, but not its maximum.
-            // SAFETY: both types are 16 floats.
-            return unsafe {
-                let lanes = std::mem::transmute::<__m512, [f32; 16]>(a);
-                std::mem::transmute::<[f32; 16], __m512>(lanes.map(|x| if x < 0.0 { 0.0 } else { x }))
-            };
-        }
         // SAFETY: features by the caller.
-        unsafe { _mm512_max_ps(_mm512_setzero_ps(), a) }
+        unsafe {
+            if cfg!(miri) {
+                return lanes512(a, a, |a, _| if a < 0.0 { 0.0 } else { a });
+            }
+            _mm512_max_ps(_mm512_setzero_ps(), a)
+        }
+    }
+
+    /// For Miri, which knows the AVX-512 arithmetic, but not its maximum and comparisons.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512.
+    unsafe fn lanes512(a: __m512, b: __m512, f: impl Fn(f32, f32) -> f32) -> __m512 {
+        // SAFETY: both types are 16 floats.
+        unsafe {
+            let [a, b] = [a, b].map(|v| std::mem::transmute::<__m512, [f32; 16]>(v));
+            std::mem::transmute::<[f32; 16], __m512>(std::array::from_fn(|i| f(a[i], b[i])))
+        }
     }
 }
 
