@@ -262,6 +262,10 @@ fn check(case: &Case) {
             assert!(plane[rows..rows + 32].iter().all(|&v| v == 0), "{} zero row", compute.isa());
         }
     }
+    if cfg!(miri) {
+        // The same memory for other values.
+        return;
+    }
     let inputs = case.inputs(reals);
     let want = case.run(&inputs, &Compute::with_isa(pool.clone(), Isa::Portable).unwrap());
     for compute in computes() {
