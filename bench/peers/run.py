@@ -165,8 +165,6 @@ def engines(args, python):
                 # A build of its own each, so that one that does not build costs no other one.
                 target = str(HERE / "rust" / "target" / feature)
                 program, reason = cargo(HERE / "rust", "--features", feature, "--target-dir", target)
-                if name == "Burn" and args.network != "paper":
-                    reason = "only the paper's network is written out for it"
                 chosen.append(Engine(name, "f32", (program, feature), ("forward",), reason))
     return chosen
 

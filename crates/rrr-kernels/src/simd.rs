@@ -13,6 +13,8 @@ pub trait Simd: Copy {
     type V: Copy;
     /// Its number of f32 lanes; divides 16.
     const LANES: usize;
+    /// Registers that hold such vectors.
+    const REGISTERS: usize;
 
     /// All lanes zero.
     ///
@@ -162,7 +164,7 @@ pub struct Neon;
 pub struct Portable;
 
 macro_rules! impl_simd {
-    ($name:ident, $v:ty, $lanes:expr,
+    ($name:ident, $v:ty, $lanes:expr, registers: $registers:expr,
      zero() => $zero:expr, load($lp:ident) => $load:expr, store($sp:ident, $sv:ident) => $store:expr,
      broadcast($bp:ident) => $broadcast:expr, mul_add($ma:ident, $mb:ident, $mc:ident) => $mul_add:expr,
      add($aa:ident, $ab:ident) => $add:expr, sub($sa:ident, $sb:ident) => $sub:expr,
@@ -171,6 +173,7 @@ macro_rules! impl_simd {
         impl Simd for $name {
             type V = $v;
             const LANES: usize = $lanes;
+            const REGISTERS: usize = $registers;
             #[inline(always)]
             unsafe fn zero() -> $v {
                 // SAFETY: features by the caller.
@@ -236,7 +239,7 @@ mod x86 {
     use super::{Avx2, Avx512, Simd};
     use std::arch::x86_64::*;
 
-    impl_simd!(Avx2, __m256, 8,
+    impl_simd!(Avx2, __m256, 8, registers: 16,
         zero() => _mm256_setzero_ps(),
         load(p) => _mm256_loadu_ps(p),
         store(p, v) => _mm256_storeu_ps(p, v),
@@ -249,7 +252,7 @@ mod x86 {
         max(a, b) => _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)),
         where_positive(a, b) => _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_GT_OQ>(b, _mm256_setzero_ps())));
 
-    impl_simd!(Avx512, __m512, 16,
+    impl_simd!(Avx512, __m512, 16, registers: 32,
         zero() => _mm512_setzero_ps(),
         load(p) => _mm512_loadu_ps(p),
         store(p, v) => _mm512_storeu_ps(p, v),
@@ -265,13 +268,21 @@ mod x86 {
     #[inline(always)]
     unsafe fn where_positive512(a: __m512, b: __m512) -> __m512 {
         // SAFETY: features by the caller.
-        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(b, _mm512_setzero_ps()), a) }
+        unsafe {
+            if cfg!(miri) {
+                return lanes512(a, b, |a, b| if b > 0.0 { a } else { 0.0 });
+            }
+            _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(b, _mm512_setzero_ps()), a)
+        }
     }
 
     #[inline(always)]
     unsafe fn max512(a: __m512, b: __m512) -> __m512 {
         // SAFETY: features by the caller.
         unsafe {
+            if cfg!(miri) {
+                return lanes512(a, b, |a, b| if a > b || a.is_nan() { a } else { b });
+            }
             let a_is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
             _mm512_mask_mov_ps(_mm512_max_ps(a, b), a_is_nan, a)
         }
@@ -279,16 +290,25 @@ mod x86 {
 
     #[inline(always)]
     unsafe fn relu512(a: __m512) -> __m512 {
-        if cfg!(miri) {
-            // Miri knows the AVX-512 arithmetic, but not its maximum.
-            // SAFETY: both types are 16 floats.
-            return unsafe {
-                let lanes = std::mem::transmute::<__m512, [f32; 16]>(a);
-                std::mem::transmute::<[f32; 16], __m512>(lanes.map(|x| if x < 0.0 { 0.0 } else { x }))
-            };
-        }
         // SAFETY: features by the caller.
-        unsafe { _mm512_max_ps(_mm512_setzero_ps(), a) }
+        unsafe {
+            if cfg!(miri) {
+                return lanes512(a, a, |a, _| if a < 0.0 { 0.0 } else { a });
+            }
+            _mm512_max_ps(_mm512_setzero_ps(), a)
+        }
+    }
+
+    /// For Miri, which knows the AVX-512 arithmetic, but not its maximum and comparisons.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512.
+    unsafe fn lanes512(a: __m512, b: __m512, f: impl Fn(f32, f32) -> f32) -> __m512 {
+        // SAFETY: both types are 16 floats.
+        unsafe {
+            let [a, b] = [a, b].map(|v| std::mem::transmute::<__m512, [f32; 16]>(v));
+            std::mem::transmute::<[f32; 16], __m512>(std::array::from_fn(|i| f(a[i], b[i])))
+        }
     }
 }
 
@@ -297,7 +317,7 @@ mod arm {
     use super::{Neon, Simd};
     use std::arch::aarch64::*;
 
-    impl_simd!(Neon, float32x4_t, 4,
+    impl_simd!(Neon, float32x4_t, 4, registers: 32,
         zero() => vdupq_n_f32(0.0),
         load(p) => vld1q_f32(p),
         store(p, v) => vst1q_f32(p, v),
@@ -315,7 +335,7 @@ mod arm {
 mod portable {
     use super::{Portable, Simd};
 
-    impl_simd!(Portable, [f32; 4], 4,
+    impl_simd!(Portable, [f32; 4], 4, registers: 16,
         zero() => [0.0; 4],
         load(p) => p.cast::<[f32; 4]>().read_unaligned(),
         store(p, v) => p.cast::<[f32; 4]>().write_unaligned(v),

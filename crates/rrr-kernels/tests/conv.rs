@@ -163,6 +163,15 @@ fn check(case: &Case, compute: &Compute) {
     let mut dw_packed = Buffer::zeros(conv.packed_len());
     plan.grad_weight([GradWeight::new(x_act.data(), dy_act.data(), &mut dw_packed)]);
     assert_eq!(conv.unpack(&dw_packed), dw, "{name} weight gradient");
+
+    // Jobs on one input are cut together.
+    let other = activation(&values(dy.len(), 5), case.cout, oh, ow);
+    let mut alone = Buffer::zeros(conv.packed_len());
+    plan.grad_weight([GradWeight::new(x_act.data(), other.data(), &mut alone)]);
+    let mut both = [Buffer::zeros(conv.packed_len()), Buffer::zeros(conv.packed_len())];
+    let gradients = [&dy_act, &other].into_iter().zip(&mut both);
+    plan.grad_weight(gradients.map(|(dy, dw)| GradWeight::new(x_act.data(), dy.data(), dw)));
+    assert_eq!([&both[0][..], &both[1][..]], [&dw_packed[..], &alone[..]], "{name} two weight gradients");
 }
 
 /// Small enough for Miri, which interprets the AVX-512 kernels on machines without AVX-512 (`.ci/miri`).

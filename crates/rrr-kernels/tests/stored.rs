@@ -33,13 +33,15 @@ fn channels() -> impl Strategy<Value = usize> {
     prop_oneof![1usize..70, Just(79), Just(128)]
 }
 
+/// Many channels or large images: with both at once, emulated machines would take minutes per case.
 fn cases() -> impl Strategy<Value = Case> {
-    let shape = (channels(), channels(), prop_oneof![Just(1usize), Just(3)], 1usize..3, 1usize..4);
-    let size = prop_oneof![(1usize..10, 1usize..10), (15usize..20, 15usize..36)];
     let n = prop_oneof![1usize..8, Just(16), Just(20)];
+    let wide = (channels(), channels(), (1usize..10, 1usize..10), n);
+    let large = (1usize..40, 1usize..40, (15usize..20, 15usize..36), 1usize..8);
+    let layer = (prop_oneof![Just(1usize), Just(3)], 1usize..3, 1usize..4);
     let options = (prop::option::of(channels()), any::<bool>(), any::<bool>(), any::<bool>());
-    (shape, size, n, options, 1usize..4).prop_map(
-        |((cin, cout, kernel, stride, groups), size, n, (skip, shared, residual, relu), threads)| Case {
+    (prop_oneof![wide, large], layer, options, 1usize..4).prop_map(
+        |((cin, cout, size, n), (kernel, stride, groups), (skip, shared, residual, relu), threads)| Case {
             cin,
             cout,
             kernel,
@@ -261,6 +263,10 @@ fn check(case: &Case) {
             }
             assert!(plane[rows..rows + 32].iter().all(|&v| v == 0), "{} zero row", compute.isa());
         }
+    }
+    if cfg!(miri) {
+        // The same memory for other values.
+        return;
     }
     let inputs = case.inputs(reals);
     let want = case.run(&inputs, &Compute::with_isa(pool.clone(), Isa::Portable).unwrap());

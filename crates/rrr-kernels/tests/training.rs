@@ -30,13 +30,19 @@ struct Case {
     threads: usize,
 }
 
+/// Many channels or several chunks of rows: with both at once, emulated machines would take minutes per case.
 fn cases() -> impl Strategy<Value = Case> {
-    let channels = || prop_oneof![1usize..70, Just(79)];
-    let shape = (channels(), channels(), prop_oneof![Just(1usize), Just(3)], 1usize..3, 1usize..4);
-    let size = prop_oneof![(2usize..9, 2usize..9), (15usize..18, 15usize..18)];
-    let n = prop_oneof![1usize..8, Just(16), Just(32)];
-    (shape, size, n, any::<bool>(), any::<bool>(), 1usize..4).prop_map(
-        |((cin, cout, kernel, stride, groups), size, n, shared, downsample, threads)| Case {
+    let many = || prop_oneof![1usize..70, Just(79)];
+    let wide = (many(), many(), (2usize..9, 2usize..9), 1usize..8);
+    let few = || 1usize..40;
+    let rows = prop_oneof![
+        ((15usize..18, 15usize..18), 1usize..5),
+        ((2usize..5, 15usize..18), prop_oneof![Just(16usize), Just(32)])
+    ];
+    let long = (few(), few(), rows).prop_map(|(cin, cout, (size, n))| (cin, cout, size, n));
+    let layer = (prop_oneof![Just(1usize), Just(3)], 1usize..3, 1usize..4);
+    (prop_oneof![wide, long], layer, any::<bool>(), any::<bool>(), 1usize..4).prop_map(
+        |((cin, cout, size, n), (kernel, stride, groups), shared, downsample, threads)| Case {
             cin,
             cout,
             kernel,
@@ -205,7 +211,7 @@ fn small_gradients_are_exact() {
     };
     check(&small(3, 5, 3, 2, 1, true));
     check(&small(17, 4, 1, 1, 5, false));
-    check(&small(5, 34, 3, 1, 3, true));
+    check(&small(5, 34, 1, 1, 3, false));
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! Gradients of a batch norm, its input and that of the skip path.
 
-use super::forward::{add, affine};
-use super::{BnBackward, Lanes, NormGrad, PARTIAL_ROWS, rows, rows_mut};
+use super::forward::add;
+use super::{BnBackward, Lanes, NormGrad, PARTIAL_ROWS, affine, rows, rows_mut};
 use crate::BLOCK;
 use crate::isa::Kernel;
 use crate::simd::{Row, Simd};

@@ -1,6 +1,6 @@
 //! Statistics of a batch, and its normalisation.
 
-use super::{BN_EPS, BnForward, Lanes, Norm, PARTIAL_ROWS, Skip, rows, rows_mut};
+use super::{BN_EPS, BnForward, Lanes, Norm, PARTIAL_ROWS, Skip, affine, rows, rows_mut};
 use crate::BLOCK;
 use crate::isa::Kernel;
 use crate::simd::{Row, Simd};
@@ -71,13 +71,6 @@ unsafe fn normalize<S: Simd, const N: usize>(norm: &mut Norm<'_>, momentum: f32)
         (scale[c], shift[c]) = affine(norm.gamma[c], norm.beta[c], mean, norm.inv_std[c]);
     }
     (scale, shift)
-}
-
-/// Scale and shift that normalise a channel.
-#[inline(always)]
-pub(super) fn affine(gamma: f32, beta: f32, mean: f32, inv_std: f32) -> (f32, f32) {
-    let scale = gamma * inv_std;
-    (scale, beta - mean * scale)
 }
 
 /// Mean and variance of each channel, in one pass: sums of distances to the mean of the first rows, which lies among the

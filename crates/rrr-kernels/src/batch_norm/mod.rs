@@ -13,7 +13,7 @@ pub const BN_EPS: f32 = 1e-5;
 
 /// Rows summed in f32 before they are added to the f64 totals: short enough that rounding stays far below
 /// f32's resolution.
-const PARTIAL_ROWS: usize = 64;
+pub(crate) const PARTIAL_ROWS: usize = 64;
 
 /// A batch norm of a plane.
 pub struct Norm<'a> {
@@ -101,6 +101,13 @@ pub fn bn_forward(isa: Isa, momentum: f32, job: BnForward<'_>) {
 /// If planes differ in length, or this CPU lacks the instruction set.
 pub fn bn_backward(isa: Isa, job: BnBackward<'_>) {
     isa.run(job);
+}
+
+/// Scale and shift that normalise a channel.
+#[inline(always)]
+pub(crate) fn affine(gamma: f32, beta: f32, mean: f32, inv_std: f32) -> (f32, f32) {
+    let scale = gamma * inv_std;
+    (scale, beta - mean * scale)
 }
 
 /// The rows of a plane, without its zero row.

@@ -9,10 +9,8 @@ use super::super::Kernels;
 use super::super::stored::{WIDTH, widen};
 use super::super::tiles::Tiles;
 use super::{Bits, Lanes, rows, rows_mut, store};
+use crate::batch_norm::{PARTIAL_ROWS, affine};
 use crate::{BN_EPS, Isa};
-
-/// Rows summed in f32 before they are added to the f64 totals.
-const PARTIAL_ROWS: usize = 64;
 
 /// A batch norm of a plane.
 pub struct Bf16Norm<'a> {
@@ -192,8 +190,7 @@ fn normalize(norm: &mut Bf16Norm<'_>, x: &[Bits], momentum: f32) -> [Lanes; 2] {
     for c in 0..norm.gamma.len() {
         norm.mean[c] = mean[c];
         norm.inv_std[c] = (1.0 / (var[c] + f64::from(BN_EPS)).sqrt()) as f32;
-        scale[c] = norm.gamma[c] * norm.inv_std[c];
-        shift[c] = norm.beta[c] - mean[c] * scale[c];
+        (scale[c], shift[c]) = affine(norm.gamma[c], norm.beta[c], mean[c], norm.inv_std[c]);
         norm.running_mean[c] += momentum * (mean[c] - norm.running_mean[c]);
         norm.running_var[c] += momentum * ((var[c] * unbiased) as f32 - norm.running_var[c]);
     }
@@ -236,12 +233,10 @@ pub unsafe fn backward<T: Tiles>(task: &mut BackwardTask<'_>) {
         let y = rows(y, job.rows);
         sums(dy, [x, skip_x], [mean, skip_mean], |r, c| y[r][c].cast_signed() > 0)
     } else {
-        let (gamma, inv_std, mut shift) =
-            (padded(job.norm.gamma), padded(job.norm.inv_std), padded(job.norm.beta));
-        let mut scale = [0.0; WIDTH];
+        let [gamma, beta, inv_std] = [job.norm.gamma, job.norm.beta, job.norm.inv_std].map(padded);
+        let (mut scale, mut shift) = ([0.0; WIDTH], [0.0; WIDTH]);
         for c in 0..WIDTH {
-            scale[c] = gamma[c] * inv_std[c];
-            shift[c] -= mean[c] * scale[c];
+            (scale[c], shift[c]) = affine(gamma[c], beta[c], mean[c], inv_std[c]);
         }
         // Rounding makes zero of what is below the smallest normal number.
         let positive = |r: usize, c: usize| widen(x[r][c]) * scale[c] + shift[c] >= f32::MIN_POSITIVE;

@@ -31,11 +31,7 @@ macro_rules! product_finishing {
                     "jz 6f",
                     $prologue,
                     "3:",
-                    "mov {b:e}, dword ptr [{steps} + 36]",
-                    "shl {b}, 11",
-                    "add {b}, {first_b}",
-                    "mov {a}, qword ptr [{steps}]",
-                    "mov {s:e}, dword ptr [{steps} + 24]",
+                    $crate::tiles::amx::operands_of_step!(11),
                     $($step, $($row!($sums, $y),)?)+
                     $($advance,)+
                     "add {sums}, 128",
@@ -57,11 +53,7 @@ macro_rules! product_finishing {
                     "add {sums}, 1024",
                     // Nothing left to finish.
                     "2:",
-                    "mov {b:e}, dword ptr [{steps} + 36]",
-                    "shl {b}, 11",
-                    "add {b}, {first_b}",
-                    "mov {a}, qword ptr [{steps}]",
-                    "mov {s:e}, dword ptr [{steps} + 24]",
+                    $crate::tiles::amx::operands_of_step!(11),
                     $($step,)+
                     "add {steps}, 40",
                     "dec {left}",

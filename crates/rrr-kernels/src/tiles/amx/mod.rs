@@ -8,7 +8,7 @@ mod product;
 mod rows;
 
 pub(crate) use finishing::product_finishing;
-pub(crate) use product::product;
+pub(crate) use product::{operands_of_step, product};
 pub(crate) use rows::row_tiles;
 
 use super::{ROW_BYTES, Registers, SIDE, Step, TILE_BYTES};

@@ -1,9 +1,24 @@
 //! Products of tiles of a single row tile, or a single column.
 
+/// The start of a step of a product: `a` and `s` become pointer and stride of the first tile of the first operand, `b` the
+/// pointer to those of the second, of which there are `1 << shift` bytes per step.
+macro_rules! operands_of_step {
+    ($shift:literal) => {
+        concat!(
+            "mov {b:e}, dword ptr [{steps} + 36]\n",
+            "shl {b}, ",
+            $shift,
+            "\n",
+            "add {b}, {first_b}\n",
+            "mov {a}, qword ptr [{steps}]\n",
+            "mov {s:e}, dword ptr [{steps} + 24]",
+        )
+    };
+}
+
 /// A function of a product: zeroes the tiles of the result, adds the steps, stores them.
 ///
-/// The lower tiles are the result's, the upper ones the operands'. In a step, `a` and `s` hold pointer and stride of the
-/// first tile of the first operand, and `b` the pointer to those of the second.
+/// The lower tiles are the result's, the upper ones the operands'. Steps start with `operands_of_step!`.
 macro_rules! product {
     ($name:ident, shift: $shift:literal,
      zero: [$($zero:literal)+], step: [$($step:expr),+], store: [$($store:literal)+]) => {
@@ -15,11 +30,7 @@ macro_rules! product {
                 std::arch::asm!(
                     $($zero,)+
                     "2:",
-                    "mov {b:e}, dword ptr [{steps} + 36]",
-                    concat!("shl {b}, ", $shift),
-                    "add {b}, {first_b}",
-                    "mov {a}, qword ptr [{steps}]",
-                    "mov {s:e}, dword ptr [{steps} + 24]",
+                    $crate::tiles::amx::operands_of_step!($shift),
                     $($step,)+
                     "add {steps}, 40",
                     "dec {left}",
@@ -42,4 +53,4 @@ macro_rules! product {
     };
 }
 
-pub(crate) use product;
+pub(crate) use {operands_of_step, product};
