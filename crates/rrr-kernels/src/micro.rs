@@ -48,8 +48,11 @@ pub const PIXEL_STEP: usize = 2 * 3;
 /// Blocks of input channels that runs of rows are fetched ahead.
 const AHEAD: usize = 2;
 
-/// Blocks of input channels that are few.
+/// With so few blocks of input channels, only those of the rows that follow are fetched.
 const FEW: usize = 4;
+
+/// Rows that a weight gradient's are fetched ahead.
+const GRAD_AHEAD: usize = 16;
 
 /// Most runs that any kernel takes.
 pub const MAX_RUNS: usize = 4;
@@ -270,7 +273,7 @@ unsafe fn rows_body<
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
             let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(*item.rows.add(r / G) as usize));
             if G > 1 && A == BLOCK {
-                // The last blocks' turns are for the first rows of what follows; those of few blocks are all.
+                // The last blocks are busy while the first ones of the rows that follow are fetched.
                 let own = if item.k_blocks > FEW { item.k_blocks - AHEAD } else { 0 };
                 for _ in 0..own {
                     fetch_ahead(&mut ahead);
@@ -458,9 +461,9 @@ unsafe fn grad_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
             let mut x = t.x.add(run.x as usize);
             let mut dy: [*const f32; P] = std::array::from_fn(|p| panels[p].0.add(run.dy as usize));
             for _ in 0..run.len {
-                fetch_near(x.wrapping_add(16 * t.x_stride));
+                fetch_near(x.wrapping_add(GRAD_AHEAD * t.x_stride));
                 for p in 0..P {
-                    fetch_near(dy[p].wrapping_add(16 * BLOCK));
+                    fetch_near(dy[p].wrapping_add(GRAD_AHEAD * BLOCK));
                 }
                 let b: [[S::V; N]; P] =
                     std::array::from_fn(|p| std::array::from_fn(|n| S::load(dy[p].add(n * S::LANES))));

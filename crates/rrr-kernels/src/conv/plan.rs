@@ -193,8 +193,8 @@ impl ConvPlan {
     }
 
     /// `y = x * w + skip * w'` for every job, in parallel, `skip` being the input of the plan `other`: two 1x1 convolutions
-    /// with outputs of one shape, weights as [`Conv::join`] makes them. Neither reads nor writes one's output for the
-    /// other, as a residual would.
+    /// with outputs of one shape. Weights are panels ([`Conv::pack_panel`]), one's and the other's in turn. Neither reads nor
+    /// writes one's output for the other, as a residual would.
     ///
     /// # Panics
     /// If a slice of a job has the wrong length, or the plans' outputs differ.
