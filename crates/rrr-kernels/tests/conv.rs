@@ -190,13 +190,8 @@ fn small_convolutions_equal_plain_loops() {
 }
 
 /// `PROPTEST_CASES` in the environment says how many cases; emulated machines are slow.
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(40))
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     #[cfg_attr(miri, ignore = "too slow to interpret")]

@@ -292,7 +292,7 @@ fn check(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn convolutions_equal_plain_loops(case in cases()) {
         check(&case);

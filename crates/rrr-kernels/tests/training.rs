@@ -5,7 +5,6 @@ mod common;
 
 use common::values_of;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use rrr_kernels::{
     Activation, Aligned, Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv, Bf16GradPlan, Bf16Job,
     Bf16Norm, Bf16NormGrad, Bf16Plan, Bf16Skip, BnBackward, BnForward, Buffer, Compute, Conv, ConvPlan,
@@ -56,10 +55,6 @@ fn cases() -> impl Strategy<Value = Case> {
             threads,
         },
     )
-}
-
-fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Default::default() }
 }
 
 /// Small integers, so that every sum is exact in f32.
@@ -215,7 +210,7 @@ fn small_gradients_are_exact() {
 }
 
 proptest! {
-    #![proptest_config(config(60))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn gradients_of_integers_are_exact(case in cases()) {

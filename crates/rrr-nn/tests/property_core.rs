@@ -8,7 +8,6 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use rrr_nn::reference::{self, optim};
 use rrr_nn::{
     BlockSpec, Compute, NetSpec, Network, Pool, SequenceSpec, State, Trainable, Trainer, TrainerOptions,
@@ -116,13 +115,8 @@ impl Case {
     }
 }
 
-/// The rest of the configuration is proptest's own.
-fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Default::default() }
-}
-
 proptest! {
-    #![proptest_config(config(40))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn forward_is_the_reference(case in case()) {
@@ -148,7 +142,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(30))]
+    #![proptest_config(ProptestConfig::with_cases(30))]
 
     #[test]
     fn a_training_step_is_the_reference(case in case()) {
