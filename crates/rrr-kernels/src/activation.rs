@@ -1,6 +1,7 @@
 //! Activations in blocked layout.
 
-use crate::{BLOCK, Buffer, Pool, blocks};
+use crate::{BLOCK, Buffer, blocks};
+use std::ops::Range;
 
 /// Floats from a plane of `rows` rows and a row of zeros to the next plane.
 ///
@@ -91,6 +92,15 @@ impl Activation {
         &mut self.data[..len]
     }
 
+    /// All planes, where the row of an image's first pixel comes first: what is put out for `images` goes there.
+    ///
+    /// # Panics
+    /// If there are no such images.
+    pub fn images_mut(&mut self, images: Range<usize>) -> &mut [f32] {
+        assert!(images.end <= self.n, "there are {} images", self.n);
+        &mut self.data_mut()[images.start * BLOCK..]
+    }
+
     /// The planes, one per block of 16 channels, each with its zero row at the end.
     pub fn planes(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         let used = (self.rows() + 1) * BLOCK;
@@ -106,22 +116,6 @@ impl Activation {
     /// One of [`Activation::planes`].
     pub fn plane(&self, block: usize) -> &[f32] {
         &self.data()[block * self.plane_len()..][..(self.rows() + 1) * BLOCK]
-    }
-
-    /// Copies `images` in, the first of which becomes image `at`.
-    ///
-    /// # Panics
-    /// If they have another size or number of channels, or go beyond the last image.
-    pub fn put(&mut self, at: usize, images: &Self, pool: &Pool) {
-        let shape = |a: &Self| (a.channels, a.height, a.width);
-        assert_eq!(shape(self), shape(images), "activations differ in shape");
-        assert!(at + images.n <= self.n, "there are {} images", self.n);
-        let (from, to) = (images.n * BLOCK, self.n * BLOCK);
-        pool.for_each(images.planes().zip(self.planes_mut()), |_, (from_plane, to_plane)| {
-            for (from, to) in from_plane.chunks_exact(from).zip(to_plane.chunks_exact_mut(to)) {
-                to[at * BLOCK..][..from.len()].copy_from_slice(from);
-            }
-        });
     }
 
     /// Values in PyTorch's order, `[n][channels][height][width]`.
@@ -164,26 +158,5 @@ impl Activation {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_put_in_their_place() {
-        let numbers =
-            |from: u16, n: usize| (0..n as u16 * 20 * 6).map(|i| f32::from(from + i)).collect::<Vec<_>>();
-        let mut whole = Activation::zeros(20, 2, 3, 4);
-        let mut expected = Vec::new();
-        for (at, n) in [(0, 1), (1, 2), (3, 1)] {
-            let mut part = Activation::zeros(20, 2, 3, n);
-            part.set_nchw(&numbers(100 * at, n));
-            expected.extend(part.to_nchw());
-            whole.put(at.into(), &part, &Pool::new(2));
-        }
-        assert_eq!(whole.to_nchw(), expected);
-        assert!(whole.planes().all(|plane| plane[plane.len() - BLOCK..].iter().all(|&v| v == 0.0)));
     }
 }

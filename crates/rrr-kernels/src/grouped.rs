@@ -1,9 +1,7 @@
 //! Activations of several tensors of one shape in blocked layout: what inference in few bits stores.
 
-use crate::{Aligned, Element, Pool};
-
-/// Numbers that are copied at once where there are as many.
-const LINE: usize = 64;
+use crate::{Aligned, Element};
+use std::ops::Range;
 
 /// Numbers that [`Grouped`] activations are made of.
 pub trait Stored: Element + Default {
@@ -103,29 +101,14 @@ impl<T: Stored> Grouped<T> {
         &mut self.data[..len]
     }
 
-    /// Copies `images` in, the first of which becomes image `at`.
+    /// All groups' planes, where the row of an image's first pixel comes first: what is put out for `images` goes there.
     ///
     /// # Panics
-    /// If they have another size, number of channels or groups, or go beyond the last image.
-    pub fn put(&mut self, at: usize, images: &Self, pool: &Pool) {
-        let shape = |a: &Self| (a.groups(), a.channels(), a.size(), a.block);
-        assert_eq!(shape(self), shape(images), "activations differ in shape");
-        assert!(at + images.n() <= self.n(), "there are {} images", self.n());
-        let block = self.block;
-        let (from, to) = (images.n() * block, self.n() * block);
-        let (len, images_rows, plane) = (images.plane_len(), images.rows(), self.plane_len());
-        let rows = self.rows() * block;
-        pool.for_each(self.data_mut().chunks_exact_mut(plane), |i, plane| {
-            let images = &images.data()[i * len..][..images_rows * block];
-            for (from, to) in images.chunks_exact(from).zip(plane[..rows].chunks_exact_mut(to)) {
-                let to = &mut to[at * block..][..from.len()];
-                // A few images at a time are the usual case, and too little for a call.
-                match (from.as_array::<LINE>(), to.as_mut_array::<LINE>()) {
-                    (Some(from), Some(to)) => *to = *from,
-                    _ => to.copy_from_slice(from),
-                }
-            }
-        });
+    /// If there are no such images.
+    pub fn images_mut(&mut self, images: Range<usize>) -> &mut [T] {
+        assert!(images.end <= self.n, "there are {} images", self.n);
+        let start = images.start * self.block;
+        &mut self.data_mut()[start..]
     }
 
     /// Where a value lies in [`data`](Self::data).

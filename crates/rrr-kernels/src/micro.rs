@@ -88,7 +88,7 @@ impl Item {
 pub struct Epilogue {
     /// 16 values added to each row, or null.
     pub bias: *const f32,
-    /// Added at the rows' own offsets, or null.
+    /// Added at the offsets of [`RowsTile::residual_rows`], or null.
     pub residual: *const f32,
     /// Add what the output holds already.
     pub accumulate: bool,
@@ -115,7 +115,9 @@ pub struct RowsTile<'a> {
     pub panels: &'a [Panel],
     /// Offset from `Panel::c` of each output row, or of the first one of each run, in floats.
     pub c_rows: *const u32,
-    /// Floats from a row of a run to the next, in the output.
+    /// As `c_rows`, in the residual.
+    pub residual_rows: *const u32,
+    /// Floats from a row of a run to the next, in the output and the residual.
     pub c_step: usize,
     /// Offsets of the rows that the first item reads in the next tile, which are fetched: as many as for this one at least.
     pub then: *const u32,
@@ -410,8 +412,8 @@ unsafe fn finish<S: Simd, const R: usize, const G: usize, const N: usize>(
     // SAFETY: see `rows_body`.
     unsafe {
         let e = &panel.epilogue;
-        let at: [usize; R] = std::array::from_fn(|r| *t.c_rows.add(r / G) as usize + r % G * t.c_step);
-        let c = at.map(|at| panel.c.add(at));
+        let at = |rows: *const u32, r: usize| *rows.add(r / G) as usize + r % G * t.c_step;
+        let c: [*mut f32; R] = std::array::from_fn(|r| panel.c.add(at(t.c_rows, r)));
         if e.accumulate {
             for r in 0..R {
                 for n in 0..N {
@@ -429,7 +431,7 @@ unsafe fn finish<S: Simd, const R: usize, const G: usize, const N: usize>(
         }
         if !e.residual.is_null() {
             for r in 0..R {
-                let residual = e.residual.add(at[r]);
+                let residual = e.residual.add(at(t.residual_rows, r));
                 for n in 0..N {
                     acc[r][n] = S::add(acc[r][n], S::load(residual.add(n * S::LANES)));
                 }

@@ -150,6 +150,35 @@ fn check(case: &Case, compute: &Compute) {
         (0..y.len()).map(|at| (y[at] + 2.0 * dy[at] + bias[at / out_pixels % case.cout]).max(0.0)).collect();
     assert_eq!(full.to_nchw(), expected, "{name} epilogue");
 
+    if case.kernel == 1 {
+        // As some images of a larger batch, finished in every way; alone, and as one half of a sum.
+        let all = case.n + 3;
+        let plan = ConvPlan::within(conv, (case.height, case.width), (case.n, all), compute);
+        let mut twice = Vec::new();
+        let panel = conv.panel_len();
+        packed.chunks_exact(panel).for_each(|panel| twice.extend([panel, panel].concat()));
+        for (times, residual) in [(1.0, None), (1.0, Some(dy_act.data())), (2.0, None)] {
+            let old = values(all * case.cout * out_pixels, 6);
+            let mut whole = Activation::zeros(case.cout, oh, ow, all);
+            whole.set_nchw(&old);
+            let weights = if times == 1.0 { &packed[..] } else { &twice };
+            let mut job = RowsJob::new(x_act.data(), weights, whole.images_mut(2..2 + case.n));
+            (job.bias, job.residual, job.relu) = (Some(bias.as_slice()), residual, true);
+            if times == 1.0 {
+                plan.forward([job]);
+            } else {
+                job.skip = Some(x_act.data());
+                plan.forward_sum(&plan, [job]);
+            }
+            let added = |at: usize| if residual.is_some() { dy[at] } else { 0.0 };
+            let put = (0..y.len())
+                .map(|at| (times * y[at] + bias[at / out_pixels % case.cout] + added(at)).max(0.0));
+            let mut expected = old;
+            expected[2 * case.cout * out_pixels..][..y.len()].copy_from_slice(&put.collect::<Vec<_>>());
+            assert_eq!(whole.to_nchw(), expected, "{name} within a batch, {times} times");
+        }
+    }
+
     let mut dx_act = Activation::zeros(case.cin, case.height, case.width, case.n);
     plan.grad_input([RowsJob::new(dy_act.data(), &transposed, dx_act.data_mut())]);
     assert_close(&format!("{name} input gradient"), case, &dx_act.to_nchw(), &dx);
@@ -190,8 +219,13 @@ fn small_convolutions_equal_plain_loops() {
 }
 
 /// `PROPTEST_CASES` in the environment says how many cases; emulated machines are slow.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(40))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(config())]
 
     #[test]
     #[cfg_attr(miri, ignore = "too slow to interpret")]

@@ -32,6 +32,8 @@ struct Case {
     cout: usize,
     groups: usize,
     n: usize,
+    /// Images before and behind these in the output.
+    among: (usize, usize),
     threads: usize,
     residual: bool,
     max: u8,
@@ -46,8 +48,15 @@ fn cases() -> impl Strategy<Value = Case> {
         (channels(), prop_oneof![Just(1usize), Just(3)], 1usize..3, 1usize..9, 1usize..9, any::<bool>());
     let second = proptest::option::of((channels(), any::<bool>()));
     let rest = (1usize..4, prop_oneof![1usize..8, Just(33)], 1usize..4, any::<bool>(), any::<bool>());
-    (part, second, channels(), rest).prop_map(
-        |((cin, kernel, stride, h, w, shared), second, cout, (groups, n, threads, residual, seven))| {
+    let among = prop_oneof![Just((0, 0)), (0usize..4, 0usize..4)];
+    (part, second, channels(), rest, among).prop_map(
+        |(
+            (cin, kernel, stride, h, w, shared),
+            second,
+            cout,
+            (groups, n, threads, residual, seven),
+            among,
+        )| {
             let first = Part { cin, kernel, stride, size: (h, w), shared };
             // The second part is a 1x1 convolution whose output has the first one's size.
             let out = |s: usize| (s + kernel / 2 * 2 - kernel) / stride + 1;
@@ -60,7 +69,7 @@ fn cases() -> impl Strategy<Value = Case> {
             });
             let parts = std::iter::once(first).chain(second).collect();
             let max = if seven { ACTIVATION_MAX } else { u8::MAX };
-            Case { parts, cout, groups, n, threads, residual, max }
+            Case { parts, cout, groups, n, among, threads, residual, max }
         },
     )
 }
@@ -107,7 +116,8 @@ fn check_isa(case: &Case, isa: Int8Isa, expected: &mut Vec<u8>) {
         _ => unreachable!(),
     };
     let sizes: Vec<(usize, usize)> = case.parts.iter().map(|p| p.size).collect();
-    let plan = Int8Plan::new(&conv, &sizes, groups, n, &compute);
+    let (images, all) = (case.among.0..case.among.0 + n, case.among.0 + n + case.among.1);
+    let plan = Int8Plan::within(&conv, &sizes, groups, (n, all), &compute);
     let (oh, ow) = plan.output();
     let x: Vec<Int8Activation> =
         case.parts.iter().enumerate().map(|(i, p)| activation(p, groups, n, i, &compute)).collect();
@@ -138,7 +148,9 @@ fn check_isa(case: &Case, isa: Int8Isa, expected: &mut Vec<u8>) {
     fill(&mut residual, 5, u8::MAX);
 
     let mut y = Int8Activation::new(&compute);
-    y.reshape(groups, cout, (oh, ow), n);
+    y.reshape(groups, cout, (oh, ow), all);
+    fill(&mut y, 7, u8::MAX);
+    let before = y.clone();
     let inputs: Vec<&[u8]> = x.iter().map(Int8Activation::data).collect();
     plan.forward(
         Int8Job {
@@ -148,10 +160,17 @@ fn check_isa(case: &Case, isa: Int8Isa, expected: &mut Vec<u8>) {
             offset: &offset,
             residual: case.residual.then(|| (residual.data(), residual_scales.as_slice())),
             max,
-            y: y.data_mut(),
+            y: y.images_mut(images.clone()),
         },
         &compute,
     );
+    let others = (0..all).filter(|image| !images.contains(image));
+    for (image, o, pixel) in
+        others.flat_map(|image| (0..cout).flat_map(move |o| (0..oh * ow).map(move |p| (image, o, p))))
+    {
+        let of = |y: &Int8Activation| y.get(groups - 1, image, o, pixel);
+        assert_eq!(of(&y), of(&before), "{isa}: another image of {case:?}");
+    }
 
     let place = |i: usize| {
         let (pixel, rest) = (i % (oh * ow), i / (oh * ow));
@@ -172,7 +191,7 @@ fn check_isa(case: &Case, isa: Int8Isa, expected: &mut Vec<u8>) {
     for (i, &expected) in expected.iter().enumerate() {
         let (g, o, image, pixel) = place(i);
         let at = (g, o, image, pixel);
-        assert_eq!(y.get(g, image, o, pixel), expected, "{isa} at {at:?} of {case:?}");
+        assert_eq!(y.get(g, images.start + image, o, pixel), expected, "{isa} at {at:?} of {case:?}");
     }
 }
 
@@ -208,8 +227,16 @@ fn small_convolutions_equal_plain_loops() {
         [(3, 5, 3, 2, 3, 1), (17, 4, 1, 1, 2, 5), (5, 18, 3, 1, 2, 4), (2, 3, 1, 2, 3, 6)]
     {
         let part = Part { cin, kernel, stride, size: (size, size + 1), shared: false };
-        let case =
-            Case { parts: vec![part], cout, groups: 2, n, threads: 2, residual: n > 4, max: ACTIVATION_MAX };
+        let case = Case {
+            parts: vec![part],
+            cout,
+            groups: 2,
+            n,
+            among: (n % 2, 0),
+            threads: 2,
+            residual: n > 4,
+            max: ACTIVATION_MAX,
+        };
         check(&case);
     }
 }
@@ -224,6 +251,7 @@ fn layers_of_networks_equal_plain_loops() {
         cout: 256,
         groups: 1,
         n: 3,
+        among: (0, 0),
         threads: 2,
         residual: false,
         max: ACTIVATION_MAX,
@@ -231,6 +259,9 @@ fn layers_of_networks_equal_plain_loops() {
     let cases = [
         plain.clone(),
         Case { residual: true, max: u8::MAX, ..plain.clone() },
+        Case { residual: true, n: 16, among: (16, 0), ..plain.clone() },
+        Case { residual: true, n: 4, among: (4, 24), ..plain.clone() },
+        Case { n: 4, among: (0, 28), parts: vec![part(64, 1, 1, 16), part(256, 1, 2, 31)], ..plain.clone() },
         Case { parts: vec![part(64, 3, 1, 17)], cout: 48, n: 1, ..plain.clone() },
         Case { parts: vec![part(170, 3, 1, 2)], cout: 79, n: 24, ..plain.clone() },
         Case { parts: vec![part(79, 3, 2, 7)], cout: 40, n: 16, ..plain.clone() },

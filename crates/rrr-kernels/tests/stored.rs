@@ -6,7 +6,7 @@ mod common;
 use common::values_of;
 use proptest::prelude::*;
 use rrr_kernels::{
-    Activation, Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, Buffer, Compute, Conv, IMAGE_SLACK, Isa, Pool,
+    Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, Buffer, Compute, Conv, IMAGE_SLACK, Isa, Pool,
     bf16_avg_pool, bf16_max_pool, max_pool_size, round_bf16,
 };
 use std::sync::Arc;
@@ -19,6 +19,8 @@ struct Case {
     stride: usize,
     size: (usize, usize),
     n: usize,
+    /// Images before and behind these in the output.
+    among: (usize, usize),
     groups: usize,
     /// Channels of a second input, if there is one, of which a 1x1 convolution is added.
     skip: Option<usize>,
@@ -40,23 +42,17 @@ fn cases() -> impl Strategy<Value = Case> {
     let large = (1usize..40, 1usize..40, (15usize..20, 15usize..36), 1usize..8);
     let layer = (prop_oneof![Just(1usize), Just(3)], 1usize..3, 1usize..4);
     let options = (prop::option::of(channels()), any::<bool>(), any::<bool>(), any::<bool>());
-    (prop_oneof![wide, large], layer, options, 1usize..4).prop_map(
-        |((cin, cout, size, n), (kernel, stride, groups), (skip, shared, residual, relu), threads)| Case {
-            cin,
-            cout,
-            kernel,
-            stride,
-            size,
-            n,
-            groups,
-            skip,
-            shared,
-            residual,
-            relu,
-            threads,
+    let among = prop_oneof![Just((0, 0)), (0usize..4, 0usize..4)];
+    (prop_oneof![wide, large], among, layer, options, 1usize..4).prop_map(
+        |((cin, cout, size, n), among, (kernel, stride, groups), options, threads)| {
+            let (skip, shared, residual, relu) = options;
+            Case { cin, cout, kernel, stride, size, n, among, groups, skip, shared, residual, relu, threads }
         },
     )
 }
+
+/// Stands where nothing was written.
+const NAN: u16 = 0x7fc0;
 
 /// Small integers, so that every sum is exact in f32.
 fn integers(len: usize, seed: usize) -> Vec<f32> {
@@ -93,7 +89,7 @@ fn activation(
     let mut a = Bf16Activation::default();
     // Larger first: what is left in memory must not matter.
     a.reshape(groups, channels + 32, (size.0 + 1, size.1), n);
-    a.data_mut().fill(0x7fc0);
+    a.data_mut().fill(NAN);
     a.reshape(groups, channels, size, n);
     let plane = a.plane_len();
     let rows = a.rows() * 32;
@@ -225,21 +221,41 @@ impl Case {
         let skipped = self.skip.map(|skip| activation(&i.skipped, 1, skip, self.size, self.n));
         let inputs: Vec<&[u16]> =
             [Some(&x), skipped.as_ref()].into_iter().flatten().map(|a| a.data()).collect();
-        let plan = Bf16Plan::new(&conv, &vec![self.size; inputs.len()], self.groups, self.n);
+        let plan = Bf16Plan::within(
+            &conv,
+            &vec![self.size; inputs.len()],
+            self.groups,
+            (self.n, self.among.0 + self.n + self.among.1),
+        );
         let residual = activation(&i.residual, self.groups, self.cout, plan.output(), self.n);
-        let mut y = Bf16Activation::default();
-        y.reshape(self.groups, self.cout, plan.output(), self.n);
-        y.data_mut().fill(0x7fc0);
-        y.reshape(self.groups, self.cout, plan.output(), self.n);
+        let (before, after) = self.among;
+        let (images, all) = (before..before + self.n, before + self.n + after);
+        let mut whole = Bf16Activation::default();
+        whole.reshape(self.groups, self.cout, plan.output(), all);
+        whole.data_mut().fill(NAN);
+        whole.reshape(self.groups, self.cout, plan.output(), all);
         let job = Bf16Job {
             x: &inputs,
             w: &w,
             bias: &bias,
             residual: self.residual.then(|| residual.data()),
             relu: self.relu,
-            y: y.data_mut(),
+            y: whole.images_mut(images.clone()),
         };
         plan.forward(job, compute);
+        // Other images are as they were.
+        let mut y = Bf16Activation::default();
+        y.reshape(self.groups, self.cout, plan.output(), self.n);
+        let (from_len, to_len) = (whole.plane_len(), y.plane_len());
+        for (from, to) in whole.data().chunks_exact(from_len).zip(y.data_mut().chunks_exact_mut(to_len)) {
+            for (i, row) in from[..whole.rows() * 32].chunks_exact(32).enumerate() {
+                match (i % all).checked_sub(before).filter(|image| *image < self.n) {
+                    Some(image) => to[(i / all * self.n + image) * 32..][..32].copy_from_slice(row),
+                    None => assert!(row.iter().all(|v| *v == NAN), "another image"),
+                }
+            }
+            assert!(from[whole.rows() * 32..][..32].iter().all(|v| *v == 0), "zero row");
+        }
         y
     }
 }
@@ -309,6 +325,7 @@ fn small_convolutions_equal_plain_loops() {
         stride: 1,
         size: (2, 3),
         n: 2,
+        among: (1, 1),
         groups: 1,
         skip: None,
         shared: false,
@@ -330,6 +347,7 @@ fn layers_of_networks_equal_plain_loops() {
         stride: 1,
         size: (16, 16),
         n: 1,
+        among: (0, 0),
         groups: 1,
         skip: None,
         shared: false,
@@ -345,6 +363,9 @@ fn layers_of_networks_equal_plain_loops() {
         Case { kernel: 1, cin: 100, cout: 79, groups: 3, shared: true, ..plain },
         Case { kernel: 1, cin: 40, cout: 170, groups: 2, skip: Some(96), stride: 2, n: 3, ..plain },
         Case { kernel: 1, cin: 64, cout: 256, residual: true, n: 4, ..plain },
+        Case { kernel: 1, cin: 64, cout: 256, residual: true, n: 4, among: (4, 24), ..plain },
+        Case { kernel: 1, cin: 64, cout: 96, residual: true, n: 16, among: (16, 0), size: (8, 8), ..plain },
+        Case { kernel: 1, cin: 64, cout: 96, skip: Some(64), stride: 2, n: 4, among: (8, 1), ..plain },
     ];
     cases.iter().for_each(check);
 }
@@ -418,27 +439,4 @@ fn pooling_equals_plain_loops() {
             values.chunks(pixels).map(|map| map.iter().sum::<f32>() / pixels as f32).collect();
         assert_eq!(mean, expected, "{isa} mean");
     }
-}
-
-#[test]
-fn images_are_put_in_their_place() {
-    let values = integers(2 * 5 * 40 * 6, 1);
-    let group = |g: usize| &values[g * 5 * 240..][..5 * 240];
-    let mut whole = activation(&vec![0.0; values.len()], 2, 40, (2, 3), 5);
-    for (at, n) in [(0, 2), (2, 1), (3, 2)] {
-        let of = |g: usize| group(g)[at * 240..(at + n) * 240].to_vec();
-        whole.put(at, &activation(&[of(0), of(1)].concat(), 2, 40, (2, 3), n), &Pool::new(2));
-    }
-    assert_eq!(values_of(&whole), values);
-}
-
-#[test]
-fn a_group_becomes_f32() {
-    let values = integers(2 * 3 * 40 * 6, 1);
-    let from = activation(&values, 2, 40, (2, 3), 3);
-    let mut to = Activation::zeros(40, 2, 3, 5);
-    from.put_into(1, &mut to, 1, &Pool::new(2));
-    let all = to.to_nchw();
-    assert_eq!(all[40 * 6..4 * 40 * 6], values[3 * 40 * 6..]);
-    assert!(all[..40 * 6].iter().chain(&all[4 * 40 * 6..]).all(|&v| v == 0.0));
 }

@@ -26,8 +26,14 @@ pub(crate) fn parts(n: usize, size: (usize, usize)) -> impl Iterator<Item = Rang
     ranges(n, part_images(size))
 }
 
+/// Ranges of `n` images of `size` that run through a stem at a time. All of them do without `blocks`, of which the last puts
+/// its output where it belongs among that of all images.
+pub(crate) fn stem_parts(n: usize, size: (usize, usize), blocks: bool) -> impl Iterator<Item = Range<usize>> {
+    ranges(n, if blocks { part_images(size) } else { n.max(1) })
+}
+
 /// Ranges of `n` images of `size` that run through branches at a time, after the stem, if there is one, ran on
-/// [`parts`] of them.
+/// [`stem_parts`] of them.
 pub(crate) fn branch_parts(n: usize, size: (usize, usize), stem: bool) -> impl Iterator<Item = Range<usize>> {
     ranges(n, part_images(size).max(if stem { BRANCH_IMAGES } else { 1 }))
 }

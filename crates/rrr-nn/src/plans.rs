@@ -5,11 +5,14 @@ use rrr_kernels::{Activation, Compute, Conv, ConvPlan};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Plans by convolution, input size and batch size.
+/// Height and width of an input, its number of images and the output's.
+type BatchShape = ((usize, usize), (usize, usize));
+
+/// Plans by convolution and input.
 pub(crate) struct Plans {
     compute: Compute,
     gradients: bool,
-    plans: HashMap<(Conv, (usize, usize), usize), Arc<ConvPlan>>,
+    plans: HashMap<(Conv, BatchShape), Arc<ConvPlan>>,
     /// Where the layers' times go, while somebody wants them.
     pub profile: Option<Profile>,
 }
@@ -36,10 +39,18 @@ impl Plans {
     }
 
     pub fn get(&mut self, conv: Conv, size: (usize, usize), n: usize) -> Arc<ConvPlan> {
-        let plan = self
-            .plans
-            .entry((conv, size, n))
-            .or_insert_with(|| Arc::new(ConvPlan::new(conv, size, n, self.gradients, &self.compute)));
+        self.within(conv, size, (n, n))
+    }
+
+    /// For `n` images whose outputs are some of `all`; see [`ConvPlan::within`].
+    pub fn within(&mut self, conv: Conv, size: (usize, usize), (n, all): (usize, usize)) -> Arc<ConvPlan> {
+        let plan = self.plans.entry((conv, (size, (n, all)))).or_insert_with(|| {
+            Arc::new(if n == all {
+                ConvPlan::new(conv, size, n, self.gradients, &self.compute)
+            } else {
+                ConvPlan::within(conv, size, (n, all), &self.compute)
+            })
+        });
         Arc::clone(plan)
     }
 }

@@ -1,7 +1,7 @@
 //! A stem that is not trained, in inference form.
 
 use crate::Images;
-use crate::folded::{self, Folded, Input};
+use crate::folded::{self, Folded, Input, Place};
 use crate::input::PaddedImages;
 use crate::network;
 use crate::plans::{Plans, Workspace};
@@ -16,18 +16,18 @@ pub(crate) fn run(
     workspace: &mut Workspace,
 ) -> Vec<Activation> {
     padded.load(images, plans.compute());
-    let mut output: Option<Vec<Activation>> = None;
-    for part in network::parts(images.n, (images.height, images.width)) {
-        let input = Input::Images(padded.some(part.clone()));
+    let (size, stem) = ((images.height, images.width), std::slice::from_ref(stem));
+    if stem[0].blocks.is_empty() {
         let mut pass = folded::Pass { plans, workspace, observer: None };
-        let y = folded::run(std::slice::from_ref(stem), input, &mut pass);
-        if part.len() == images.n {
-            return y;
-        }
-        let (channels, size) = (y[0].channels(), (y[0].height(), y[0].width()));
-        let whole = output.get_or_insert_with(|| workspace.take_many(1, channels, size, images.n));
-        whole[0].put(part.start, &y[0], plans.compute().pool());
-        workspace.give(y);
+        return folded::run(stem, Input::Images(padded.all()), &mut pass);
     }
-    output.expect("a batch has images")
+    let (channels, output) = stem[0].output(size);
+    let mut whole = workspace.take_many(1, channels, output, images.n);
+    for part in network::stem_parts(images.n, size, true) {
+        let input = Input::Images(padded.some(part.clone()));
+        let place = Place { whole: &mut whole, images: part };
+        let mut pass = folded::Pass { plans, workspace, observer: None };
+        folded::run_into(stem, input, place, &mut pass);
+    }
+    whole
 }

@@ -22,6 +22,8 @@ pub struct ConvPlan {
     pub(super) compute: Compute,
     pub(super) x_plane: usize,
     pub(super) y_plane: usize,
+    /// Floats of an output plane of as many images as there are in the output.
+    all_plane: usize,
     forward: RowsPlan,
     /// Where [`ConvPlan::forward`] is faster that way.
     winograd: Option<Winograd>,
@@ -36,10 +38,24 @@ pub struct ConvPlan {
 
 impl ConvPlan {
     /// Plans `conv` for `n` images of `height` x `width`; `gradients` prepares the backward passes too.
-    pub fn new(
+    pub fn new(conv: Conv, size: (usize, usize), n: usize, gradients: bool, compute: &Compute) -> Self {
+        Self::with_output(conv, size, (n, n), gradients, compute)
+    }
+
+    /// Plans the forward pass of a 1x1 convolution for `n` images whose outputs are some of a batch of `all`
+    /// ([`Activation::images_mut`](crate::Activation::images_mut)).
+    ///
+    /// # Panics
+    /// If there are more images than in the batch, or the convolution is another.
+    pub fn within(conv: Conv, size: (usize, usize), (n, all): (usize, usize), compute: &Compute) -> Self {
+        assert!(n <= all && conv.taps() == 1, "a 1x1 convolution of some images of a batch");
+        Self::with_output(conv, size, (n, all), false, compute)
+    }
+
+    fn with_output(
         conv: Conv,
         (height, width): (usize, usize),
-        n: usize,
+        (n, all): (usize, usize),
         gradients: bool,
         compute: &Compute,
     ) -> Self {
@@ -69,6 +85,7 @@ impl ConvPlan {
         let forward = RowsPlan::new(
             &RowsGeometry {
                 n,
+                out_n: all,
                 pixels,
                 taps: conv.taps(),
                 src: &src,
@@ -92,6 +109,7 @@ impl ConvPlan {
             };
             let geometry = RowsGeometry {
                 n,
+                out_n: n,
                 pixels: height * width,
                 taps: conv.taps(),
                 src: &over,
@@ -115,6 +133,7 @@ impl ConvPlan {
             compute: compute.clone(),
             x_plane,
             y_plane,
+            all_plane: plane_len(out.0 * out.1 * all),
             forward,
             winograd,
             winograd_once,
@@ -212,7 +231,8 @@ impl ConvPlan {
             k_tail: k % BLOCK,
             a_block: if self.conv.rgb { BLOCK } else { self.x_plane },
             panels: blocks(self.conv.cout),
-            c_plane: self.y_plane,
+            c_plane: self.all_plane,
+            r_plane: self.y_plane,
         }
     }
 
@@ -236,6 +256,7 @@ impl ConvPlan {
             a_block: self.y_plane,
             panels: blocks(self.conv.cin),
             c_plane: self.x_plane,
+            r_plane: self.x_plane,
         };
         pool.with_slice(jobs, |jobs| self.run_rows(plan, &dims, jobs));
     }

@@ -147,12 +147,12 @@ pub struct Int8Job<'a> {
     pub scale: &'a [f32],
     /// As `scale`.
     pub offset: &'a [f32],
-    /// Planes of the output's shape, of all groups or of one that all share, and what to multiply them with, as
-    /// `scale`.
+    /// Planes of the output's shape, with the images of the plan alone, of all groups or of one that all share, and what to
+    /// multiply them with, as `scale`.
     pub residual: Option<(&'a [u8], &'a [f32])>,
     /// Largest output.
     pub max: u8,
-    /// Output planes of all groups.
+    /// Output planes of all groups (from the first of the plan's images on, if there are more).
     pub y: &'a mut [u8],
 }
 
@@ -175,6 +175,8 @@ pub(super) struct VectorPlan {
     pub short: bool,
     /// Bytes of an output plane.
     pub y_plane: usize,
+    /// Bytes of a residual's plane.
+    pub r_plane: usize,
     pub micro: Micro,
 }
 
@@ -190,6 +192,22 @@ impl Int8Plan {
         n: usize,
         compute: &Int8Compute,
     ) -> Self {
+        Self::within(conv, sizes, groups, (n, n), compute)
+    }
+
+    /// As [`Int8Plan::new`], for `n` images whose outputs are some of a batch of `all`
+    /// ([`Grouped::images_mut`](crate::Grouped::images_mut)).
+    ///
+    /// # Panics
+    /// As there, and if there are more images than in the batch.
+    pub fn within(
+        conv: &Int8Conv,
+        sizes: &[(usize, usize)],
+        groups: usize,
+        (n, all): (usize, usize),
+        compute: &Int8Compute,
+    ) -> Self {
+        assert!(n <= all, "more images than in the batch");
         assert!(n > 0 && groups > 0 && sizes.iter().all(|s| s.0 > 0 && s.1 > 0), "empty input");
         assert_eq!(sizes.len(), conv.parts.len(), "a size for every part");
         let output = |(c, s): (&Conv, &(usize, usize))| (c.output_size(s.0), c.output_size(s.1));
@@ -200,16 +218,17 @@ impl Int8Plan {
             Loops::Vectors(micro) => {
                 let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n)).collect();
                 PlannedLoops::Vectors(VectorPlan {
-                    plan: RowsPlan::new(parts, out, &micro),
+                    plan: RowsPlan::new(parts, out, all, &micro),
                     groups,
                     panels: blocks(conv.cout()),
                     short: conv.is_short(),
-                    y_plane: super::plane_len(out.0 * out.1 * n),
+                    y_plane: super::plane_len(out.0 * out.1 * all),
+                    r_plane: super::plane_len(out.0 * out.1 * n),
                     micro,
                 })
             }
             Loops::Tiles(loops) => {
-                PlannedLoops::Tiles(tiles::Plan::new(&conv.parts, sizes, out, (groups, n), loops))
+                PlannedLoops::Tiles(tiles::Plan::new(&conv.parts, sizes, out, (groups, n, all), loops))
             }
         };
         Self { loops, out }

@@ -30,7 +30,7 @@ pub(super) unsafe fn in_memory<D: Dot, const R: usize, const N: usize>(
             }
         }
         for (r, row) in rows.assume_init_ref().iter().enumerate() {
-            finish(panel, t.max, t.y_rows[r] as usize, row);
+            finish(panel, t.max, (t.y_rows[r] as usize, t.residual_rows[r] as usize), row);
         }
     }
 }
@@ -38,15 +38,15 @@ pub(super) unsafe fn in_memory<D: Dot, const R: usize, const N: usize>(
 /// Turns the sums of a row into bytes, in plain Rust.
 ///
 /// # Safety
-/// The panel's pointers must be valid, those of rows at the offset `at`.
+/// The panel's pointers must be valid, those of the output and the residual at the offsets `at`.
 #[inline(always)]
-pub(super) unsafe fn finish(t: &Panel, max: f32, at: usize, sums: &[i32; BLOCK]) {
+pub(super) unsafe fn finish(t: &Panel, max: f32, at: (usize, usize), sums: &[i32; BLOCK]) {
     // SAFETY: by the caller.
     unsafe {
         let (scale, offset) = (&*t.scale.cast::<[f32; BLOCK]>(), &*t.offset.cast::<[f32; BLOCK]>());
         let mut v: [f32; BLOCK] = std::array::from_fn(|c| sums[c] as f32 * scale[c] + offset[c]);
         if !t.residual.is_null() {
-            let residual = &*t.residual.add(at).cast::<[u8; BLOCK]>();
+            let residual = &*t.residual.add(at.1).cast::<[u8; BLOCK]>();
             let scale = &*t.residual_scale.cast::<[f32; BLOCK]>();
             for c in 0..BLOCK {
                 v[c] += f32::from(residual[c]) * scale[c];
@@ -57,7 +57,7 @@ pub(super) unsafe fn finish(t: &Panel, max: f32, at: usize, sums: &[i32; BLOCK])
             let v = if v < max { v } else { max };
             (v + ROUND).to_bits() as u8
         });
-        t.y.add(at).cast::<[u8; BLOCK]>().write(bytes);
+        t.y.add(at.0).cast::<[u8; BLOCK]>().write(bytes);
     }
 }
 
@@ -118,9 +118,9 @@ pub(super) mod avx512 {
             let rows = (R - FIRST).min(ROWS);
             // Rows of images follow one another.
             let step = if A == BLOCK { BLOCK } else { t.y_step };
-            let at = |i: usize| match G {
-                1 => *t.y_rows.get_unchecked(FIRST + i) as usize,
-                _ => *t.y_rows.get_unchecked((FIRST + i) / G) as usize + (FIRST + i) % G * step,
+            let at = |rows: &[u32], i: usize| match G {
+                1 => *rows.get_unchecked(FIRST + i) as usize,
+                _ => *rows.get_unchecked((FIRST + i) / G) as usize + (FIRST + i) % G * step,
             };
             let mut v: [__m512; ROWS] = std::array::from_fn(|i| {
                 let sum = sums[FIRST + i.min(rows - 1)][0];
@@ -129,13 +129,13 @@ pub(super) mod avx512 {
             if !panel.residual.is_null() {
                 let scale = _mm512_loadu_ps(panel.residual_scale);
                 for (i, v) in v.iter_mut().enumerate().take(rows) {
-                    let bytes = _mm_loadu_si128(panel.residual.add(at(i)).cast());
+                    let bytes = _mm_loadu_si128(panel.residual.add(at(t.residual_rows, i)).cast());
                     let residual = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
                     *v = _mm512_add_ps(*v, _mm512_mul_ps(residual, scale));
                 }
             }
             let bytes = bytes(v, _mm512_set1_ps(t.max));
-            let y = |i: usize| panel.y.add(at(i));
+            let y = |i: usize| panel.y.add(at(t.y_rows, i));
             if G == ROWS && A == BLOCK {
                 _mm512_storeu_si512(y(0).cast(), bytes);
                 return;

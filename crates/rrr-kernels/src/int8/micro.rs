@@ -79,6 +79,8 @@ pub(super) struct Tile<'a> {
     pub x_rows: &'a [u32],
     /// Offset of each output row, or of the first one of each run.
     pub y_rows: &'a [u32],
+    /// As `y_rows`, in the residual.
+    pub residual_rows: &'a [u32],
     /// Bytes from a row of a run to the next in the output.
     #[allow(dead_code, reason = "only some instruction sets have kernels for runs, which read it")]
     pub y_step: usize,

@@ -69,7 +69,7 @@ struct Tap {
 /// The output pixels that need the same taps.
 struct Class {
     taps: Vec<u32>,
-    /// Offset of each output pixel's first image.
+    /// Output pixels.
     out: Vec<u32>,
     /// `[pixel][tap]`: offset of the input pixel's first image, or `ZERO`.
     src: Vec<u32>,
@@ -96,6 +96,10 @@ pub(super) struct RowsPlan {
     sources: Vec<u32>,
     /// `[tile][unit]`: offset of each output row, or of the first one of each run.
     outputs: Vec<u32>,
+    /// As `outputs`, of a residual that has fewer images than the output; else empty.
+    residuals: Vec<u32>,
+    /// Bytes of an output plane up to the last row.
+    pub reach: usize,
     /// Bytes from a row of a run to the next in the output.
     pub y_step: usize,
     /// Bytes of a panel's weights.
@@ -105,8 +109,9 @@ pub(super) struct RowsPlan {
 }
 
 impl RowsPlan {
-    /// Plans an output of `out` pixels; every offset it makes lies within the parts' `len` and the output's plane.
-    pub fn new(parts: Vec<Part>, out: (usize, usize), micro: &Micro) -> Self {
+    /// Plans an output of `out` pixels, which has room for `all` images; every offset it makes lies within the parts' `len`
+    /// and the output's `reach`.
+    pub fn new(parts: Vec<Part>, out: (usize, usize), all: usize, micro: &Micro) -> Self {
         let n = parts[0].n;
         let mut taps = Vec::new();
         let mut panel = 0;
@@ -127,7 +132,7 @@ impl RowsPlan {
                 classes.len() - 1
             });
             let class = &mut classes[class];
-            class.out.push(to_u32(pixel * n * BLOCK));
+            class.out.push(to_u32(pixel));
             class.src.extend(needed.iter().map(|&t| all[t as usize].map_or(ZERO, to_u32)));
         }
         for part in &parts {
@@ -141,12 +146,14 @@ impl RowsPlan {
             tiles: Vec::new(),
             sources: Vec::new(),
             outputs: Vec::new(),
-            y_step: if order == Order::PixelRuns { n * BLOCK } else { BLOCK },
+            residuals: Vec::new(),
+            reach: ((out.0 * out.1 - 1) * all + n) * BLOCK,
+            y_step: if order == Order::PixelRuns { all * BLOCK } else { BLOCK },
             panel,
             order,
         };
         for class in classes {
-            plan.tile(&class, n, micro);
+            plan.tile(&class, (n, all), micro);
             plan.classes.push(class.taps);
         }
         // Kernels look ahead to the first rows of the next tile.
@@ -155,7 +162,7 @@ impl RowsPlan {
     }
 
     /// Adds the tiles of a class.
-    fn tile(&mut self, class: &Class, n: usize, micro: &Micro) {
+    fn tile(&mut self, class: &Class, (n, all): (usize, usize), micro: &Micro) {
         let (unit, most) =
             if self.order == Order::Apart { (1, micro.max_rows()) } else { (RUN, micro.max_runs()) };
         let units = class.out.len() * n / unit;
@@ -175,8 +182,13 @@ impl RowsPlan {
                 Order::Runs => (at * RUN / n, at * RUN % n),
                 Order::PixelRuns => (at / n * RUN, at % n),
             };
-            for (pixel, image) in range.clone().map(place) {
-                self.outputs.push(class.out[pixel] + to_u32(image * BLOCK));
+            let rows = |n: usize| {
+                let row = move |(pixel, image)| (class.out[pixel] as usize * n + image) * BLOCK;
+                range.clone().map(place).map(row).map(to_u32)
+            };
+            self.outputs.extend(rows(all));
+            if all > n {
+                self.residuals.extend(rows(n));
             }
             for (tap, &of) in class.taps.iter().enumerate() {
                 let part = &self.parts[self.taps[of as usize].part];
@@ -208,9 +220,12 @@ impl RowsPlan {
         taps.len()
     }
 
-    /// Offsets of a tile's rows, or of the first ones of its runs, in the inputs and the output: from these on.
-    pub fn offsets(&self, tile: &Tile) -> (&[u32], &[u32]) {
-        (&self.sources[tile.sources as usize..], &self.outputs[tile.outputs as usize..])
+    /// Offsets of a tile's rows, or of the first ones of its runs, in the inputs, the output and the residual: from these
+    /// on.
+    pub fn offsets(&self, tile: &Tile) -> [&[u32]; 3] {
+        let outputs = tile.outputs as usize;
+        let residuals = if self.residuals.is_empty() { &self.outputs } else { &self.residuals };
+        [&self.sources[tile.sources as usize..], &self.outputs[outputs..], &residuals[outputs..]]
     }
 }
 

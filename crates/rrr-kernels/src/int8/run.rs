@@ -22,7 +22,7 @@ const MAX_ITEMS: usize = 10;
 
 pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
     let (plan, groups, panels) = (&p.plan, p.groups, p.panels);
-    let group_len = panels * p.y_plane;
+    let (y_group, r_group) = (panels * p.y_plane, panels * p.r_plane);
     assert_eq!(job.x.len(), plan.parts.len(), "an input for every part");
     assert!(plan.max_items() <= MAX_ITEMS);
     // Bytes to the next group's input: none if the groups share it.
@@ -34,12 +34,12 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
     assert_eq!(job.w.len(), groups * panels * plan.panel, "weights of another shape");
     assert_eq!(job.scale.len(), groups * panels * BLOCK, "scales of another shape");
     assert_eq!(job.offset.len(), groups * panels * BLOCK, "offsets of another shape");
-    assert!(job.y.len() >= groups * group_len, "output too small");
+    assert!(job.y.len() >= (groups * panels - 1) * p.y_plane + plan.reach, "output too small");
     let mut residual_group = 0;
     if let Some((residual, scales)) = job.residual {
-        assert!(residual.len() >= group_len, "residual too small");
+        assert!(residual.len() >= r_group, "residual too small");
         assert_eq!(scales.len(), groups * panels * BLOCK, "residual scales of another shape");
-        residual_group = if residual.len() >= groups * group_len { group_len } else { 0 };
+        residual_group = if residual.len() >= groups * r_group { r_group } else { 0 };
     }
 
     // Groups that share all input are one wide convolution, else each is cut for itself.
@@ -80,7 +80,7 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
                 let wide = (end - column).min(p.micro.max_panels());
                 let of_tile: [Panel; MAX_PANELS] = std::array::from_fn(|i| {
                     let column = column + i.min(wide - 1);
-                    let (group, plane) = (column / panels, column % panels * p.y_plane);
+                    let (group, plane) = (column / panels, column % panels);
                     // SAFETY: the slices were checked above to hold all columns.
                     unsafe {
                         Panel {
@@ -88,11 +88,11 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
                             scale: scale.as_ptr().add(column * BLOCK),
                             offset: offset.as_ptr().add(column * BLOCK),
                             residual: residual.map_or(std::ptr::null(), |(r, _)| {
-                                r.as_ptr().add(group * residual_group + plane)
+                                r.as_ptr().add(group * residual_group + plane * p.r_plane)
                             }),
                             residual_scale: residual
                                 .map_or(std::ptr::null(), |(_, s)| s.as_ptr().add(column * BLOCK)),
-                            y: y.as_ptr().add(group * group_len + plane),
+                            y: y.as_ptr().add(group * y_group + plane * p.y_plane),
                         }
                     }
                 });
@@ -102,13 +102,14 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
                         filled = reads;
                         count = plan.fill(tile.class, &inputs, &mut items);
                     }
-                    let (x_rows, y_rows) = plan.offsets(tile);
+                    let [x_rows, y_rows, residual_rows] = plan.offsets(tile);
                     let job = Tile {
                         items: &items[..count],
                         panels: &of_tile[..wide],
                         max: f32::from(max),
                         x_rows,
                         y_rows,
+                        residual_rows,
                         y_step: plan.y_step,
                     };
                     // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task

@@ -24,7 +24,7 @@ pub struct RowsJob<'a> {
     pub bias: Option<&'a [f32]>,
     /// Input of the other convolution of a [`ConvPlan::forward_sum`](crate::ConvPlan::forward_sum).
     pub skip: Option<&'a [f32]>,
-    /// Planes of the output's shape.
+    /// Planes of the output's shape, with the images of the plan alone.
     pub residual: Option<&'a [f32]>,
     /// Add what `y` holds already.
     pub accumulate: bool,
@@ -33,7 +33,8 @@ pub struct RowsJob<'a> {
 }
 
 impl<'a> RowsJob<'a> {
-    /// `y = x * w`, nothing else: input planes, packed weights in the plan's precision, output planes.
+    /// `y = x * w`, nothing else: input planes, packed weights in the plan's precision, output planes (from the first of
+    /// the plan's images on, if there are more).
     pub fn new(x: &'a [f32], w: impl Into<Weights<'a>>, y: &'a mut [f32]) -> Self {
         Self {
             x,
@@ -52,15 +53,14 @@ impl<'a> RowsJob<'a> {
     /// # Safety
     /// There must be a panel of this number in the weights, the output and what finishes it.
     unsafe fn panel(&self, panel: usize, dims: &RowsDims, b_panel: usize) -> Panel {
-        let at = panel * dims.c_plane;
         // SAFETY: by the caller.
         unsafe {
             Panel {
                 b: self.w.f32().as_ptr().add(panel * b_panel),
-                c: self.y.as_ptr().add(at),
+                c: self.y.as_ptr().add(panel * dims.c_plane),
                 epilogue: Epilogue {
                     bias: self.bias.map_or(null(), |b| b.as_ptr().add(panel * BLOCK)),
-                    residual: self.residual.map_or(null(), |r| r.as_ptr().add(at)),
+                    residual: self.residual.map_or(null(), |r| r.as_ptr().add(panel * dims.r_plane)),
                     accumulate: self.accumulate,
                     relu: self.relu,
                 },
@@ -80,6 +80,8 @@ pub(crate) struct RowsDims {
     pub panels: usize,
     /// Floats of an output plane.
     pub c_plane: usize,
+    /// Floats of a residual's plane.
+    pub r_plane: usize,
 }
 
 impl RowsDims {
@@ -145,7 +147,8 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
             let mut ahead = p.ahead(&group, tiles.len(), parts, &jobs[first_job..]);
             let first = Column::new(first_job, from, dims.panels);
             for tile in tiles.clone() {
-                let (mut count, c_rows) = plan.locate(tile, dims, offsets, (x, 0), &mut items);
+                let (mut count, [c_rows, residual_rows]) =
+                    plan.locate(tile, dims, offsets, (x, 0), &mut items);
                 if let (Some((skip, dims, offsets, b)), Some(x)) = (skipped, jobs[first_job].skip) {
                     count += skip.locate(tile, dims, offsets, (x.as_ptr(), b), &mut items[count..]).0;
                 }
@@ -166,9 +169,10 @@ pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [Row
                         };
                         let mut panels = [next(); MAX_PANELS];
                         panels[1..count].fill_with(next);
-                        let c_rows = c_rows.as_ptr();
+                        let (c_rows, residual_rows) = (c_rows.as_ptr(), residual_rows.as_ptr());
                         let then = if from + count < group.end { first_rows } else { next_rows.as_ptr() };
-                        let rows = RowsTile { items, panels: &panels[..count], c_rows, c_step, ahead, then };
+                        let panels = &panels[..count];
+                        let rows = RowsTile { items, panels, c_rows, residual_rows, c_step, ahead, then };
                         micro.rows(order, plan.tiles[tile].rows as usize, &rows);
                         ahead.from = ahead.from.wrapping_add(ahead.lines * blocks * BLOCK);
                     }

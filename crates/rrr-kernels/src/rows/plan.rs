@@ -28,13 +28,16 @@ pub(crate) struct Tile {
 pub(super) struct Offsets {
     /// `[tile]`: where its own begin.
     starts: Vec<u32>,
-    /// `[tile][output, tap, tap, ...][row]`: offset of each row, or of the first one of each run.
+    /// `[tile][output, residual, tap, tap, ...][row]`: offset of each row, or of the first one of each run; without a
+    /// residual's where they are the output's.
     rows: Vec<u32>,
 }
 
 /// How the rows of an output are made of the rows of an input, tiled for a micro-kernel.
 pub(crate) struct RowsPlan {
     pub n: usize,
+    /// Images of the output, of which these are `n`.
+    pub out_n: usize,
     /// Floats between the same pixel of two images, in the input.
     image_stride: usize,
     zero_row: u32,
@@ -56,6 +59,8 @@ pub(crate) struct RowsPlan {
 pub(crate) struct RowsGeometry<'a> {
     /// Images.
     pub n: usize,
+    /// Images that the output has room for, `n` if it is theirs alone; else with one tap.
+    pub out_n: usize,
     /// Output pixels.
     pub pixels: usize,
     /// Taps of the kernel.
@@ -119,7 +124,7 @@ impl RowsPlan {
                 classes.push(Class { taps: taps.clone(), out: Vec::new(), src: Vec::new() });
                 classes.len() - 1
             });
-            let out = pixel * g.n * BLOCK;
+            let out = pixel * g.out_n * BLOCK;
             max_out = out;
             let class = &mut classes[class];
             class.out.push(to_u32(out));
@@ -151,6 +156,7 @@ impl RowsPlan {
         }
         Self {
             n: g.n,
+            out_n: g.out_n,
             image_stride: g.image_stride,
             zero_row: to_u32(g.zero_row),
             classes,
@@ -189,9 +195,12 @@ impl RowsPlan {
                     },
                 );
             offsets.starts.push(u32::try_from(offsets.rows.len()).expect("activation too large"));
-            offsets
-                .rows
-                .extend(places.clone().map(|(pixel, image)| class.out[pixel] + (image * BLOCK) as u32));
+            let out = places.clone().map(|(pixel, image)| class.out[pixel] + (image * BLOCK) as u32);
+            offsets.rows.extend(out);
+            if self.has_own_residual() {
+                let row = |pixel: usize| class.out[pixel] / self.out_n as u32 * self.n as u32;
+                offsets.rows.extend(places.clone().map(|(p, image)| row(p) + (image * BLOCK) as u32));
+            }
             for tap in 0..taps {
                 offsets.rows.extend(places.clone().map(|(pixel, image)| {
                     match class.src[pixel * taps + tap] {
@@ -204,6 +213,16 @@ impl RowsPlan {
         // Kernels fetch the first rows of the next tile, which may be shorter.
         offsets.rows.extend([0; MAX_RUNS]);
         offsets
+    }
+
+    /// Whether a residual, which is of these images alone, has its rows elsewhere than the output.
+    fn has_own_residual(&self) -> bool {
+        self.out_n != self.n
+    }
+
+    /// Lists of offsets of a tile in [`Offsets`].
+    fn lists(&self, class: &Class) -> usize {
+        1 + usize::from(self.has_own_residual()) + class.taps.len()
     }
 
     /// Whether all rows need one and the same tap.
@@ -223,9 +242,10 @@ impl RowsPlan {
     pub fn check(&self, dims: &RowsDims, job: &RowsJob<'_>) {
         self.check_input(dims, job.x);
         assert!(self.max_out + BLOCK <= dims.c_plane, "output plane too small");
-        assert!(job.y.len() >= dims.panels * dims.c_plane, "output too small");
+        let reach = (dims.panels - 1) * dims.c_plane + self.max_out + BLOCK;
+        assert!(job.y.len() >= reach, "output too small");
         assert!(job.bias.is_none_or(|b| b.len() >= dims.panels * BLOCK), "bias too small");
-        assert!(job.residual.is_none_or(|r| r.len() >= dims.panels * dims.c_plane), "residual too small");
+        assert!(job.residual.is_none_or(|r| r.len() >= dims.panels * dims.r_plane), "residual too small");
     }
 
     pub(super) fn check_input(&self, dims: &RowsDims, x: &[f32]) {
@@ -240,12 +260,13 @@ impl RowsPlan {
     /// Offsets of the rows that the first item of a tile reads, and of [`MAX_RUNS`] at least.
     pub(super) fn first_rows<'a>(&self, tile: usize, offsets: &'a Offsets) -> &'a [u32] {
         let (start, end) = offsets.of(tile);
-        let taps = self.classes[self.tiles[tile].class as usize].taps.len();
-        &offsets.rows[start + (end - start) / (1 + taps)..]
+        let class = &self.classes[self.tiles[tile].class as usize];
+        let lists = self.lists(class);
+        &offsets.rows[start + (end - start) / lists * (lists - class.taps.len())..]
     }
 
     /// Fills in the items of a tile, which read `x` and weights from `b` on, and tells their number and the offsets of its
-    /// output rows.
+    /// output rows and of its residual's.
     pub(super) fn locate<'a>(
         &self,
         tile: usize,
@@ -253,12 +274,14 @@ impl RowsPlan {
         offsets: &'a Offsets,
         (x, b): (*const f32, usize),
         items: &mut [Item],
-    ) -> (usize, &'a [u32]) {
+    ) -> (usize, [&'a [u32]; 2]) {
         let class = &self.classes[self.tiles[tile].class as usize];
         let (start, end) = offsets.of(tile);
         let rows = &offsets.rows[start..end];
-        let mut rows = rows.chunks_exact(rows.len() / (1 + class.taps.len()));
-        let outputs = rows.next().expect("a tile has rows");
+        let mut rows = rows.chunks_exact(rows.len() / self.lists(class));
+        let mut next = || rows.next().expect("a tile has rows");
+        let outputs = next();
+        let residual = if self.has_own_residual() { next() } else { outputs };
         for ((item, &tap), rows) in items.iter_mut().zip(&class.taps).zip(rows) {
             *item = Item {
                 a: x,
@@ -269,6 +292,6 @@ impl RowsPlan {
                 rows: rows.as_ptr(),
             };
         }
-        (class.taps.len(), outputs)
+        (class.taps.len(), [outputs, residual])
     }
 }

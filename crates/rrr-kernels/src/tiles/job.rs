@@ -27,25 +27,34 @@ pub struct TilePlan {
     pub(super) panels: usize,
     /// Bytes of an output plane.
     pub(super) y_plane: usize,
+    /// Bytes of a residual's plane.
+    pub(super) r_plane: usize,
+    /// Bytes of an output plane up to the last row.
+    reach: usize,
     /// Columns of an output plane.
     plane_columns: usize,
 }
 
 impl TilePlan {
-    /// Plans an output of `out` pixels and `panels` blocks of 16 channels for `groups` x `n` images, in numbers of some
-    /// bytes.
+    /// Plans an output of `out` pixels and `panels` blocks of 16 channels for the parts' images of `groups`, some of `all` in
+    /// the output, in numbers of some bytes.
     pub fn new(
         parts: Vec<Part>,
         out: (usize, usize),
-        (groups, n): (usize, usize),
+        (groups, all): (usize, usize),
         panels: usize,
         bytes: usize,
     ) -> Self {
+        let pixels = out.0 * out.1;
+        let rows = RowsPlan::new(parts, out, all, panels);
+        let n = rows.n();
         Self {
-            rows: RowsPlan::new(parts, out, panels),
+            rows,
             groups,
             panels,
-            y_plane: plane_rows(out.0 * out.1 * n) * ROW_BYTES,
+            y_plane: plane_rows(pixels * all) * ROW_BYTES,
+            r_plane: plane_rows(pixels * n) * ROW_BYTES,
+            reach: ((pixels - 1) * all + n) * ROW_BYTES,
             plane_columns: ROW_BYTES / (COLUMN * bytes),
         }
     }
@@ -71,10 +80,10 @@ impl TilePlan {
         group * self.columns() + plane * self.plane_columns
     }
 
-    /// Bytes before the first row of a column of a group's output.
-    pub(super) fn place(&self, column: usize) -> usize {
+    /// Bytes before the first row of a column of a group's planes of some bytes.
+    pub(super) fn place(&self, column: usize, plane: usize) -> usize {
         let row = column % self.plane_columns * (ROW_BYTES / self.plane_columns);
-        column / self.plane_columns * self.y_plane + row
+        column / self.plane_columns * plane + row
     }
 }
 
@@ -84,11 +93,11 @@ pub struct Job<'a, O> {
     pub x: [&'a [u8]; 2],
     /// Weights of all groups.
     pub w: &'a [u8],
-    /// Planes of the output's shape, of all groups or of one that all share.
+    /// Planes of the output's shape, with the images of the plan alone, of all groups or of one that all share.
     pub residual: Option<&'a [u8]>,
     /// That of the channels of all groups.
     pub outcome: O,
-    /// Output planes of all groups.
+    /// Output planes of all groups (from the first of the plan's images on, if there are more).
     pub y: &'a mut [u8],
 }
 
@@ -180,12 +189,13 @@ impl<O: Outcome> Job<'_, O> {
             assert!(x.len() >= part.len, "input too small");
             *group = if x.len() >= groups * part.len { part.len } else { 0 };
         }
-        let y_group = p.planes() * p.y_plane;
+        let r_group = p.planes() * p.r_plane;
         assert_eq!(self.w.len(), groups * p.panels * rows.steps * TILE_BYTES, "weights of another shape");
         let residual_len = self.residual.map_or(usize::MAX, <[u8]>::len);
-        assert!(residual_len >= y_group, "residual too small");
-        assert!(self.y.len() >= groups * y_group, "output too small");
-        let residual_group = if residual_len >= groups * y_group { y_group } else { 0 };
+        assert!(residual_len >= r_group, "residual too small");
+        let reach = (groups * p.planes() - 1) * p.y_plane + p.reach;
+        assert!(self.y.len() >= reach, "output too small");
+        let residual_group = if residual_len >= groups * r_group { r_group } else { 0 };
         let Self { x, w, residual, outcome, y, .. } = self;
         let y = SharedMut::new(y);
         let all = &Work { p, x, x_group, w, residual, residual_group, outcome, y };

@@ -102,12 +102,14 @@ pub struct Tap {
     pub step: usize,
 }
 
-/// Up to 16 rows of the output, `stride` rows apart.
+/// Up to 16 rows of the images' own output, `stride` rows apart.
 #[derive(Clone, Copy)]
 pub struct Tile {
     pub first: u32,
     pub stride: u32,
     pub rows: u32,
+    /// The first row among those of all of the output's images.
+    pub out: u32,
 }
 
 /// Where the rows of a tile lie under a tap, in bytes from the part's first block.
@@ -126,6 +128,8 @@ pub struct RowsPlan {
     pub parts: Vec<Part>,
     pub taps: Vec<Tap>,
     pub tiles: Vec<Tile>,
+    /// Rows from one row of a tile to the next, among those of all of the output's images.
+    pub out_stride: usize,
     /// `[tile][tap]`.
     sources: Vec<Source>,
     pub gathered: Vec<[u32; SIDE]>,
@@ -134,9 +138,9 @@ pub struct RowsPlan {
 }
 
 impl RowsPlan {
-    /// Plans an output of `out` pixels and `columns` tiles of 16 channels; every offset it makes lies within the
-    /// parts' `len`, and every row within the output's.
-    pub fn new(parts: Vec<Part>, out: (usize, usize), columns: usize) -> Self {
+    /// Plans an output of `out` pixels and `columns` tiles of 16 channels, with room for `all` images; every offset it makes
+    /// lies within the parts' `len`, and every row within the output's.
+    pub fn new(parts: Vec<Part>, out: (usize, usize), all: usize, columns: usize) -> Self {
         let n = parts[0].n;
         let (mut taps, mut steps) = (Vec::new(), 0);
         for (part, p) in parts.iter().enumerate() {
@@ -145,19 +149,30 @@ impl RowsPlan {
                 steps += p.blocks;
             }
         }
-        let lines = Self::located(&parts, &taps, out, line_tiles(out, n));
+        let located = |(tiles, out_stride)| Self::located(&parts, &taps, out, tiles, out_stride);
+        let lines = located(line_tiles(out, n, all));
         // An image's pixels lie in lines of it, not image by image.
-        let best = if parts[0].conv.rgb {
-            lines
-        } else {
-            let flat = Self::located(&parts, &taps, out, flat_tiles(out.0 * out.1 * n));
-            if flat.cost(columns) <= lines.cost(columns) { flat } else { lines }
+        let flat = flat_tiles(out.0 * out.1, n, all).filter(|_| !parts[0].conv.rgb).map(located);
+        let best = match flat {
+            Some(flat) if flat.cost(columns) <= lines.cost(columns) => flat,
+            _ => lines,
         };
         Self { steps, parts, taps, ..best }.sorted()
     }
 
+    /// Number of images.
+    pub fn n(&self) -> usize {
+        self.parts[0].n
+    }
+
     /// Finds the rows under all taps of `tiles`.
-    fn located(parts: &[Part], taps: &[Tap], out: (usize, usize), tiles: Vec<Tile>) -> Self {
+    fn located(
+        parts: &[Part],
+        taps: &[Tap],
+        out: (usize, usize),
+        tiles: Vec<Tile>,
+        out_stride: usize,
+    ) -> Self {
         let n = parts[0].n;
         let (mut sources, mut gathered) = (Vec::with_capacity(tiles.len() * taps.len()), Vec::new());
         for tile in &tiles {
@@ -172,7 +187,7 @@ impl RowsPlan {
                 sources.push(find(part, &rows[..tile.rows as usize], &mut gathered));
             }
         }
-        Self { parts: Vec::new(), taps: Vec::new(), tiles, sources, gathered, steps: 0 }
+        Self { parts: Vec::new(), taps: Vec::new(), tiles, out_stride, sources, gathered, steps: 0 }
     }
 
     /// Estimated cycles of all tiles, for one block of channels.
@@ -212,21 +227,30 @@ impl RowsPlan {
     }
 }
 
-/// Rows in the order of the output.
-fn flat_tiles(rows: usize) -> Vec<Tile> {
-    let tile = |first: usize| Tile { first: to_u32(first), stride: 1, rows: SIDE.min(rows - first) as u32 };
-    (0..rows).step_by(SIDE).map(tile).collect()
+/// Rows in the order of the images' own output, if they are equally far apart among those of `all` images: and how far.
+fn flat_tiles(pixels: usize, n: usize, all: usize) -> Option<(Vec<Tile>, usize)> {
+    let out_stride = if n == 1 { all } else { 1 };
+    let regular = n == all || n == 1 || n.is_multiple_of(SIDE);
+    let rows = pixels * n;
+    let tile = |first: usize| Tile {
+        first: to_u32(first),
+        stride: 1,
+        rows: SIDE.min(rows - first) as u32,
+        out: to_u32(first / n * all + first % n),
+    };
+    regular.then(|| ((0..rows).step_by(SIDE).map(tile).collect(), out_stride))
 }
 
-/// Pixels of a line of an image.
-fn line_tiles((height, width): (usize, usize), n: usize) -> Vec<Tile> {
+/// Pixels of a line of an image, and how far apart they are among those of `all` images.
+fn line_tiles((height, width): (usize, usize), n: usize, all: usize) -> (Vec<Tile>, usize) {
     let tile = |y: usize, image: usize, x: usize| Tile {
         first: to_u32((y * width + x) * n + image),
         stride: to_u32(n),
         rows: SIDE.min(width - x) as u32,
+        out: to_u32((y * width + x) * all + image),
     };
     let line = |y: usize, image: usize| (0..width).step_by(SIDE).map(move |x| tile(y, image, x));
-    (0..height).flat_map(|y| (0..n).flat_map(move |image| line(y, image))).collect()
+    ((0..height).flat_map(|y| (0..n).flat_map(move |image| line(y, image))).collect(), all)
 }
 
 /// How a tile of these rows is loaded.

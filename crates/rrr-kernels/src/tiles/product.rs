@@ -54,8 +54,10 @@ pub struct Finish<O> {
     pub residual: [*const u8; STRIP],
     /// Rows of every tile.
     pub rows: [usize; STRIP],
-    /// Bytes from one row of the output (and the residual) to the next.
+    /// Bytes from one row of the output to the next.
     pub stride: usize,
+    /// Bytes from one row of the residual to the next.
+    pub residual_stride: usize,
 }
 
 /// The tile registers of this thread, if there are any.

@@ -190,14 +190,16 @@ unsafe fn finish<O: Outcome>(
         y: [std::ptr::null_mut(); STRIP],
         residual: [std::ptr::null(); STRIP],
         rows: [0; STRIP],
-        stride: tiles[0].stride as usize * ROW_BYTES,
+        stride: p.rows.out_stride * ROW_BYTES,
+        residual_stride: tiles[0].stride as usize * ROW_BYTES,
     };
     for (m, tile) in tiles.iter().enumerate() {
-        let at = p.place(column) + tile.first as usize * ROW_BYTES;
+        let at = p.place(column, p.y_plane) + tile.out as usize * ROW_BYTES;
+        let residual_at = p.place(column, p.r_plane) + tile.first as usize * ROW_BYTES;
         // SAFETY: by the caller.
         unsafe {
             finish.y[m] = work.y.as_ptr().add(group * p.planes() * p.y_plane + at);
-            let residual = |x: &[u8]| x.as_ptr().add(group * work.residual_group + at);
+            let residual = |x: &[u8]| x.as_ptr().add(group * work.residual_group + residual_at);
             finish.residual[m] = work.residual.map_or(std::ptr::null(), residual);
         }
         finish.rows[m] = tile.rows as usize;

@@ -228,6 +228,7 @@ impl<'a> Run<'a> {
                             items: &[Item { a, a_block, k_blocks, k_tail: 0, b: 0, rows: rows.as_ptr() }],
                             panels: &panels[..of_tile],
                             c_rows: rows.as_ptr(),
+                            residual_rows: rows.as_ptr(),
                             c_step: BLOCK,
                             then: rows.as_ptr(),
                             ahead: Ahead::NONE,

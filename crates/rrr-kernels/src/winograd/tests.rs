@@ -147,6 +147,11 @@ fn check(case: &Case) {
 }
 
 /// `PROPTEST_CASES` in the environment says how many cases; emulated machines are slow.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(30))
+}
+
 fn cases() -> impl Strategy<Value = Case> {
     let channels = || prop_oneof![1usize..40, Just(79)];
     let shape = (channels(), channels(), (1usize..18, 1usize..18), 1usize..6);
@@ -161,7 +166,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(30))]
+    #![proptest_config(config())]
 
     #[test]
     #[cfg_attr(miri, ignore = "too slow to interpret")]

@@ -5,6 +5,7 @@ use crate::profile::{Profile, timed};
 use rrr_kernels::{
     Aligned, Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, Buffer, Compute, bf16_max_pool, max_pool_size,
 };
+use std::ops::Range;
 
 /// A layer of one sequence.
 struct PackedLayer {
@@ -82,19 +83,21 @@ pub(crate) struct Layers {
 /// Plans for one size of input, in the order of the layers.
 pub(crate) type Plans = Vec<Bf16Plan>;
 
-/// Memory for activations: what a block reads, its two inner ones, and what it puts out.
+/// Memory for activations: what a block reads, its two inner ones, what it puts out, and what the last one puts out part by
+/// part.
 #[derive(Default)]
 pub(crate) struct Arena {
     pub x: Bf16Activation,
     inner: [Bf16Activation; 2],
     y: Bf16Activation,
+    whole: Bf16Activation,
 }
 
 impl Arena {
     /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
-        let Self { x, inner: [a, b], y } = self;
-        [x, a, b, y].map(Bf16Activation::bytes).iter().sum()
+        let Self { x, inner: [a, b], y, whole } = self;
+        [x, a, b, y, whole].map(Bf16Activation::bytes).iter().sum()
     }
 }
 
@@ -127,8 +130,9 @@ impl<'a> Input<'a> {
 /// What a pass works with besides the layers.
 pub(crate) struct Pass<'a> {
     pub input: Input<'a>,
-    /// Number of images.
-    pub n: usize,
+    /// Which images of a batch of `all` these are.
+    pub images: Range<usize>,
+    pub all: usize,
     pub arena: &'a mut Arena,
     pub compute: &'a Compute,
     /// Takes the time of every layer, if there.
@@ -158,13 +162,19 @@ impl Layers {
         }
     }
 
-    /// Plans all layers for inputs of `size`.
-    pub fn plan(&self, mut size: (usize, usize), n: usize) -> Plans {
-        let mut layers = self.layers.iter();
+    /// Whether there are layers behind a max pooling.
+    pub fn have_blocks(&self) -> bool {
+        !self.downsamples.is_empty()
+    }
+
+    /// Plans all layers for `n` images of `size` in a batch of `all`.
+    pub fn plan(&self, mut size: (usize, usize), (n, all): (usize, usize)) -> Plans {
+        let mut layers = self.layers.iter().enumerate();
         let mut plans = Plans::new();
         let mut plan = |sizes: &[(usize, usize)]| {
-            let layer = layers.next().expect("one per plan");
-            let plan = Bf16Plan::new(&layer.conv, sizes, self.branches, n);
+            let (i, layer) = layers.next().expect("one per plan");
+            let all = if i + 1 == self.layers.len() { all } else { n };
+            let plan = Bf16Plan::within(&layer.conv, sizes, self.branches, (n, all));
             let output = plan.output();
             plans.push(plan);
             output
@@ -186,45 +196,55 @@ impl Layers {
         self.layers.iter().map(|l| size_of_val(&l.weight[..]) + size_of_val(&l.bias[..])).sum()
     }
 
-    /// Runs the layers, and leaves what comes out in `arena.x`.
+    /// Runs the layers, and leaves what comes out in `arena.x`, when all images of the batch, which come in their order, went
+    /// through.
     pub fn run(&self, plans: &Plans, pass: Pass<'_>) {
-        let Pass { input, n, arena, compute, profile } = pass;
+        let Pass { input, images, all, arena, compute, profile } = pass;
+        let n = images.len();
         let mut layers = self.layers.iter().zip(plans);
-        let Arena { x, inner: [a, b], y } = arena;
+        let Arena { x, inner: [a, b], y, whole } = arena;
         let mut step = |from: &[&[u16]],
                         residual: Option<&[u16]>,
-                        to: &mut Bf16Activation,
+                        (to, images, all): (&mut Bf16Activation, Range<usize>, usize),
                         profile: &mut Option<Profile>| {
             let (layer, plan) = layers.next().expect("one per step");
-            to.reshape(self.branches, layer.conv.cout(), plan.output(), n);
+            if images.start == 0 {
+                to.reshape(self.branches, layer.conv.cout(), plan.output(), all);
+            }
             let job = Bf16Job {
                 x: from,
                 w: &layer.weight,
                 bias: &layer.bias,
                 residual,
                 relu: true,
-                y: to.data_mut(),
+                y: to.images_mut(images),
             };
             timed(profile, || layer.name.clone(), plan.macs(), || plan.forward(job, compute));
         };
         let mut features = match input {
             Input::Features(features) => Some(features.data()),
             Input::Images(images) => {
-                step(&[images], None, a, profile);
+                step(&[images], None, (a, 0..n, n), profile);
                 timed(profile, || format!("{}.maxpool", self.place), 0, || bf16_max_pool(a, x, compute));
                 None
             }
         };
-        for &downsample in &self.downsamples {
+        for (i, &downsample) in self.downsamples.iter().enumerate() {
             let from = features.take().unwrap_or(x.data());
-            step(&[from], None, a, profile);
-            step(&[a.data()], None, b, profile);
+            step(&[from], None, (a, 0..n, n), profile);
+            step(&[a.data()], None, (b, 0..n, n), profile);
+            let is_part = n < all && i + 1 == self.downsamples.len();
+            let to = if is_part { (&mut *whole, images.clone(), all) } else { (&mut *y, 0..n, n) };
             if downsample {
-                step(&[b.data(), from], None, y, profile);
+                step(&[b.data(), from], None, to, profile);
             } else {
-                step(&[b.data()], Some(from), y, profile);
+                step(&[b.data()], Some(from), to, profile);
             }
-            std::mem::swap(x, y);
+            if !is_part {
+                std::mem::swap(x, y);
+            } else if images.end == all {
+                std::mem::swap(x, whole);
+            }
         }
     }
 }

@@ -91,8 +91,8 @@ impl Bf16Network {
                 timed(profile, || "images".into(), 0, || self.images.load(&part, compute));
                 (Input::Images(self.images.whole()), (images.height, images.width))
             };
-            let plans = plans.entry((size, n)).or_insert_with(|| layers.plan(size, n));
-            layers.run(plans, Pass { input, n, arena, compute, profile });
+            let plans = plans.entry((size, (n, n))).or_insert_with(|| layers.plan(size, (n, n)));
+            layers.run(plans, Pass { input, images: 0..n, all: n, arena, compute, profile });
             let (features, logits) = (&mut self.features, &mut self.logits);
             features.resize(count * n * classifiers.features, 0.0);
             let pool = || bf16_avg_pool(&arena.x, features, compute);

@@ -1,8 +1,9 @@
 //! A stem, which runs on few images at a time.
 
-use super::{Arena, BatchShape, Input, Layers, PackedSequence, Pass, Plans, stem_parts};
+use super::{Arena, BatchShape, Input, Layers, PackedSequence, Pass, Plans};
 use crate::Images;
 use crate::input::PaddedImages;
+use crate::network::stem_parts;
 use crate::profile::{Profile, timed};
 use rrr_kernels::{Bf16Activation, Compute};
 use std::collections::HashMap;
@@ -14,8 +15,6 @@ pub(crate) struct Bf16Stem {
     plans: HashMap<BatchShape, Plans>,
     arena: Arena,
     images: PaddedImages<u16>,
-    /// What comes out of several parts.
-    whole: Bf16Activation,
 }
 
 impl Bf16Stem {
@@ -25,7 +24,6 @@ impl Bf16Stem {
             plans: HashMap::new(),
             arena: Arena::default(),
             images: PaddedImages::default(),
-            whole: Bf16Activation::default(),
         }
     }
 
@@ -36,7 +34,7 @@ impl Bf16Stem {
 
     /// Bytes of activations and input that are kept between calls.
     pub fn activations_bytes(&self) -> usize {
-        self.arena.bytes() + self.images.bytes() + self.whole.bytes()
+        self.arena.bytes() + self.images.bytes()
     }
 
     /// What comes out for a range of the images.
@@ -47,22 +45,16 @@ impl Bf16Stem {
         compute: &Compute,
         profile: &mut Option<Profile>,
     ) -> &Bf16Activation {
-        let Self { layers, plans, arena, whole, .. } = self;
-        let size = (images.height, images.width);
-        for range in stem_parts(all.clone(), size) {
-            let n = range.len();
-            let part = images.slice(range.start, n);
+        let Self { layers, plans, arena, .. } = self;
+        let (size, count) = ((images.height, images.width), all.len());
+        for range in stem_parts(count, size, layers.have_blocks()) {
+            let part = images.slice(all.start + range.start, range.len());
             timed(profile, || "images".into(), 0, || self.images.load(&part, compute));
+            let n = (range.len(), count);
             let plans = plans.entry((size, n)).or_insert_with(|| layers.plan(size, n));
-            layers.run(plans, Pass { input: Input::Images(self.images.whole()), n, arena, compute, profile });
-            let y = &arena.x;
-            if n < all.len() {
-                if range.start == all.start {
-                    whole.reshape(1, y.channels(), y.size(), all.len());
-                }
-                whole.put(range.start - all.start, y, compute.pool());
-            }
+            let input = Input::Images(self.images.whole());
+            layers.run(plans, Pass { input, images: range, all: count, arena, compute, profile });
         }
-        if arena.x.n() < all.len() { whole } else { &arena.x }
+        &arena.x
     }
 }

@@ -5,7 +5,8 @@ mod conv;
 use crate::input::Padded;
 use crate::layout::{Bottleneck, ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
-use rrr_kernels::{Activation, Arena, Conv, RowsJob, avg_pool, max_pool, max_pool_size};
+use rrr_kernels::{Activation, Arena, Conv, ConvPlan, RowsJob, avg_pool, max_pool, max_pool_size};
+use std::ops::Range;
 
 pub(crate) use conv::{FoldedConv, Source};
 
@@ -91,6 +92,20 @@ impl Folded {
         }
     }
 
+    /// Channels of what comes out of the last block, and its height and width for images of a size.
+    pub fn output(&self, (height, width): (usize, usize)) -> (usize, (usize, usize)) {
+        let mut shape = (0, (height, width));
+        let through = |conv: Conv, (height, width)| (conv.output_size(height), conv.output_size(width));
+        if let Some(conv1) = &self.conv1 {
+            let (height, width) = through(conv1.conv(), shape.1);
+            shape = (conv1.conv().cout(), (max_pool_size(height), max_pool_size(width)));
+        }
+        for block in &self.blocks {
+            shape = (block.conv3.conv().cout(), through(block.conv2.conv(), shape.1));
+        }
+        shape
+    }
+
     pub fn is_empty(&self) -> bool {
         self.conv1.is_none() && self.blocks.is_empty()
     }
@@ -102,16 +117,47 @@ impl Folded {
     }
 }
 
+/// Some images of larger activations, one per sequence.
+pub(crate) struct Place<'a> {
+    pub whole: &'a mut [Activation],
+    pub images: Range<usize>,
+}
+
+impl Place<'_> {
+    /// Images of the activations.
+    fn all(&self) -> usize {
+        self.whole[0].n()
+    }
+}
+
 /// Runs sequences of the same architecture on one input, up to their last block; one activation each.
 ///
 /// The activations come from the workspace and should go back there.
 pub(crate) fn run(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>) -> Vec<Activation> {
+    run_blocks(sequences, input, None, pass)
+}
+
+/// As [`run`], with blocks, of which the last one puts its output in its place.
+pub(crate) fn run_into(sequences: &[Folded], input: Input<'_>, place: Place<'_>, pass: &mut Pass<'_>) {
+    let own = run_blocks(sequences, input, Some(place), pass);
+    debug_assert!(own.is_empty(), "all of it has its place");
+}
+
+/// The output of the last block, if that has no place.
+fn run_blocks(
+    sequences: &[Folded],
+    input: Input<'_>,
+    mut place: Option<Place<'_>>,
+    pass: &mut Pass<'_>,
+) -> Vec<Activation> {
     let mut x: Option<Vec<Activation>> =
         sequences[0].conv1.is_some().then(|| run_image_layers(sequences, input, pass));
-    for i in 0..sequences[0].blocks.len() {
+    let count = sequences[0].blocks.len();
+    for i in 0..count {
+        let place = if i + 1 == count { place.take() } else { None };
         let y = match &x {
-            Some(x) => run_block(sequences, i, |branch| &x[branch], pass),
-            None => run_block(sequences, i, |_| input.features(), pass),
+            Some(x) => run_block(sequences, i, |branch| &x[branch], place, pass),
+            None => run_block(sequences, i, |_| input.features(), place, pass),
         };
         if let Some(x) = x.replace(y) {
             pass.workspace.give(x);
@@ -130,7 +176,7 @@ pub(crate) fn run_head(
     pass.plans.time("avgpool", 0, |compute| avg_pool(compute, x.iter().zip(&mut features)));
     let fc = |branch: usize| sequences[branch].fc.as_ref().expect("has a classifier");
     let layer = ConvLayer { branches: sequences.len(), conv: &fc, relu: false };
-    let logits = layer.run(|branch| &features[branch], NO_RESIDUAL, pass);
+    let logits = layer.run(|branch| &features[branch], NO_RESIDUAL, None, pass);
     (features, logits)
 }
 
@@ -138,7 +184,7 @@ fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>)
     let images = input.images();
     let conv1 = |branch: usize| sequences[branch].conv1.as_ref().expect("same architecture");
     let layer = ConvLayer { branches: sequences.len(), conv: &conv1, relu: true };
-    let y = layer.run_on(images.size, images.n, |_| images.data, NO_RESIDUAL, pass);
+    let y = layer.run_on(images.size, images.n, |_| images.data, NO_RESIDUAL, None, pass);
     let size = (max_pool_size(y[0].height()), max_pool_size(y[0].width()));
     let mut pooled = pass.workspace.take_many(y.len(), y[0].channels(), size, images.n);
     pass.plans.time("maxpool", 0, |compute| {
@@ -153,19 +199,20 @@ fn run_block<'x>(
     sequences: &[Folded],
     i: usize,
     x: impl Fn(usize) -> &'x Activation,
+    place: Option<Place<'_>>,
     pass: &mut Pass<'_>,
 ) -> Vec<Activation> {
     let block = |branch: usize| &sequences[branch].blocks[i];
     let branches = sequences.len();
     let conv1 = ConvLayer { branches, conv: &|branch| &block(branch).conv1, relu: true };
-    let a1 = conv1.run(&x, NO_RESIDUAL, pass);
+    let a1 = conv1.run(&x, NO_RESIDUAL, None, pass);
     let conv2 = ConvLayer { branches, conv: &|branch| &block(branch).conv2, relu: true };
-    let a2 = conv2.run(|branch| &a1[branch], NO_RESIDUAL, pass);
+    let a2 = conv2.run(|branch| &a1[branch], NO_RESIDUAL, None, pass);
     pass.workspace.give(a1);
     let conv3 = ConvLayer { branches, conv: &|branch| &block(branch).conv3, relu: true };
     let y = match block(0).conv3.other() {
-        Some(other) => conv3.run_sum(other, &a2, &x, pass),
-        None => conv3.run(|branch| &a2[branch], Some(&x), pass),
+        Some(other) => conv3.run_sum(other, &a2, &x, place, pass),
+        None => conv3.run(|branch| &a2[branch], Some(&x), place, pass),
     };
     pass.workspace.give(a2);
     y
@@ -180,15 +227,17 @@ struct ConvLayer<'a> {
     relu: bool,
 }
 
+/// All of them put out what [`run_blocks`] does.
 impl ConvLayer<'_> {
     fn run<'x, 'r>(
         &self,
         x: impl Fn(usize) -> &'x Activation,
         residual: Option<impl Fn(usize) -> &'r Activation>,
+        place: Option<Place<'_>>,
         pass: &mut Pass<'_>,
     ) -> Vec<Activation> {
         let (size, n) = ((x(0).height(), x(0).width()), x(0).n());
-        self.run_on(size, n, |branch| x(branch).data(), residual, pass)
+        self.run_on(size, n, |branch| x(branch).data(), residual, place, pass)
     }
 
     fn run_on<'x, 'r>(
@@ -197,24 +246,27 @@ impl ConvLayer<'_> {
         n: usize,
         x: impl Fn(usize) -> &'x [f32],
         residual: Option<impl Fn(usize) -> &'r Activation>,
+        place: Option<Place<'_>>,
         pass: &mut Pass<'_>,
     ) -> Vec<Activation> {
         let first = (self.conv)(0);
-        let plan = pass.plans.get(first.conv(), size, n);
-        let mut y = pass.workspace.take_many(self.branches, first.conv().cout(), plan.output(), n);
+        let plan = pass.plans.within(first.conv(), size, (n, place.as_ref().map_or(n, Place::all)));
+        let mut own = Vec::new();
+        let y = self.place(&plan, place, &mut own, pass);
         let macs = self.branches as u64 * plan.macs();
         pass.plans.time(first.name(), macs, |_| {
-            plan.forward(y.iter_mut().enumerate().map(|(branch, y)| {
+            plan.forward(y.whole.iter_mut().enumerate().map(|(branch, whole)| {
                 let conv = (self.conv)(branch);
-                let mut job = RowsJob::new(x(branch), conv.weights_for(&plan), y.data_mut());
+                let to = whole.images_mut(y.images.clone());
+                let mut job = RowsJob::new(x(branch), conv.weights_for(&plan), to);
                 job.bias = Some(conv.bias());
                 job.residual = residual.as_ref().map(|r| r(branch).data());
                 job.relu = self.relu;
                 job
             }));
         });
-        pass.show(first.name(), &y);
-        y
+        pass.show(first.name(), &own);
+        own
     }
 
     /// The sum of a convolution of `a` and `other` of `x`.
@@ -223,20 +275,24 @@ impl ConvLayer<'_> {
         other: Conv,
         a: &[Activation],
         x: impl Fn(usize) -> &'x Activation,
+        place: Option<Place<'_>>,
         pass: &mut Pass<'_>,
     ) -> Vec<Activation> {
         let size = |a: &Activation| (a.height(), a.width());
         let (first, n) = ((self.conv)(0), a[0].n());
-        let plan = pass.plans.get(first.conv(), size(&a[0]), n);
-        let other = pass.plans.get(other, size(x(0)), n);
-        let mut y = pass.workspace.take_many(self.branches, first.conv().cout(), plan.output(), n);
+        let images = (n, place.as_ref().map_or(n, Place::all));
+        let plan = pass.plans.within(first.conv(), size(&a[0]), images);
+        let other = pass.plans.within(other, size(x(0)), images);
+        let mut own = Vec::new();
+        let y = self.place(&plan, place, &mut own, pass);
         let macs = self.branches as u64 * (plan.macs() + other.macs());
         pass.plans.time(first.name(), macs, |_| {
             plan.forward_sum(
                 &other,
-                y.iter_mut().enumerate().map(|(branch, y)| {
+                y.whole.iter_mut().enumerate().map(|(branch, whole)| {
                     let conv = (self.conv)(branch);
-                    let mut job = RowsJob::new(a[branch].data(), conv.weights_for(&plan), y.data_mut());
+                    let to = whole.images_mut(y.images.clone());
+                    let mut job = RowsJob::new(a[branch].data(), conv.weights_for(&plan), to);
                     job.skip = Some(x(branch).data());
                     job.bias = Some(conv.bias());
                     job.relu = self.relu;
@@ -244,7 +300,21 @@ impl ConvLayer<'_> {
                 }),
             );
         });
-        pass.show(first.name(), &y);
-        y
+        pass.show(first.name(), &own);
+        own
+    }
+
+    /// The place of an output: memory from the workspace, which `own` then holds, if it has none.
+    fn place<'y>(
+        &self,
+        plan: &ConvPlan,
+        place: Option<Place<'y>>,
+        own: &'y mut Vec<Activation>,
+        pass: &mut Pass<'_>,
+    ) -> Place<'y> {
+        place.unwrap_or_else(|| {
+            *own = pass.workspace.take_many(self.branches, plan.conv().cout(), plan.output(), plan.n());
+            Place { whole: own, images: 0..plan.n() }
+        })
     }
 }

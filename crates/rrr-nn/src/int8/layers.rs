@@ -11,7 +11,8 @@ use crate::{BlockSpec, SequenceSpec, StateError};
 use rrr_kernels::int8::{
     ACTIVATION_MAX, Int8Activation, Int8Compute, Int8Conv, Int8Job, Int8Plan, int8_max_pool,
 };
-use rrr_kernels::{BLOCK, Buffer, Conv, Pool, blocks, max_pool_size};
+use rrr_kernels::{BLOCK, Buffer, Conv, blocks, max_pool_size};
+use std::ops::Range;
 
 /// A convolution of every branch.
 pub(super) struct Layer {
@@ -50,7 +51,8 @@ pub(super) struct Layers {
 /// Plans for one size of input, in the order of the layers.
 pub(super) type Plans = Vec<Int8Plan>;
 
-/// Memory for activations: what a block reads, its two inner ones, what it puts out, and what a stem puts out part by part.
+/// Memory for activations: what a block reads, its two inner ones, what it puts out, and what the last one puts out part by
+/// part.
 pub(super) struct Arena {
     pub x: Int8Activation,
     inner: [Int8Activation; 2],
@@ -70,28 +72,14 @@ impl Arena {
         let Self { x, inner: [a, b], y, whole } = self;
         [x, a, b, y, whole].map(Int8Activation::bytes).iter().sum()
     }
-
-    /// Collects `x`, the images from `at` on of `n`; they become `x` with the last ones.
-    pub fn collect(&mut self, at: usize, n: usize, pool: &Pool) {
-        let Self { x, whole, .. } = self;
-        if x.n() == n {
-            return;
-        }
-        if at == 0 {
-            whole.reshape(x.groups(), x.channels(), x.size(), n);
-        }
-        whole.put(at, x, pool);
-        if at + x.n() == n {
-            std::mem::swap(x, whole);
-        }
-    }
 }
 
 /// What a pass works with besides the layers.
 pub(super) struct Pass<'a> {
-    pub images: &'a PaddedPixels,
-    /// Number of images.
-    pub n: usize,
+    pub pixels: &'a PaddedPixels,
+    /// Which images of a batch of `all` these are.
+    pub images: Range<usize>,
+    pub all: usize,
     pub arena: &'a mut Arena,
     pub compute: &'a Int8Compute,
     /// Takes the time of every layer, if there.
@@ -150,24 +138,35 @@ impl Layers {
         self.blocks.last().map(|b| &b.conv3).or(self.conv1.as_ref()).map_or(&[], |l| &l.steps)
     }
 
-    /// Plans all layers for inputs of `size`; also the size of what comes out.
-    pub fn plan(&self, mut size: (usize, usize), n: usize, compute: &Int8Compute) -> (Plans, (usize, usize)) {
+    /// Whether there are layers behind a max pooling.
+    pub fn have_blocks(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
+    /// Plans all layers for `n` images of `size` in a batch of `all`; also the size of what comes out.
+    pub fn plan(
+        &self,
+        mut size: (usize, usize),
+        (n, all): (usize, usize),
+        compute: &Int8Compute,
+    ) -> (Plans, (usize, usize)) {
         let mut plans = Plans::new();
-        let mut plan = |layer: &Layer, sizes: &[(usize, usize)]| {
-            let plan = Int8Plan::new(&layer.conv, sizes, self.branches, n, compute);
+        let mut plan = |layer: &Layer, sizes: &[(usize, usize)], all: usize| {
+            let plan = Int8Plan::within(&layer.conv, sizes, self.branches, (n, all), compute);
             let output = plan.output();
             plans.push(plan);
             output
         };
         if let Some(conv1) = &self.conv1 {
-            let (height, width) = plan(conv1, &[size]);
+            let (height, width) = plan(conv1, &[size], n);
             size = (max_pool_size(height), max_pool_size(width));
         }
-        for b in &self.blocks {
-            let inner = plan(&b.conv1, &[size]);
-            let inner = plan(&b.conv2, &[inner]);
+        for (i, b) in self.blocks.iter().enumerate() {
+            let inner = plan(&b.conv1, &[size], n);
+            let inner = plan(&b.conv2, &[inner], n);
             let sizes = [inner, size];
-            size = plan(&b.conv3, &sizes[..if b.downsample { 2 } else { 1 }]);
+            let all = if i + 1 == self.blocks.len() { all } else { n };
+            size = plan(&b.conv3, &sizes[..if b.downsample { 2 } else { 1 }], all);
         }
         (plans, size)
     }
@@ -178,12 +177,14 @@ impl Layers {
         self.conv1.iter().chain(blocks).map(Layer::bytes).sum()
     }
 
-    /// Runs the layers on images or on `arena.x`, and leaves what comes out there.
+    /// Runs the layers on pixels or on `arena.x`, and leaves what comes out there, when all images of the batch, which come in
+    /// their order, went through.
     pub fn run(&self, plans: &Plans, pass: Pass<'_>) {
-        let Pass { images, n, arena, compute, profile } = pass;
+        let Pass { pixels, images, all, arena, compute, profile } = pass;
+        let n = images.len();
         let mut plans = plans.iter();
         let mut next = || plans.next().expect("one per layer");
-        let Arena { x, inner: [a, b], y, .. } = arena;
+        let Arena { x, inner: [a, b], y, whole } = arena;
         let named = |name: &str| format!("{}.{name}", self.place);
         if let Some(conv1) = &self.conv1 {
             let plan = next();
@@ -194,33 +195,42 @@ impl Layers {
                 || named(&conv1.name),
                 macs,
                 || {
-                    conv1.run(plan, &[images.data()], None, a, compute);
+                    conv1.run(plan, &[pixels.data()], None, a.images_mut(0..n), compute);
                 },
             );
             timed(profile, || named("maxpool"), 0, || int8_max_pool(a, x, compute));
         }
-        for block in &self.blocks {
-            let mut step = |layer: &Layer, from: &[&[u8]], skipped, to: &mut Int8Activation| {
+        for (i, block) in self.blocks.iter().enumerate() {
+            type To<'a> = (&'a mut Int8Activation, Range<usize>, usize);
+            let mut step = |layer: &Layer, from: &[&[u8]], skipped, (to, images, all): To<'_>| {
                 let plan = next();
-                to.reshape(self.branches, layer.conv.cout(), plan.output(), n);
+                if images.start == 0 {
+                    to.reshape(self.branches, layer.conv.cout(), plan.output(), all);
+                }
                 let macs = layer.macs(plan, n);
                 timed(
                     profile,
                     || named(&layer.name),
                     macs,
                     || {
-                        layer.run(plan, from, skipped, to, compute);
+                        layer.run(plan, from, skipped, to.images_mut(images), compute);
                     },
                 );
             };
-            step(&block.conv1, &[x.data()], None, a);
-            step(&block.conv2, &[a.data()], None, b);
+            step(&block.conv1, &[x.data()], None, (a, 0..n, n));
+            step(&block.conv2, &[a.data()], None, (b, 0..n, n));
+            let is_part = n < all && i + 1 == self.blocks.len();
+            let to = if is_part { (&mut *whole, images.clone(), all) } else { (&mut *y, 0..n, n) };
             if block.downsample {
-                step(&block.conv3, &[b.data(), x.data()], None, y);
+                step(&block.conv3, &[b.data(), x.data()], None, to);
             } else {
-                step(&block.conv3, &[b.data()], Some(x.data()), y);
+                step(&block.conv3, &[b.data()], Some(x.data()), to);
             }
-            std::mem::swap(x, y);
+            if !is_part {
+                std::mem::swap(x, y);
+            } else if images.end == all {
+                std::mem::swap(x, whole);
+            }
         }
     }
 }
@@ -282,14 +292,7 @@ impl Layer {
         (self.branches * self.conv.weights() * height * width * n) as u64
     }
 
-    fn run(
-        &self,
-        plan: &Int8Plan,
-        x: &[&[u8]],
-        skipped: Option<&[u8]>,
-        y: &mut Int8Activation,
-        compute: &Int8Compute,
-    ) {
+    fn run(&self, plan: &Int8Plan, x: &[&[u8]], skipped: Option<&[u8]>, y: &mut [u8], compute: &Int8Compute) {
         let job = Int8Job {
             x,
             w: &self.weight.as_bytes()[..self.branches * self.conv.packed_len(compute)],
@@ -297,7 +300,7 @@ impl Layer {
             offset: &self.offset,
             residual: skipped.map(|s| (s, self.residual.as_slice())),
             max: self.max,
-            y: y.data_mut(),
+            y,
         };
         plan.forward(job, compute);
     }

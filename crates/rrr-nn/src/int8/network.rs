@@ -5,7 +5,7 @@ use super::layers::{Arena, Layers, Pass, Plans};
 use super::{QuantizedSequence, QuantizedState};
 use crate::classifier::Classifiers;
 use crate::halved::Halved;
-use crate::network::{branch_parts, parts};
+use crate::network::{branch_parts, stem_parts};
 use crate::profile::{LayerTime, Profile, timed};
 use crate::{Images, Logits, NetSpec, Normalize, StateError};
 use rrr_kernels::Pool;
@@ -16,8 +16,8 @@ use std::sync::Arc;
 /// Height and width.
 type Size = (usize, usize);
 
-/// Height and width of inputs, and their number.
-type BatchShape = (Size, usize);
+/// Height and width of inputs, their number and that of the batch they belong to.
+type BatchShape = (Size, (usize, usize));
 
 /// A quantised network in inference form: weights packed once, memory kept between calls.
 pub struct QuantizedNetwork {
@@ -188,25 +188,24 @@ impl QuantizedNetwork {
             let (start, n) = (range.start, range.len());
             let mut size = image_size;
             if let Some(stem) = stem {
-                for part in parts(n, image_size) {
+                for part in stem_parts(n, image_size, stem.have_blocks()) {
                     pixels.load(
                         &images.slice(start + part.start, part.len()),
                         &self.normalize,
                         compute.isa().base(),
                         compute.pool(),
                     );
-                    let shape = (image_size, part.len());
-                    let plan = || stem.plan(image_size, part.len(), compute);
-                    let (plans, output) = stem_plans.entry(shape).or_insert_with(plan);
+                    let numbers = (part.len(), n);
+                    let plan = || stem.plan(image_size, numbers, compute);
+                    let (plans, output) = stem_plans.entry((image_size, numbers)).or_insert_with(plan);
                     size = *output;
-                    stem.run(plans, Pass { images: pixels, n: part.len(), arena, compute, profile });
-                    arena.collect(part.start, n, compute.pool());
+                    stem.run(plans, Pass { pixels, images: part, all: n, arena, compute, profile });
                 }
             } else {
                 pixels.load(&images.slice(start, n), &self.normalize, compute.isa().base(), compute.pool());
             }
-            let plans = plans.entry((size, n)).or_insert_with(|| layers.plan(size, n, compute).0);
-            layers.run(plans, Pass { images: pixels, n, arena, compute, profile });
+            let plans = plans.entry((size, (n, n))).or_insert_with(|| layers.plan(size, (n, n), compute).0);
+            layers.run(plans, Pass { pixels, images: 0..n, all: n, arena, compute, profile });
             features.resize(branches * n * classifiers.features, 0.0);
             timed(
                 profile,

@@ -3,9 +3,9 @@
 use super::super::Kernels;
 use super::super::tiles::{Tiles, bf16};
 use super::WIDTH;
+use crate::Isa;
 use crate::grouped::{Grouped, Stored};
 use crate::tiles::{SIDE, plane_rows};
-use crate::{Activation, BLOCK, Isa, Pool};
 
 /// Activations of bf16, as bits: blocks of 32 channels.
 pub type Bf16Activation = Grouped<u16>;
@@ -38,29 +38,6 @@ impl Bf16Activation {
     pub fn set(&mut self, group: usize, image: usize, channel: usize, pixel: usize, value: f32) {
         let at = self.index(group, image, channel, pixel);
         self.data_mut()[at] = bf16(value) as u16;
-    }
-
-    /// Copies the images of a group to f32, where the first becomes image `at`.
-    ///
-    /// # Panics
-    /// If they have another size or number of channels, or go beyond the last image.
-    pub fn put_into(&self, group: usize, to: &mut Activation, at: usize, pool: &Pool) {
-        let shape = (to.channels(), (to.height(), to.width()));
-        assert_eq!((self.channels(), self.size()), shape, "activations differ in shape");
-        let (n, all, pixels) = (self.n(), to.n(), to.height() * to.width());
-        assert!(at + n <= all, "there are {all} images");
-        let group = &self.data()[group * self.group_len()..];
-        pool.for_each(to.planes_mut(), |block, plane| {
-            let from = &group[block * BLOCK / WIDTH * self.plane_len()..];
-            let half = block * BLOCK % WIDTH;
-            for pixel in 0..pixels {
-                let from = from[pixel * n * WIDTH..].chunks_exact(WIDTH);
-                let to = plane[(pixel * all + at) * BLOCK..][..n * BLOCK].chunks_exact_mut(BLOCK);
-                for (to, from) in to.zip(from) {
-                    to.iter_mut().zip(&from[half..]).for_each(|(to, from)| *to = widen(*from));
-                }
-            }
-        });
     }
 }
 

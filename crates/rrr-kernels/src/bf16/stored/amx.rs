@@ -81,7 +81,7 @@ unsafe fn finish_rows<const N: usize, const RESIDUAL: bool>(f: &Finish<Rounded<'
             let high = if N == 2 { _mm512_loadu_ps(sums.add(TILE)) } else { _mm512_setzero_ps() };
             let mut high = _mm512_add_ps(high, bias[1]);
             if RESIDUAL {
-                let residual = f.residual[m].add(r * f.stride);
+                let residual = f.residual[m].add(r * f.residual_stride);
                 low = _mm512_add_ps(low, widen(residual));
                 high = _mm512_add_ps(high, widen(residual.add(2 * SIDE)));
             }

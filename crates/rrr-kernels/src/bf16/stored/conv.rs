@@ -131,11 +131,11 @@ pub struct Bf16Job<'a> {
     pub w: &'a [u32],
     /// One value per group and output channel, padded to whole blocks of 32.
     pub bias: &'a [f32],
-    /// Planes of the output's shape.
+    /// Planes of the output's shape, with the images of the plan alone.
     pub residual: Option<&'a [u16]>,
     /// Clamp below at zero.
     pub relu: bool,
-    /// Output planes of all groups.
+    /// Output planes of all groups (from the first of the plan's images on, if there are more).
     pub y: &'a mut [u16],
 }
 
@@ -158,6 +158,21 @@ impl Bf16Plan {
     /// # Panics
     /// If the parts' outputs differ in size.
     pub fn new(conv: &Bf16Conv, sizes: &[(usize, usize)], groups: usize, n: usize) -> Self {
+        Self::within(conv, sizes, groups, (n, n))
+    }
+
+    /// As [`Bf16Plan::new`], for `n` images whose outputs are some of a batch of `all`
+    /// ([`Grouped::images_mut`](crate::Grouped::images_mut)).
+    ///
+    /// # Panics
+    /// As there, and if there are more images than in the batch.
+    pub fn within(
+        conv: &Bf16Conv,
+        sizes: &[(usize, usize)],
+        groups: usize,
+        (n, all): (usize, usize),
+    ) -> Self {
+        assert!(n <= all, "more images than in the batch");
         assert!(n > 0 && groups > 0 && sizes.iter().all(|s| s.0 > 0 && s.1 > 0), "empty input");
         assert_eq!(sizes.len(), conv.parts.len(), "a size for every part");
         let output = |(c, s): (&Conv, &(usize, usize))| (c.output_size(s.0), c.output_size(s.1));
@@ -167,7 +182,7 @@ impl Bf16Plan {
         assert!(!conv.turned, "a gradient is planned by its output");
         let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n, BYTES)).collect();
         let macs = conv.weights() * out.0 * out.1 * n;
-        Self::of_parts(conv, parts, out, groups, n, macs)
+        Self::of_parts(conv, parts, out, (groups, all), macs)
     }
 
     /// Plans a gradient ([`Bf16Conv::input_gradient`]) for `groups` x `n` images, the convolutions' input being of `size`.
@@ -179,7 +194,7 @@ impl Bf16Plan {
         let output = |c: &Conv| (c.output_size(size.0), c.output_size(size.1));
         let parts = conv.parts.iter().map(|c| Part::gradient(*c, output(c), n, BYTES)).collect();
         let macs = |c: &Conv| c.cout * c.cin * c.kernel * c.kernel * output(c).0 * output(c).1 * n;
-        let plan = Self::of_parts(conv, parts, size, groups, n, conv.parts.iter().map(macs).sum());
+        let plan = Self::of_parts(conv, parts, size, (groups, n), conv.parts.iter().map(macs).sum());
         assert!(plan.plan.is_covered(), "a pixel that no convolution reads");
         plan
     }
@@ -188,14 +203,13 @@ impl Bf16Plan {
         conv: &Bf16Conv,
         parts: Vec<Part>,
         out: (usize, usize),
-        groups: usize,
-        n: usize,
+        (groups, all): (usize, usize),
         macs: usize,
     ) -> Self {
         let panels = conv.panels();
         Self {
             parts: parts.len(),
-            plan: TilePlan::new(parts, out, (groups, n), panels, BYTES),
+            plan: TilePlan::new(parts, out, (groups, all), panels, BYTES),
             bias_len: groups * Rounded::values(panels),
             macs: (groups * macs) as u64,
             out,

@@ -82,7 +82,7 @@ impl<S: Simd, const R: usize, const V: usize> RowTiles<Rounded<'_>> for Software
             }
             if !f.residual[m].is_null() {
                 // SAFETY: by the caller.
-                let residual = unsafe { &*f.residual[m].add(r * f.stride).cast::<[u16; WIDTH]>() };
+                let residual = unsafe { &*f.residual[m].add(r * f.residual_stride).cast::<[u16; WIDTH]>() };
                 for (sum, residual) in sums.iter_mut().zip(residual) {
                     *sum += widen(*residual);
                 }

@@ -62,13 +62,13 @@ impl Plan {
         convs: &[Conv],
         sizes: &[(usize, usize)],
         out: (usize, usize),
-        (groups, n): (usize, usize),
+        (groups, n, all): (usize, usize, usize),
         loops: Loops,
     ) -> Self {
         let panels = crate::blocks(convs[0].cout);
         let parts = convs.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n, 1)).collect();
         Self {
-            plan: TilePlan::new(parts, out, (groups, n), panels, 1),
+            plan: TilePlan::new(parts, out, (groups, all), panels, 1),
             parts: convs.len(),
             values: groups * Bytes::values(panels),
             loops,

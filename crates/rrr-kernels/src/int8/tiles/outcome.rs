@@ -61,7 +61,7 @@ pub unsafe fn finish_tile(f: &Finish<Bytes<'_>>, m: usize) {
             };
             for r in 0..f.rows[m] {
                 let sums = &*f.sums.add((m * f.n + n) * TILE + r * BLOCK).cast::<[i32; BLOCK]>();
-                finish(&panel, o.max, r * f.stride, sums);
+                finish(&panel, o.max, (r * f.stride, r * f.residual_stride), sums);
             }
         }
     }

@@ -152,7 +152,7 @@ impl Correction<'_> {
         let mut whole = Int8Activation::new(self.compute);
         let y = if pooled { &mut whole } else { &mut *to };
         y.reshape(layer.branches, layer.conv.cout(), plan.output(), inputs.n);
-        layer.run(&plan, &inputs.x, inputs.skipped, y, self.compute);
+        layer.run(&plan, &inputs.x, inputs.skipped, y.data_mut(), self.compute);
         if pooled {
             int8_max_pool(&whole, to, self.compute);
         }
