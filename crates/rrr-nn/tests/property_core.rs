@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Error allowed in gradients, and their change under a relative change of weights of 3e-6 in a usable case.
 const GRADIENT: f32 = 1e-3;
 
+/// Changes that a usable case must stand.
+const NEIGHBOURS: usize = 4;
+
 /// Channel counts around the vector lengths.
 const CHANNELS: [usize; 6] = [2, 5, 8, 16, 17, 33];
 
@@ -157,11 +160,14 @@ proptest! {
 
         let mut net = reference::Net::new(&case.spec, &before, &case.options()).unwrap();
         let (want_out, mut want_gradients) = net.step(&batch.f32(), &labels, lr);
-        let nearby = rng.nearby(&before, 3e-6);
-        let mut nearby = reference::Net::new(&case.spec, &nearby, &case.options()).unwrap();
-        let (_, nearby_gradients) = nearby.step(&batch.f32(), &labels, lr);
-        let smooth = std::iter::zip(&nearby_gradients, &want_gradients);
-        prop_assume!(smooth.into_iter().all(|(near, want)| gradients_error(near, want) <= GRADIENT));
+        // Next to a kink of ReLU or of max pooling, rounding decides, which some neighbour shows.
+        for _ in 0..NEIGHBOURS {
+            let nearby = rng.nearby(&before, 3e-6);
+            let mut nearby = reference::Net::new(&case.spec, &nearby, &case.options()).unwrap();
+            let (_, gradients) = nearby.step(&batch.f32(), &labels, lr);
+            let mut both = gradients.iter().zip(&want_gradients);
+            prop_assume!(both.all(|(near, want)| gradients_error(near, want) <= GRADIENT));
+        }
         let mut trainer = Trainer::new(&case.spec, &before, &case.options(), case.compute()).unwrap();
         let out = trainer.step(&batch.f32(), &labels, lr).clone();
         assert_close("loss", &out.loss, &want_out.loss, 1e-4);
