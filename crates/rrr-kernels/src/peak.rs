@@ -99,6 +99,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow to interpret")]
     fn every_instruction_set_has_a_peak() {
         let pool = Arc::new(Pool::new(1));
         for isa in Isa::available() {

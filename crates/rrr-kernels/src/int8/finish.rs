@@ -153,6 +153,26 @@ pub(super) mod avx512 {
         }
     }
 
+    /// The lesser of a row's values and `max`, rounded.
+    ///
+    /// # Safety
+    /// The CPU must support AVX-512.
+    #[inline(always)]
+    unsafe fn clamped_and_rounded(v: __m512, max: __m512) -> __m512i {
+        // SAFETY: features by the caller; for Miri, which knows neither instruction, all types are 16 numbers.
+        unsafe {
+            if cfg!(miri) {
+                let [v, max] = [v, max].map(|v| std::mem::transmute::<__m512, [f32; BLOCK]>(v));
+                let lanes = std::array::from_fn(|i| {
+                    let v = if max[i] < v[i] { max[i] } else { v[i] };
+                    if v.is_nan() { i32::MIN } else { v.round_ties_even() as i32 }
+                });
+                return std::mem::transmute::<[i32; BLOCK], __m512i>(lanes);
+            }
+            _mm512_cvtps_epi32(_mm512_min_ps(max, v))
+        }
+    }
+
     /// Clamps and rounds four rows to bytes. What is negative or no number becomes 0 when it is packed.
     ///
     /// # Safety
@@ -162,7 +182,7 @@ pub(super) mod avx512 {
         // SAFETY: features by the caller.
         unsafe {
             // In this order, what is no number stays that.
-            let [a, b, c, d] = v.map(|v| _mm512_cvtps_epi32(_mm512_min_ps(max, v)));
+            let [a, b, c, d] = v.map(|v| clamped_and_rounded(v, max));
             let packed = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
             // Now four channels of each row, then the next four of each.
             let rows = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);

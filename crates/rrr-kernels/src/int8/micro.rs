@@ -196,7 +196,8 @@ unsafe fn body<
                 // The last blocks' turns are for the first rows of what follows; those of few blocks are all.
                 let own = if item.blocks > FEW { item.blocks - AHEAD } else { 0 };
                 let next = t.items.get(i + 1).unwrap_or(&t.items[0]);
-                let then: [*const u8; R] = std::array::from_fn(|r| next.x.add(*rows.add(r / G) as usize));
+                let then: [*const u8; R] =
+                    std::array::from_fn(|r| next.x.wrapping_add(*rows.add(r / G) as usize));
                 for _ in 0..own {
                     block::<D, R, G, A, P, N, SHORT>(&mut sums, &a, at, &mut w);
                     at += step;

@@ -205,6 +205,8 @@ impl<'a> Run<'a> {
         let rows: [u32; MAX_ROWS] = std::array::from_fn(|r| (r * run * BLOCK) as u32);
         let (a_block, k_blocks) = (dims.tiles * BLOCK, dims.k_blocks);
         let epilogue = Epilogue { bias: null(), residual: null(), accumulate: false, relu: false };
+        // Taken once: every new borrow would invalidate the pointers of the panels before.
+        let sums = sums.as_mut_ptr();
         for point in 0..POINTS {
             for first in panels.clone().step_by(micro.max_panels()) {
                 let of_tile = (panels.end - first).min(micro.max_panels());
@@ -219,7 +221,7 @@ impl<'a> Run<'a> {
                                 ((panel - panels.start) * POINTS + point) * dims.sums_point() + from * BLOCK;
                             Panel {
                                 b: weights.as_ptr().add((panel * POINTS + point) * point_len),
-                                c: sums.as_mut_ptr().add(c),
+                                c: sums.add(c),
                                 epilogue,
                             }
                         });

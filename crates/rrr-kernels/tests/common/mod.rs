@@ -1,6 +1,12 @@
 //! What the tests of bf16 share.
 
-use rrr_kernels::Bf16Activation;
+use rrr_kernels::{Bf16Activation, Isa};
+
+/// Instruction sets of this machine for products of tiles. Miri, which takes long for each one in plain Rust, interprets
+/// those in `bf16.rs`.
+pub fn isas() -> impl Iterator<Item = Isa> {
+    Isa::available().filter(|isa| !(cfg!(miri) && *isa == Isa::Portable))
+}
 
 /// All values, `[group][n][channels][height][width]`.
 pub fn values_of(a: &Bf16Activation) -> Vec<f32> {

@@ -1,0 +1,75 @@
+//! Gradients in f32.
+
+use crate::Images;
+use crate::backward::{self, Learner};
+use crate::bf16::Net;
+use crate::folded::{Folded, Input, Source};
+use crate::input::PaddedImages;
+use crate::plans::{Plans, Workspace};
+use crate::stem;
+use crate::tape;
+use rrr_kernels::Activation;
+
+/// Gradients of everything that is trained, from those of the logits, which `losses` makes of the branches' tapes; in f32.
+/// `padded` is memory for images.
+pub(super) fn gradients(
+    images: &Images<'_>,
+    net: Net<'_>,
+    padded: &mut PaddedImages,
+    frozen_stem: &mut Option<Folded>,
+    losses: impl FnOnce(&[Learner], &mut Workspace) -> Vec<Activation>,
+) {
+    let Net { layout, stem_layout, learners, stem, plans, workspace, momentum, trains_stem, .. } = net;
+    let has_stem = stem_layout.params > 0;
+    if trains_stem || !has_stem {
+        padded.load(images, plans.compute());
+    }
+    let frozen = (has_stem && !trains_stem).then(|| {
+        let folded =
+            frozen_stem.get_or_insert_with(|| Folded::new(stem_layout, &Source::Trained(&stem.member)));
+        stem::run(folded, images, padded, plans, workspace)
+    });
+    let images_in = Input::Images(padded.all());
+    if trains_stem {
+        tape::forward(stem_layout, std::slice::from_mut(stem), images_in, momentum, plans);
+    }
+    let stem_output = match &frozen {
+        Some(features) => Some(&features[0]),
+        None if trains_stem => stem.member.tape.last(),
+        None => None,
+    };
+    let input = stem_output.map_or(images_in, Input::Features);
+    tape::forward(layout, learners, input, momentum, plans);
+    let dlogits = losses(learners, workspace);
+    if net.trains_all {
+        let dx = backward::backward(layout, learners, input, dlogits, trains_stem, plans, workspace);
+        if let Some(dx) = dx {
+            let dy = mean(dx, plans, workspace);
+            backward::stem(stem_layout, stem, images_in, dy, plans, workspace);
+        }
+    } else {
+        let fc = layout.fc.as_ref().expect("training needs a classifier");
+        backward::head(fc, learners, dlogits, false, plans, workspace);
+    }
+    if let Some(features) = frozen {
+        workspace.give(features);
+    }
+}
+
+/// The mean over the branches, summed in their order.
+fn mean(parts: Vec<Activation>, plans: &Plans, workspace: &mut Workspace) -> Vec<Activation> {
+    let (first, share) = (&parts[0], 1.0 / parts.len() as f32);
+    let len = first.plane_len();
+    let mut mean = workspace.take_many(1, first.channels(), (first.height(), first.width()), first.n());
+    plans.compute().pool().for_each(mean[0].planes_mut(), |i, mean| {
+        mean.fill(0.0);
+        for part in &parts {
+            for (m, p) in mean.iter_mut().zip(&part.data()[i * len..(i + 1) * len]) {
+                *m += p;
+            }
+        }
+        mean.iter_mut().for_each(|m| *m *= share);
+    });
+    workspace.give(parts);
+    mean
+}
