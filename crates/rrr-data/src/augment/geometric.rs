@@ -42,9 +42,7 @@ const FRACTION_BITS: u32 = 5;
 
 /// Bilinear warp of an image `[size, size, 3]`, bit for bit OpenCV 4's `warpAffine`: coordinates in 1/1024 are
 /// rounded to 1/32 of a pixel.
-///
-/// # Panics
-/// If `image` is not `size * size * 3` long.
+#[inline(always)]
 pub fn warp(image: &mut [u8], size: usize, matrix: &Matrix, border: Border, scratch: &mut Scratch) {
     let [m0, m1, m2, m3, m4, m5] = invert(matrix);
     let fixed = |v: f64| (v * f64::from(1 << SUM_BITS)).round_ties_even() as i32;
@@ -147,6 +145,7 @@ fn invert(m: &Matrix) -> Matrix {
 }
 
 /// Exchanges left and right.
+#[inline(always)]
 pub fn flip_horizontal(image: &mut [u8], size: usize) {
     for row in image.chunks_exact_mut(size * 3) {
         row.as_chunks_mut::<3>().0.reverse();

@@ -9,6 +9,7 @@ const WORDS: usize = 1 << 16;
 /// Adds normal noise of standard deviation `sigma` to every value: `floor(p + g)`, cut off at 0 and 255, which
 /// for whole `p` is `p + floor(g)`. The noise comes from the generator `(seed, "noise")`, one little-endian
 /// 16-bit word per value, so that it is resolved to 1/65536 and reaches to 4.2 standard deviations.
+#[inline(always)]
 pub fn gaussian(image: &mut [u8], sigma: f64, seed: u64, scratch: &mut Scratch) {
     fill_levels(sigma, &mut scratch.levels);
     let levels = scratch.levels.as_slice();
