@@ -131,7 +131,7 @@ pub(super) fn sharpen(image: &mut [u8], size: usize, alpha: f64, lightness: f64,
 #[inline(always)]
 fn pad(image: &[u8], size: usize, border: usize, padded: &mut Vec<u8>) -> usize {
     padded.clear();
-    let outside = |at: usize| reflect(at as i32 - border as i32, size);
+    let outside = |at: usize| reflect(at as i32 - border as i32, size) as usize;
     for y in 0..size + 2 * border {
         let row = &image[outside(y) * size * 3..][..size * 3];
         let pixel = |x: usize| &row[outside(x) * 3..][..3];

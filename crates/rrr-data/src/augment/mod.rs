@@ -43,10 +43,7 @@ pub struct Scratch {
     image: Vec<u8>,
     /// One row of sums.
     sums: Vec<u16>,
-    /// A copy of the image, a word per pixel.
-    packed: Vec<u64>,
-    /// Source coordinates by column.
-    columns: Vec<[i32; 2]>,
+    warp: geometric::Warp,
     /// Noise by random 16-bit word.
     levels: Vec<i8>,
     jpeg: jpeg::Planes,

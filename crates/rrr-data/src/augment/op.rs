@@ -147,11 +147,11 @@ impl Vectorize for Application<'_> {
         match op {
             Op::Shear { degrees } => {
                 let matrix = geometric::shear_matrix(size, degrees);
-                geometric::warp(image, size, &matrix, Border::Black, scratch);
+                geometric::warp(image, size, &matrix, Border::Black, &mut scratch.warp);
             }
             Op::ShiftScaleRotate { degrees, scale, dx, dy } => {
                 let matrix = geometric::shift_scale_rotate_matrix(size, degrees, scale, dx, dy);
-                geometric::warp(image, size, &matrix, Border::Reflect, scratch);
+                geometric::warp(image, size, &matrix, Border::Reflect, &mut scratch.warp);
             }
             Op::RgbShift { shift } => pointwise::rgb_shift(image, shift),
             Op::BrightnessContrast { contrast, brightness } => {
