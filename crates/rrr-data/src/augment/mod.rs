@@ -44,8 +44,7 @@ pub struct Scratch {
     /// One row of sums.
     sums: Vec<u16>,
     warp: geometric::Warp,
-    /// Noise by random 16-bit word.
-    levels: Vec<i8>,
+    levels: noise::Levels,
     jpeg: jpeg::Planes,
 }
 

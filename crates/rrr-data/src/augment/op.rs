@@ -160,7 +160,7 @@ impl Vectorize for Application<'_> {
             Op::Posterize { bits } => pointwise::posterize(image, bits),
             Op::MotionBlur { kernel } => filter::motion_blur(image, size, &kernel, scratch),
             Op::Jpeg { quality } => jpeg::compress(image, size, quality, &mut scratch.jpeg),
-            Op::GaussianNoise { sigma, seed } => noise::gaussian(image, sigma, seed, scratch),
+            Op::GaussianNoise { sigma, seed } => noise::gaussian(image, sigma, seed, &mut scratch.levels),
             Op::Equalize => pointwise::equalize(image),
             Op::Solarize { threshold } => pointwise::solarize(image, threshold),
             Op::Sharpen { alpha, lightness } => filter::sharpen(image, size, alpha, lightness, scratch),
