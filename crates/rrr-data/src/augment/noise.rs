@@ -133,17 +133,34 @@ fn normal_cdf(x: f64) -> f64 {
 mod tests {
     use super::*;
 
+    /// The level of every word.
+    fn levels(sigma: f64) -> Vec<i16> {
+        let words: Vec<[u8; 2]> = (0..=u16::MAX).map(u16::to_le_bytes).collect();
+        let mut groups = vec![Group::MANY; WORDS];
+        let mut levels = Levels::default();
+        levels.set(sigma);
+        levels.look_up(&words, &mut groups);
+        levels.search(&words, &mut groups);
+        groups.iter().zip(0..=u16::MAX).map(|(group, word)| group.level(word)).collect()
+    }
+
+    #[test]
+    fn groups_agree_with_a_list() {
+        for sigma in [1e-9, 0.3, 1.0, 10f64.sqrt(), 5.0, 50f64.sqrt(), 20.0, 40.0, 1e3] {
+            let mut list = Vec::new();
+            for level in i16::from(i8::MIN)..i16::from(i8::MAX) {
+                let below = normal_cdf((f64::from(level) + 1.0) / sigma);
+                list.resize((below * WORDS as f64).round() as usize, level);
+            }
+            list.resize(WORDS, i16::from(i8::MAX));
+            assert!(levels(sigma) == list, "{sigma}");
+        }
+    }
+
     #[test]
     fn levels_have_the_moments_of_floored_normals() {
         for sigma in [10f64.sqrt(), 5.0, 50f64.sqrt()] {
-            let mut levels = Levels::default();
-            levels.set(sigma);
-            let words: Vec<u16> = (0..=u16::MAX).collect();
-            let mut groups = vec![Group::MANY; WORDS];
-            let bytes: Vec<[u8; 2]> = words.iter().map(|word| word.to_le_bytes()).collect();
-            levels.look_up(&bytes, &mut groups);
-            levels.search(&bytes, &mut groups);
-            let levels: Vec<i16> = groups.iter().zip(words).map(|(group, word)| group.level(word)).collect();
+            let levels = levels(sigma);
             let n = WORDS as f64;
             let mean = levels.iter().map(|&l| f64::from(l)).sum::<f64>() / n;
             let variance = levels.iter().map(|&l| (f64::from(l) - mean).powi(2)).sum::<f64>() / n;
