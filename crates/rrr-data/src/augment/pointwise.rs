@@ -54,7 +54,7 @@ pub fn invert(image: &mut [u8]) {
 }
 
 /// Spreads each channel's histogram over 0 to 255, as OpenCV's `equalizeHist`.
-#[inline(always)]
+#[inline(never)] // Counts and look-ups become slower by attempts at vectorising them.
 pub fn equalize(image: &mut [u8]) {
     let (pixels, _) = image.as_chunks::<3>();
     let mut histograms = [[0u32; 256]; 3];
@@ -68,7 +68,6 @@ pub fn equalize(image: &mut [u8]) {
     look_up_channels(image, &tables);
 }
 
-#[inline(always)]
 fn equalizing_table(histogram: &[u32; 256], total: u32) -> [u8; 256] {
     let Some(first) = histogram.iter().position(|&n| n > 0) else { return std::array::from_fn(|i| i as u8) };
     if histogram[first] == total {
@@ -84,7 +83,6 @@ fn equalizing_table(histogram: &[u32; 256], total: u32) -> [u8; 256] {
     })
 }
 
-#[inline(always)]
 fn look_up_channels(image: &mut [u8], tables: &[[u8; 256]; 3]) {
     for pixel in image.as_chunks_mut::<3>().0 {
         for (p, table) in pixel.iter_mut().zip(tables) {
