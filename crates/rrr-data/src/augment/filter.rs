@@ -1,7 +1,7 @@
 //! Small neighbourhoods: motion blur and sharpening, mirrored at the edges (OpenCV's `BORDER_REFLECT_101`).
 
-use super::Scratch;
 use super::geometric::reflect;
+use super::{ROUND, Scratch};
 use crate::rng::SeededRng;
 
 /// The pixels of a line in a grid of 3, 5 or 7: the support of a motion blur.
@@ -13,6 +13,8 @@ pub struct MotionKernel {
 }
 
 impl MotionKernel {
+    const MAX_SIDE: usize = 7;
+
     /// The line between two points `(x, y)`, as OpenCV's `line` draws it one pixel thick.
     ///
     /// # Panics
@@ -71,56 +73,65 @@ impl MotionKernel {
 }
 
 /// The mean of the pixels under the kernel, rounded to nearest, ties to even.
-///
-/// # Panics
-/// If `image` is not `size * size * 3` long.
-pub fn motion_blur(image: &mut [u8], size: usize, kernel: &MotionKernel, scratch: &mut Scratch) {
+#[inline(always)]
+pub(super) fn motion_blur(image: &mut [u8], size: usize, kernel: &MotionKernel, scratch: &mut Scratch) {
+    /// Values that are summed at a time, in registers.
+    const GROUP: usize = 64;
+    const BITS: u32 = 15;
     let side = kernel.side;
     let stride = pad(image, size, side / 2, &mut scratch.image);
-    let taps = |y: usize| {
-        (0..side * side)
-            .filter(|i| kernel.mask >> i & 1 == 1)
-            .map(move |i| (y + i / side) * stride + i % side * 3)
-    };
+    scratch.image.resize(scratch.image.len() + GROUP, 0);
     let n = kernel.mask.count_ones() as u16;
+    let mut taps = [0; MotionKernel::MAX_SIDE];
+    let set = (0..side * side).filter(|i| kernel.mask >> i & 1 == 1);
+    taps.iter_mut().zip(set).for_each(|(tap, i)| *tap = i / side * stride + i % side * 3);
     // Exact for sums up to 7 * 255: the reciprocal is rounded up and the product's error stays below 1 / 7.
-    let reciprocal = (1u32 << 16).div_ceil(u32::from(n));
+    let reciprocal = (1u32 << BITS).div_ceil(u32::from(n));
     for (y, row) in image.chunks_exact_mut(size * 3).enumerate() {
-        sum_taps(&scratch.image, taps(y), row.len(), &mut scratch.sums);
-        for (out, &sum) in row.iter_mut().zip(&scratch.sums) {
-            let quotient = ((u32::from(sum) * reciprocal) >> 16) as u16;
-            let rest = sum - quotient * n;
-            *out = (quotient + u16::from(2 * rest + (quotient & 1) > n)) as u8;
+        for (i, group) in row.chunks_mut(GROUP).enumerate() {
+            let padded = &scratch.image[y * stride + i * GROUP..];
+            let mut sums = [0; GROUP];
+            for &tap in &taps[..usize::from(n)] {
+                for (sum, &p) in sums.iter_mut().zip(&padded[tap..][..GROUP]) {
+                    *sum += u16::from(p);
+                }
+            }
+            for (out, &sum) in group.iter_mut().zip(&sums) {
+                let quotient = ((u32::from(sum) * reciprocal) >> BITS) as u16;
+                let rest = sum - quotient * n;
+                *out = (quotient + u16::from(2 * rest + (quotient & 1) > n)) as u8;
+            }
         }
     }
 }
 
 /// `(1 - alpha) * p + alpha * ((8 + lightness) * p - the eight neighbours)`, cut off at 0 and 255, rounded to
 /// nearest, ties to even.
-///
-/// # Panics
-/// If `image` is not `size * size * 3` long.
-pub fn sharpen(image: &mut [u8], size: usize, alpha: f64, lightness: f64, scratch: &mut Scratch) {
-    /// Adding it leaves a small float's value, rounded, in the low bits.
-    const ROUND: f32 = (3 << 22) as f32;
+#[inline(always)]
+pub(super) fn sharpen(image: &mut [u8], size: usize, alpha: f64, lightness: f64, scratch: &mut Scratch) {
     let stride = pad(image, size, 1, &mut scratch.image);
     let around = alpha as f32;
     let centre = (1.0 - alpha) as f32 + around * (8.0 + lightness) as f32;
+    scratch.sums.resize(stride, 0);
     for (y, row) in image.chunks_exact_mut(size * 3).enumerate() {
-        let taps = (0..9).filter(|&i| i != 4).map(|i| (y + i / 3) * stride + i % 3 * 3);
-        sum_taps(&scratch.image, taps, row.len(), &mut scratch.sums);
-        for (p, &sum) in row.iter_mut().zip(&scratch.sums) {
-            let value = centre * f32::from(*p) - around * f32::from(sum);
+        let padded = |row: usize| &scratch.image[(y + row) * stride..][..stride];
+        for (((sum, &a), &b), &c) in scratch.sums.iter_mut().zip(padded(0)).zip(padded(1)).zip(padded(2)) {
+            *sum = u16::from(a) + u16::from(b) + u16::from(c);
+        }
+        let sums = |column: usize| &scratch.sums[3 * column..][..size * 3];
+        for (((p, &a), &b), &c) in row.iter_mut().zip(sums(0)).zip(sums(1)).zip(sums(2)) {
+            let neighbours = a + b + c - u16::from(*p);
+            let value = centre * f32::from(*p) - around * f32::from(neighbours);
             *p = (value.clamp(0.0, 255.0) + ROUND).to_bits() as u8;
         }
     }
 }
 
 /// Copies an image with `border` mirrored pixels on each side; returns the length of a row.
+#[inline(always)]
 fn pad(image: &[u8], size: usize, border: usize, padded: &mut Vec<u8>) -> usize {
-    assert_eq!(image.len(), size * size * 3, "image must hold size x size RGB pixels");
     padded.clear();
-    let outside = |at: usize| reflect(at as i32 - border as i32, size);
+    let outside = |at: usize| reflect(at as i32 - border as i32, size) as usize;
     for y in 0..size + 2 * border {
         let row = &image[outside(y) * size * 3..][..size * 3];
         let pixel = |x: usize| &row[outside(x) * 3..][..3];
@@ -129,15 +140,4 @@ fn pad(image: &[u8], size: usize, border: usize, padded: &mut Vec<u8>) -> usize 
         (size + border..size + 2 * border).for_each(|x| padded.extend_from_slice(pixel(x)));
     }
     (size + 2 * border) * 3
-}
-
-/// Sums `len` values from each of several positions on.
-fn sum_taps(padded: &[u8], taps: impl Iterator<Item = usize>, len: usize, sums: &mut Vec<u16>) {
-    sums.clear();
-    sums.resize(len, 0);
-    for tap in taps {
-        for (sum, &p) in sums.iter_mut().zip(&padded[tap..tap + len]) {
-            *sum += u16::from(p);
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Operations that move pixels.
 
-use super::Scratch;
+use super::ROUND;
+use super::words::{from_words, to_words};
 
 /// What lies outside the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,102 +41,128 @@ pub fn shift_scale_rotate_matrix(size: usize, degrees: f64, scale: f64, dx: f64,
 const SUM_BITS: u32 = 10;
 const FRACTION_BITS: u32 = 5;
 
+/// What a warp needs beside the image.
+#[derive(Clone, Debug, Default)]
+pub struct Warp {
+    /// The source, a word per pixel, and a black one.
+    pixels: Vec<u32>,
+    /// What each column adds to the source's coordinates, in 1/1024.
+    columns: [Vec<i32>; 2],
+    row: Row,
+}
+
+/// A row of the target, in lists of one value per pixel.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    /// Source coordinates in 1/32.
+    x: Vec<i32>,
+    y: Vec<i32>,
+    /// The four pixels around, upper left and right, lower left and right: where they are in the source, later they
+    /// themselves.
+    around: [Vec<u32>; 4],
+    /// The target.
+    out: Vec<u32>,
+}
+
 /// Bilinear warp of an image `[size, size, 3]`, bit for bit OpenCV 4's `warpAffine`: coordinates in 1/1024 are
 /// rounded to 1/32 of a pixel.
-///
-/// # Panics
-/// If `image` is not `size * size * 3` long.
-pub fn warp(image: &mut [u8], size: usize, matrix: &Matrix, border: Border, scratch: &mut Scratch) {
+#[inline(always)]
+pub fn warp(image: &mut [u8], size: usize, matrix: &Matrix, border: Border, scratch: &mut Warp) {
     let [m0, m1, m2, m3, m4, m5] = invert(matrix);
     let fixed = |v: f64| (v * f64::from(1 << SUM_BITS)).round_ties_even() as i32;
-    scratch.packed.clear();
-    scratch.packed.extend(image.as_chunks::<3>().0.iter().map(pack));
-    scratch.columns.clear();
-    scratch.columns.extend((0..size).map(|x| [fixed(m0 * x as f64), fixed(m3 * x as f64)]));
-    let source = Source { pixels: &scratch.packed, size, border };
-    let half_step = 1 << (SUM_BITS - FRACTION_BITS - 1);
-    for (y, row) in image.chunks_exact_mut(size * 3).enumerate() {
-        let x0 = fixed(m1 * y as f64 + m2) + half_step;
-        let y0 = fixed(m4 * y as f64 + m5) + half_step;
-        for (out, &[dx, dy]) in row.as_chunks_mut::<3>().0.iter_mut().zip(&scratch.columns) {
-            let sx = (x0 + dx) >> (SUM_BITS - FRACTION_BITS);
-            let sy = (y0 + dy) >> (SUM_BITS - FRACTION_BITS);
-            *out = source.sample(sx, sy);
+    let Warp { pixels, columns, row } = scratch;
+    pixels.resize(size * size + 1, 0);
+    to_words(image, pixels);
+    pixels[size * size] = 0;
+    for (columns, step) in columns.iter_mut().zip([m0, m3]) {
+        columns.clear();
+        columns.extend((0..size).map(|x| fixed(step * x as f64)));
+    }
+    row.resize(size);
+    for (y, line) in image.chunks_exact_mut(size * 3).enumerate() {
+        let first = [fixed(m1 * y as f64 + m2), fixed(m4 * y as f64 + m5)];
+        match border {
+            Border::Black => row.locate(first, columns, size, |at| at as u32),
+            Border::Reflect => row.locate(first, columns, size, |at| reflect(at, size)),
+        }
+        row.fetch(pixels);
+        row.blend();
+        from_words(&row.out, line);
+    }
+}
+
+impl Row {
+    fn resize(&mut self, size: usize) {
+        self.x.resize(size, 0);
+        self.y.resize(size, 0);
+        self.around.iter_mut().for_each(|pixels| pixels.resize(size, 0));
+        self.out.resize(size, 0);
+    }
+
+    /// Finds the source of each pixel, given that of the first. `inside` says which row or column a coordinate means;
+    /// from `size` on it is none, which the black pixel stands for.
+    #[inline(always)]
+    fn locate(&mut self, first: [i32; 2], columns: &[Vec<i32>; 2], size: usize, inside: impl Fn(i32) -> u32) {
+        const SHIFT: u32 = SUM_BITS - FRACTION_BITS;
+        let size = size as u32;
+        let [x0, y0] = first.map(|v| v + (1 << (SHIFT - 1)));
+        let steps = columns[0].iter().zip(&columns[1]);
+        let [a, b, c, d] = &mut self.around;
+        let around = a.iter_mut().zip(b).zip(c).zip(d);
+        for (((x, y), (((a, b), c), d)), (dx, dy)) in
+            self.x.iter_mut().zip(&mut self.y).zip(around).zip(steps)
+        {
+            *x = (x0 + dx) >> SHIFT;
+            *y = (y0 + dy) >> SHIFT;
+            let (left, top) = (*x >> FRACTION_BITS, *y >> FRACTION_BITS);
+            let (left, right, top, bottom) = (inside(left), inside(left + 1), inside(top), inside(top + 1));
+            let place = |x: u32, y: u32| if x < size && y < size { y * size + x } else { size * size };
+            (*a, *b) = (place(left, top), place(right, top));
+            (*c, *d) = (place(left, bottom), place(right, bottom));
         }
     }
-}
 
-/// Bits from one channel of a packed pixel to the next: enough for a sum of weighted values, 255 * 1024 and the
-/// rounding, so that one multiplication weighs all three.
-const LANE: u32 = 21;
+    /// Fetches the pixels around: the one step that no instruction set makes faster.
+    #[inline(never)]
+    fn fetch(&mut self, source: &[u32]) {
+        let [a, b, c, d] = &mut self.around;
+        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+            for pixel in [a, b, c, d] {
+                *pixel = source[*pixel as usize];
+            }
+        }
+    }
 
-#[inline]
-fn pack(&[r, g, b]: &[u8; 3]) -> u64 {
-    u64::from(r) | u64::from(g) << LANE | u64::from(b) << (2 * LANE)
-}
-
-struct Source<'a> {
-    /// Packed pixels, `[size, size]`.
-    pixels: &'a [u64],
-    size: usize,
-    border: Border,
-}
-
-impl Source<'_> {
-    /// The pixel at a position in 1/32.
-    #[inline]
-    fn sample(&self, x: i32, y: i32) -> [u8; 3] {
-        const ONE: u64 = 1 << FRACTION_BITS;
+    /// Weighs the pixels around.
+    #[inline(always)]
+    fn blend(&mut self) {
+        const ONE: u32 = 1 << FRACTION_BITS;
         const SHIFT: u32 = 2 * FRACTION_BITS;
-        const HALF: u64 = (1 | 1 << LANE | 1 << (2 * LANE)) << (SHIFT - 1);
-        let (left, top) = (x >> FRACTION_BITS, y >> FRACTION_BITS);
-        let (fx, fy) = (x as u64 & (ONE - 1), y as u64 & (ONE - 1));
-        let last = self.size as u32 - 1;
-        let [a, b, c, d] = if (left as u32) < last && (top as u32) < last {
-            let at = top as usize * self.size + left as usize;
-            let block = &self.pixels[at..at + self.size + 2];
-            [block[0], block[1], block[self.size], block[self.size + 1]]
-        } else {
-            self.outer(left, top)
-        };
-        let (gx, gy) = (ONE - fx, ONE - fy);
-        let sum = a * (gx * gy) + b * (fx * gy) + c * (gx * fy) + d * (fx * fy) + HALF;
-        [sum >> SHIFT, sum >> (SHIFT + LANE), sum >> (SHIFT + 2 * LANE)].map(|v| v as u8)
-    }
-
-    /// The four pixels from (left, top) on, some outside the image.
-    fn outer(&self, left: i32, top: i32) -> [u64; 4] {
-        let columns = [left, left + 1].map(|x| self.inside(x));
-        let rows = [top, top + 1].map(|y| self.inside(y));
-        let pixel = |x: usize, y: usize| match (columns[x], rows[y]) {
-            (Some(x), Some(y)) => self.pixels[y * self.size + x],
-            _ => 0,
-        };
-        [pixel(0, 0), pixel(1, 0), pixel(0, 1), pixel(1, 1)]
-    }
-
-    /// The row or column that a coordinate means, if any.
-    #[inline]
-    fn inside(&self, at: i32) -> Option<usize> {
-        match self.border {
-            Border::Reflect => Some(reflect(at, self.size)),
-            Border::Black => usize::try_from(at).ok().filter(|&at| at < self.size),
+        let [a, b, c, d] = &self.around;
+        let around = a.iter().zip(b).zip(c).zip(d);
+        for (((out, (((a, b), c), d)), x), y) in self.out.iter_mut().zip(around).zip(&self.x).zip(&self.y) {
+            let (x, y) = (*x as u32 % ONE, *y as u32 % ONE);
+            let channel = |bits: u32| {
+                let value = |pixel: u32| pixel >> bits & 255;
+                let upper = value(*a) * (ONE - x) + value(*b) * x;
+                let lower = value(*c) * (ONE - x) + value(*d) * x;
+                let sum = upper * (ONE - y) + lower * y;
+                ((sum + (1 << (SHIFT - 1))) >> SHIFT) << bits
+            };
+            *out = channel(0) | channel(8) | channel(16);
         }
     }
 }
 
 /// The index within `0..size` that a coordinate is mirrored to.
-pub(super) fn reflect(at: i32, size: usize) -> usize {
-    let last = size - 1;
-    let near = at.unsigned_abs() as usize;
-    if near <= last {
-        return near;
-    }
-    if last == 0 {
-        return 0;
-    }
-    let wrapped = near % (2 * last);
-    wrapped.min(2 * last - wrapped)
+#[inline(always)]
+pub(super) fn reflect(at: i32, size: usize) -> u32 {
+    // Its distance from the nearest mirror image of 0. In between two of them either is right.
+    let period = (2 * (size as i32 - 1)).max(1) as f32;
+    let (at, reciprocal) = (at as f32, 1.0 / period);
+    let nearest = (at * reciprocal + ROUND) - ROUND;
+    let distance = (at - nearest * period).abs();
+    (distance + ROUND).to_bits() - ROUND.to_bits()
 }
 
 /// The matrix from target to source, in OpenCV's order of operations.
@@ -147,8 +174,27 @@ fn invert(m: &Matrix) -> Matrix {
 }
 
 /// Exchanges left and right.
+#[inline(always)]
 pub fn flip_horizontal(image: &mut [u8], size: usize) {
     for row in image.chunks_exact_mut(size * 3) {
         row.as_chunks_mut::<3>().0.reverse();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn far_coordinates_are_mirrored_as_often_as_it_takes() {
+        const FARTHEST: i32 = i32::MAX >> SUM_BITS;
+        for size in [1, 2, 3, 7, 128, 224, 1000] {
+            let far = (FARTHEST - 4000..=FARTHEST + 1).chain(-FARTHEST - 1..4000 - FARTHEST);
+            for at in (-4000..4000).chain(far) {
+                let last = size as i32 - 1;
+                let wrapped = if last == 0 { 0 } else { at.rem_euclid(2 * last) };
+                assert_eq!(reflect(at, size) as i32, wrapped.min(2 * last - wrapped), "{at} of {size}");
+            }
+        }
     }
 }

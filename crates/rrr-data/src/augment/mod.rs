@@ -5,15 +5,19 @@
 //! is tested against their output.
 
 pub mod filter;
-pub mod geometric;
-pub mod jpeg;
-pub mod noise;
+mod geometric;
+mod jpeg;
+mod noise;
 mod op;
-pub mod pointwise;
+mod pointwise;
+mod words;
 
 pub use op::Op;
 
 use crate::rng::SeededRng;
+
+/// Adding it leaves a small float's value, rounded, in the low bits: unlike rounding and casts, that is vectorised.
+const ROUND: f32 = (3 << 22) as f32;
 
 /// What is done to every training image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,14 +41,10 @@ pub enum Policy {
 pub struct Scratch {
     /// A copy of the image with a border.
     image: Vec<u8>,
-    /// A copy of the image, a word per pixel.
-    packed: Vec<u64>,
     /// One row of sums.
     sums: Vec<u16>,
-    /// Source coordinates by column.
-    columns: Vec<[i32; 2]>,
-    /// Noise by random 16-bit word.
-    levels: Vec<i8>,
+    warp: geometric::Warp,
+    levels: noise::Levels,
     jpeg: jpeg::Planes,
 }
 

@@ -4,6 +4,7 @@ use super::filter::{self, MotionKernel};
 use super::geometric::{self, Border};
 use super::{Scratch, jpeg, noise, pointwise};
 use crate::rng::SeededRng;
+use rrr_kernels::{Isa, Vectorize};
 
 /// An operation and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -120,29 +121,95 @@ impl Op {
     /// # Panics
     /// If `image` is not `size * size * 3` long.
     pub fn apply(&self, image: &mut [u8], size: usize, scratch: &mut Scratch) {
+        self.apply_on(Isa::active(), image, size, scratch);
+    }
+
+    fn apply_on(self, isa: Isa, image: &mut [u8], size: usize, scratch: &mut Scratch) {
         assert_eq!(image.len(), size * size * 3, "image must hold size x size RGB pixels");
-        match *self {
-            Self::Shear { degrees } => {
+        isa.vectorize(Application { op: self, image, size, scratch });
+    }
+}
+
+/// An operation to be applied, compiled for every instruction set with all that it calls, unless that gains nothing.
+struct Application<'a> {
+    op: Op,
+    image: &'a mut [u8],
+    size: usize,
+    scratch: &'a mut Scratch,
+}
+
+impl Vectorize for Application<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { op, image, size, scratch } = self;
+        match op {
+            Op::Shear { degrees } => {
                 let matrix = geometric::shear_matrix(size, degrees);
-                geometric::warp(image, size, &matrix, Border::Black, scratch);
+                geometric::warp(image, size, &matrix, Border::Black, &mut scratch.warp);
             }
-            Self::ShiftScaleRotate { degrees, scale, dx, dy } => {
+            Op::ShiftScaleRotate { degrees, scale, dx, dy } => {
                 let matrix = geometric::shift_scale_rotate_matrix(size, degrees, scale, dx, dy);
-                geometric::warp(image, size, &matrix, Border::Reflect, scratch);
+                geometric::warp(image, size, &matrix, Border::Reflect, &mut scratch.warp);
             }
-            Self::RgbShift { shift } => pointwise::rgb_shift(image, shift),
-            Self::BrightnessContrast { contrast, brightness } => {
+            Op::RgbShift { shift } => pointwise::rgb_shift(image, shift),
+            Op::BrightnessContrast { contrast, brightness } => {
                 pointwise::brightness_contrast(image, contrast, brightness);
             }
-            Self::Posterize { bits } => pointwise::posterize(image, bits),
-            Self::MotionBlur { kernel } => filter::motion_blur(image, size, &kernel, scratch),
-            Self::Jpeg { quality } => jpeg::compress(image, size, quality, scratch),
-            Self::GaussianNoise { sigma, seed } => noise::gaussian(image, sigma, seed, scratch),
-            Self::Equalize => pointwise::equalize(image),
-            Self::Solarize { threshold } => pointwise::solarize(image, threshold),
-            Self::Sharpen { alpha, lightness } => filter::sharpen(image, size, alpha, lightness, scratch),
-            Self::Invert => pointwise::invert(image),
-            Self::FlipHorizontal => geometric::flip_horizontal(image, size),
+            Op::Posterize { bits } => pointwise::posterize(image, bits),
+            Op::MotionBlur { kernel } => filter::motion_blur(image, size, &kernel, scratch),
+            Op::Jpeg { quality } => jpeg::compress(image, size, quality, &mut scratch.jpeg),
+            Op::GaussianNoise { sigma, seed } => noise::gaussian(image, sigma, seed, &mut scratch.levels),
+            Op::Equalize => pointwise::equalize(image),
+            Op::Solarize { threshold } => pointwise::solarize(image, threshold),
+            Op::Sharpen { alpha, lightness } => filter::sharpen(image, size, alpha, lightness, scratch),
+            Op::Invert => pointwise::invert(image),
+            Op::FlipHorizontal => geometric::flip_horizontal(image, size),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn op(kind: u64, rng: &mut SeededRng) -> Op {
+        match kind {
+            0 => Op::Shear { degrees: rng.uniform(-60.0, 60.0) },
+            1 => Op::ShiftScaleRotate {
+                degrees: rng.uniform(-180.0, 180.0),
+                scale: rng.uniform(0.1, 3.0),
+                dx: rng.uniform(-2.0, 2.0),
+                dy: rng.uniform(-2.0, 2.0),
+            },
+            2 => Op::Jpeg { quality: 1 + rng.below(100) as u32 },
+            3 => Op::GaussianNoise { sigma: rng.uniform(0.0, 60.0), seed: rng.next_u64() },
+            4 => Op::FlipHorizontal,
+            _ => Op::sample_paper(rng),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn instruction_sets_agree(size in 1usize..70, seed: u64) {
+            let mut rng = SeededRng::new(seed, "test", "", 0, 0);
+            let mut image = vec![0; size * size * 3];
+            rng.fill(&mut image);
+            for kind in 0..17 {
+                let op = op(kind, &mut rng);
+                let apply = |isa: Isa| {
+                    let mut image = image.clone();
+                    op.apply_on(isa, &mut image, size, &mut Scratch::default());
+                    image
+                };
+                let portable = apply(Isa::Portable);
+                for isa in Isa::available() {
+                    prop_assert_eq!(&apply(isa), &portable, "{} differs in {:?}", isa, op);
+                }
+            }
         }
     }
 }
