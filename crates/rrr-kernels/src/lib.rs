@@ -25,6 +25,7 @@ mod peak;
 mod pool;
 mod pooling;
 mod precision;
+mod prefetch;
 mod rows;
 mod scratch;
 mod shared;

@@ -15,6 +15,7 @@
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and vector")]
 
 use crate::isa::Isa;
+use crate::prefetch::{FAR, NEAR, prefetch};
 #[cfg(target_arch = "aarch64")]
 use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -311,37 +312,11 @@ unsafe fn rows_body<
     }
 }
 
-/// Asks for a line in the second-level cache.
-#[inline(always)]
-fn fetch_far(line: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint, which any address may be given to; every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
-}
-
-/// Asks for a line in the first-level cache.
-#[inline(always)]
-fn fetch_near(line: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: as in `fetch_far`.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
-}
-
 /// Asks for a block's share of the weights of a later tile.
 #[inline(always)]
 fn fetch_ahead(ahead: &mut Ahead) {
     for _ in 0..ahead.lines {
-        fetch_far(ahead.from);
+        prefetch::<FAR>(ahead.from);
         ahead.from = ahead.from.wrapping_add(BLOCK);
     }
 }
@@ -350,7 +325,7 @@ fn fetch_ahead(ahead: &mut Ahead) {
 #[inline(always)]
 fn fetch_rows<const R: usize, const G: usize>(a: &[*const f32; R], at: usize) {
     for r in 0..R {
-        fetch_near(a[r].wrapping_add(r % G * BLOCK + at));
+        prefetch::<NEAR>(a[r].wrapping_add(r % G * BLOCK + at));
     }
 }
 
@@ -366,7 +341,7 @@ unsafe fn block<S: Simd, const R: usize, const G: usize, const A: usize, const P
     unsafe {
         for k in 0..BLOCK {
             for p in 0..P {
-                fetch_near(b[p].wrapping_add((BLOCK + k) * BLOCK));
+                prefetch::<NEAR>(b[p].wrapping_add((BLOCK + k) * BLOCK));
             }
             step::<S, R, G, A, P, N>(acc, a, k, b);
         }
@@ -463,9 +438,9 @@ unsafe fn grad_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
             let mut x = t.x.add(run.x as usize);
             let mut dy: [*const f32; P] = std::array::from_fn(|p| panels[p].0.add(run.dy as usize));
             for _ in 0..run.len {
-                fetch_near(x.wrapping_add(GRAD_AHEAD * t.x_stride));
+                prefetch::<NEAR>(x.wrapping_add(GRAD_AHEAD * t.x_stride));
                 for p in 0..P {
-                    fetch_near(dy[p].wrapping_add(GRAD_AHEAD * BLOCK));
+                    prefetch::<NEAR>(dy[p].wrapping_add(GRAD_AHEAD * BLOCK));
                 }
                 let b: [[S::V; N]; P] =
                     std::array::from_fn(|p| std::array::from_fn(|n| S::load(dy[p].add(n * S::LANES))));

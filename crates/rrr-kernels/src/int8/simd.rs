@@ -128,8 +128,7 @@ macro_rules! impl_x86 {
             $(
                 #[inline(always)]
                 fn fetch(p: *const u8) {
-                    // SAFETY: a fetch of any address is harmless.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+                    prefetch::<NEAR>(p);
                 }
                 #[inline(always)]
                 unsafe fn finish<const R: usize, const G: usize, const A: usize, const N: usize>(
@@ -149,6 +148,7 @@ macro_rules! impl_x86 {
 #[allow(unused_variables, unused_unsafe, reason = "one macro serves all shapes of instructions")]
 pub(super) mod x86 {
     use super::{Dot, Panel, Tile, finish};
+    use crate::prefetch::{NEAR, prefetch};
     use std::arch::asm;
     use std::arch::x86_64::*;
 

@@ -12,6 +12,7 @@ pub(crate) use product::{operands_of_step, product};
 pub(crate) use rows::row_tiles;
 
 use super::{ROW_BYTES, Registers, SIDE, Step, TILE_BYTES};
+use crate::prefetch::FAR;
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::offset_of;
@@ -132,8 +133,7 @@ impl Operands {
 #[inline(always)]
 pub fn prefetch(first: *const u8, stride: usize) {
     for r in 0..SIDE {
-        // SAFETY: a hint, which any address may be given to; every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(r * stride).cast()) }
+        crate::prefetch::prefetch::<FAR>(first.wrapping_add(r * stride));
     }
 }
 
