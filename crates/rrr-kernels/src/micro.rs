@@ -61,27 +61,24 @@ pub const MAX_RUNS: usize = 4;
 /// Most blocks of output channels that any kernel takes.
 pub const MAX_PANELS: usize = 2;
 
-/// One product of the batch that a [`RowsTile`] sums.
+/// One product of the batch that a tile sums, of numbers `T`, whose strides are in numbers.
 #[derive(Clone, Copy)]
-pub struct Item {
+pub struct Item<T> {
     /// Input.
-    pub a: *const f32,
-    /// Floats from a row's channel block to its next one.
-    pub a_block: usize,
-    /// Channel blocks of 16 per row.
-    pub k_blocks: usize,
-    /// Further channels per row, below 16.
-    pub k_tail: usize,
-    /// Offset of the weights from `Panel::b`, in floats.
-    pub b: usize,
-    /// Offset from `a` of each input row, or of the first one of each run, in floats.
-    pub rows: *const u32,
+    pub x: *const T,
+    /// From a row's block of 16 channels to its next one.
+    pub x_block: usize,
+    /// Blocks of 16 channels per row.
+    pub blocks: usize,
+    /// What is left: channels, or steps of a few, that make less than a block.
+    pub tail: usize,
+    /// Offset of the weights in the panel.
+    pub w: usize,
 }
 
-impl Item {
+impl<T> Item<T> {
     /// An item without any product.
-    pub const EMPTY: Item =
-        Item { a: std::ptr::null(), a_block: 0, k_blocks: 0, k_tail: 0, b: 0, rows: std::ptr::null() };
+    pub const EMPTY: Self = Self { x: std::ptr::null(), x_block: 0, blocks: 0, tail: 0, w: 0 };
 }
 
 /// What a tile of output rows is finished with.
@@ -101,27 +98,29 @@ pub struct Epilogue {
 #[derive(Clone, Copy)]
 pub struct Panel {
     /// Weights, `[k][16]` per item.
-    pub b: *const f32,
+    pub w: *const f32,
     /// Output.
-    pub c: *mut f32,
+    pub y: *mut f32,
     /// How to finish.
     pub epilogue: Epilogue,
 }
 
-/// `c[row] = epilogue(sum over items, k of a[row, k] * b[k])` for some rows of some blocks of 16 channels.
+/// `y[row] = epilogue(sum over items, k of x[row, k] * w[k])` for some rows of some blocks of 16 channels.
 pub struct RowsTile<'a> {
     /// The batch.
-    pub items: &'a [Item],
+    pub items: &'a [Item<f32>],
     /// Blocks of output channels.
     pub panels: &'a [Panel],
-    /// Offset from `Panel::c` of each output row, or of the first one of each run, in floats.
-    pub c_rows: *const u32,
-    /// As `c_rows`, in the residual.
-    pub residual_rows: *const u32,
+    /// `[item][row or run]`: offset of each input row, or of the first one of each run, from the item's `x`, in floats.
+    pub x_rows: &'a [u32],
+    /// Offset of each output row, or of the first one of each run, in floats.
+    pub y_rows: &'a [u32],
+    /// As `y_rows`, in the residual.
+    pub residual_rows: &'a [u32],
     /// Floats from a row of a run to the next, in the output and the residual.
-    pub c_step: usize,
+    pub y_step: usize,
     /// Offsets of the rows that the first item reads in the next tile, which are fetched: as many as for this one at least.
-    pub then: *const u32,
+    pub then: &'a [u32],
     /// Weights to fetch meanwhile.
     pub ahead: Ahead,
 }
@@ -272,35 +271,37 @@ unsafe fn rows_body<
         let mut acc = [[[S::zero(); N]; R]; P];
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         let mut ahead = t.ahead;
+        let mut rows = t.x_rows.as_ptr();
         for (i, item) in t.items.iter().enumerate() {
-            let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].b.add(item.b));
-            let mut a: [*const f32; R] = std::array::from_fn(|r| item.a.add(*item.rows.add(r / G) as usize));
+            let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].w.add(item.w));
+            let mut a: [*const f32; R] = std::array::from_fn(|r| item.x.add(*rows.add(r / G) as usize));
+            rows = rows.add(R.div_ceil(G));
             if G > 1 && A == BLOCK {
                 // The last blocks are busy while the first ones of the rows that follow are fetched.
-                let own = if item.k_blocks > FEW { item.k_blocks - AHEAD } else { 0 };
+                let own = if item.blocks > FEW { item.blocks - AHEAD } else { 0 };
                 for _ in 0..own {
                     fetch_ahead(&mut ahead);
-                    fetch_rows::<R, G>(&a, AHEAD * item.a_block);
-                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.a_block, &mut b);
+                    fetch_rows::<R, G>(&a, AHEAD * item.x_block);
+                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.x_block, &mut b);
                 }
                 let (next, rows) = match t.items.get(i + 1) {
-                    Some(next) => (next, next.rows),
-                    None => (&t.items[0], t.then),
+                    Some(next) => (next, rows),
+                    None => (&t.items[0], t.then.as_ptr()),
                 };
                 let then: [*const f32; R] =
-                    std::array::from_fn(|r| next.a.wrapping_add(*rows.add(r / G) as usize));
-                for i in 0..item.k_blocks - own {
+                    std::array::from_fn(|r| next.x.wrapping_add(*rows.add(r / G) as usize));
+                for i in 0..item.blocks - own {
                     fetch_ahead(&mut ahead);
-                    fetch_rows::<R, G>(&then, i * next.a_block);
-                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.a_block, &mut b);
+                    fetch_rows::<R, G>(&then, i * next.x_block);
+                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.x_block, &mut b);
                 }
             } else {
-                for _ in 0..item.k_blocks {
+                for _ in 0..item.blocks {
                     fetch_ahead(&mut ahead);
-                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.a_block, &mut b);
+                    block::<S, R, G, A, P, N>(&mut acc, &mut a, item.x_block, &mut b);
                 }
             }
-            for k in 0..item.k_tail {
+            for k in 0..item.tail {
                 step::<S, R, G, A, P, N>(&mut acc, &a, k, &b);
             }
         }
@@ -387,12 +388,12 @@ unsafe fn finish<S: Simd, const R: usize, const G: usize, const N: usize>(
     // SAFETY: see `rows_body`.
     unsafe {
         let e = &panel.epilogue;
-        let at = |rows: *const u32, r: usize| *rows.add(r / G) as usize + r % G * t.c_step;
-        let c: [*mut f32; R] = std::array::from_fn(|r| panel.c.add(at(t.c_rows, r)));
+        let at = |rows: &[u32], r: usize| *rows.get_unchecked(r / G) as usize + r % G * t.y_step;
+        let y: [*mut f32; R] = std::array::from_fn(|r| panel.y.add(at(t.y_rows, r)));
         if e.accumulate {
             for r in 0..R {
                 for n in 0..N {
-                    acc[r][n] = S::add(acc[r][n], S::load(c[r].add(n * S::LANES)));
+                    acc[r][n] = S::add(acc[r][n], S::load(y[r].add(n * S::LANES)));
                 }
             }
         }
@@ -421,7 +422,7 @@ unsafe fn finish<S: Simd, const R: usize, const G: usize, const N: usize>(
         }
         for r in 0..R {
             for n in 0..N {
-                S::store(c[r].add(n * S::LANES), acc[r][n]);
+                S::store(y[r].add(n * S::LANES), acc[r][n]);
             }
         }
     }

@@ -151,9 +151,28 @@ fn check(case: &Case, compute: &Compute) {
     assert_eq!(full.to_nchw(), expected, "{name} epilogue");
 
     if case.kernel == 1 {
+        // Summed with a convolution of an input of another size.
+        let (other, size, n) = (Conv::new(5, case.cout, 1, 2), (2 * oh - 1, 2 * ow), case.n);
+        let (mut skip, mut both) = (Activation::zeros(5, size.0, size.1, n), dy_act.clone());
+        skip.set_nchw(&values(n * 5 * size.0 * size.1, 7));
+        let other_packed = self::packed(other, &values(case.cout * 5, 8));
+        let panels = packed.chunks_exact(conv.panel_len()).zip(other_packed.chunks_exact(other.panel_len()));
+        let panels: Vec<f32> = panels.flat_map(|(first, second)| [first, second].concat()).collect();
+        let mut alone = Activation::zeros(case.cout, oh, ow, n);
+        let plan = ConvPlan::new(other, size, n, false, compute);
+        plan.forward([RowsJob::new(skip.data(), &other_packed, alone.data_mut())]);
+        let plan = ConvPlan::sum([(conv, (case.height, case.width)), (other, size)], (n, n), compute);
+        let mut job = RowsJob::new(x_act.data(), &panels[..], both.data_mut());
+        job.skip = Some(skip.data());
+        plan.forward([job]);
+        let expected: Vec<f32> = y.iter().zip(alone.to_nchw()).map(|(y, other)| y + other).collect();
+        assert_eq!(both.to_nchw(), expected, "{name} sum");
+
         // As some images of a larger batch, finished in every way; alone, and as one half of a sum.
         let all = case.n + 3;
-        let plan = ConvPlan::within(conv, (case.height, case.width), (case.n, all), compute);
+        let (size, images) = ((case.height, case.width), (case.n, all));
+        let plan = ConvPlan::within(conv, size, images, compute);
+        let sum = ConvPlan::sum([(conv, size), (conv, size)], images, compute);
         let mut twice = Vec::new();
         let panel = conv.panel_len();
         packed.chunks_exact(panel).for_each(|panel| twice.extend([panel, panel].concat()));
@@ -168,7 +187,7 @@ fn check(case: &Case, compute: &Compute) {
                 plan.forward([job]);
             } else {
                 job.skip = Some(x_act.data());
-                plan.forward_sum(&plan, [job]);
+                sum.forward([job]);
             }
             let added = |at: usize| if residual.is_some() { dy[at] } else { 0.0 };
             let put = (0..y.len())

@@ -5,14 +5,17 @@ use rrr_kernels::{Activation, Compute, Conv, ConvPlan};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Height and width of an input, its number of images and the output's.
-type BatchShape = ((usize, usize), (usize, usize));
+/// A convolution and the height and width of its input.
+type SizedConv = (Conv, (usize, usize));
 
-/// Plans by convolution and input.
+/// What a plan is for: a convolution or the sum of two, the number of images, and that of the output's.
+type Key = (SizedConv, Option<SizedConv>, (usize, usize));
+
+/// Plans by convolutions and inputs.
 pub(crate) struct Plans {
     compute: Compute,
     gradients: bool,
-    plans: HashMap<(Conv, BatchShape), Arc<ConvPlan>>,
+    plans: HashMap<Key, Arc<ConvPlan>>,
     /// Where the layers' times go, while somebody wants them.
     pub profile: Option<Profile>,
 }
@@ -44,13 +47,22 @@ impl Plans {
 
     /// For `n` images whose outputs are some of `all`; see [`ConvPlan::within`].
     pub fn within(&mut self, conv: Conv, size: (usize, usize), (n, all): (usize, usize)) -> Arc<ConvPlan> {
-        let plan = self.plans.entry((conv, (size, (n, all)))).or_insert_with(|| {
+        let plan = self.plans.entry(((conv, size), None, (n, all))).or_insert_with(|| {
             Arc::new(if n == all {
                 ConvPlan::new(conv, size, n, self.gradients, &self.compute)
             } else {
                 ConvPlan::within(conv, size, (n, all), &self.compute)
             })
         });
+        Arc::clone(plan)
+    }
+
+    /// For the sum of two convolutions, as [`Plans::within`]; see [`ConvPlan::sum`].
+    pub fn sum(&mut self, first: SizedConv, second: SizedConv, images: (usize, usize)) -> Arc<ConvPlan> {
+        let plan = self
+            .plans
+            .entry((first, Some(second), images))
+            .or_insert_with(|| Arc::new(ConvPlan::sum([first, second], images, &self.compute)));
         Arc::clone(plan)
     }
 }

@@ -1,11 +1,13 @@
 //! Convolutions: geometry and weight packing; [`plan`]: forward and both gradients.
 
+mod geometry;
 mod grad;
 mod plan;
 
 use crate::blocks;
 use crate::micro::BLOCK;
 
+pub(crate) use geometry::Geometry;
 pub use grad::GradWeight;
 pub use plan::ConvPlan;
 

@@ -1,20 +1,17 @@
 //! A convolution on inputs of one size: forward and input gradient.
 
-use super::Conv;
 use super::grad::grad_runs;
+use super::{Conv, Geometry};
 use crate::activation::plane_len;
 use crate::compute::Compute;
-use crate::micro::{BLOCK, Run};
+use crate::micro::{BLOCK, Micro, Run};
 use crate::precision::Weights;
-use crate::rows::{RowsDims, RowsGeometry, RowsJob, RowsPlan, run};
+use crate::rows::{Depth, Limits, Output, Part, RowsJob, RowsPlan, run};
 use crate::winograd::{self, Taps, Winograd};
 use crate::{Buffer, blocks};
+use std::sync::OnceLock;
 
-/// Below this many images, rows on padding read zeros instead of being computed apart: the pixels of a few
-/// images would make tiles too small to be worth it.
-const MIN_BATCH_TO_SKIP_PADDING: usize = 4;
-
-/// A [`Conv`] on inputs of one size, in f32: everything about its loops that does not depend on values.
+/// A [`Conv`] on inputs of one size, or the sum of two, in f32: everything about its loops that does not depend on values.
 pub struct ConvPlan {
     pub(super) conv: Conv,
     pub(super) out: (usize, usize),
@@ -22,9 +19,11 @@ pub struct ConvPlan {
     pub(super) compute: Compute,
     pub(super) x_plane: usize,
     pub(super) y_plane: usize,
-    /// Floats of an output plane of as many images as there are in the output.
-    all_plane: usize,
-    forward: RowsPlan,
+    macs: u64,
+    parts: Vec<Part>,
+    output: Output,
+    /// Made of these when first used: where Winograd's products take its place, it never is.
+    forward: OnceLock<RowsPlan>,
     /// Where [`ConvPlan::forward`] is faster that way.
     winograd: Option<Winograd>,
     /// Where it is, and [`ConvPlan::grad_input`], with weights that change from call to call.
@@ -39,7 +38,8 @@ pub struct ConvPlan {
 impl ConvPlan {
     /// Plans `conv` for `n` images of `height` x `width`; `gradients` prepares the backward passes too.
     pub fn new(conv: Conv, size: (usize, usize), n: usize, gradients: bool, compute: &Compute) -> Self {
-        Self::with_output(conv, size, (n, n), gradients, compute)
+        let plan = Self::of_parts(&[(conv, size)], (n, n), compute);
+        if gradients { plan.with_gradients(size) } else { plan }
     }
 
     /// Plans the forward pass of a 1x1 convolution for `n` images whose outputs are some of a batch of `all`
@@ -47,103 +47,83 @@ impl ConvPlan {
     ///
     /// # Panics
     /// If there are more images than in the batch, or the convolution is another.
-    pub fn within(conv: Conv, size: (usize, usize), (n, all): (usize, usize), compute: &Compute) -> Self {
-        assert!(n <= all && conv.taps() == 1, "a 1x1 convolution of some images of a batch");
-        Self::with_output(conv, size, (n, all), false, compute)
+    pub fn within(conv: Conv, size: (usize, usize), images: (usize, usize), compute: &Compute) -> Self {
+        assert!(conv.taps() == 1, "a 1x1 convolution");
+        Self::of_parts(&[(conv, size)], images, compute)
     }
 
-    fn with_output(
-        conv: Conv,
-        (height, width): (usize, usize),
-        (n, all): (usize, usize),
-        gradients: bool,
-        compute: &Compute,
-    ) -> Self {
-        assert!(n > 0 && height > 0 && width > 0, "empty input");
-        let pad = conv.kernel / 2;
-        let out = (conv.output_size(height), conv.output_size(width));
-        let kernel = conv.kernel;
-        let (x_rows, y_rows) = (height * width * n, out.0 * out.1 * n);
-        let (x_plane, y_plane) = (plane_len(x_rows), plane_len(y_rows));
-        let padded_width = width + 2 * pad;
-        let image_stride = if conv.rgb { (height + 2 * pad) * padded_width * 3 } else { BLOCK };
-        // Input pixel under a tap of an output pixel.
-        let under = |pixel: usize, tap: usize| -> Option<(usize, usize)> {
-            let y = (pixel / out.1 * conv.stride + tap / kernel).checked_sub(pad)?;
-            let x = (pixel % out.1 * conv.stride + tap % kernel).checked_sub(pad)?;
-            (y < height && x < width).then_some((y, x))
+    /// Plans the sum of two 1x1 convolutions of inputs of their own sizes, with outputs of one shape, for `n` images of `all`
+    /// as in [`ConvPlan::within`]: neither reads nor writes one's output for the other, as a residual would. Weights are
+    /// panels ([`Conv::pack_panel`]), one's and the other's in turn.
+    ///
+    /// # Panics
+    /// If there are more images than in the batch, the convolutions are others, or their outputs differ in shape.
+    pub fn sum(convs: [(Conv, (usize, usize)); 2], images: (usize, usize), compute: &Compute) -> Self {
+        let [(first, _), (second, _)] = convs;
+        assert!(first.taps() == 1 && second.taps() == 1 && first.cout == second.cout, "1x1 convolutions");
+        Self::of_parts(&convs, images, compute)
+    }
+
+    fn of_parts(convs: &[(Conv, (usize, usize))], (n, all): (usize, usize), compute: &Compute) -> Self {
+        assert!(n > 0 && n <= all, "some images of a batch");
+        assert!(convs.iter().all(|(_, size)| size.0 > 0 && size.1 > 0), "empty input");
+        let output = |(conv, size): &(Conv, (usize, usize))| (conv.output_size(size.0), conv.output_size(size.1));
+        let out = output(&convs[0]);
+        assert!(convs.iter().all(|part| output(part) == out), "parts with outputs of different sizes");
+        let (conv, size) = convs[0];
+        let part = |(conv, size): &(Conv, (usize, usize))| {
+            let k = conv.k();
+            let depth = Depth { blocks: k / BLOCK, tail: k % BLOCK, numbers: k };
+            Part::new(Geometry::new(*conv, *size), n, depth, plane_len(size.0 * size.1 * n), 0)
         };
-        let src = |pixel: usize, tap: usize| -> Option<usize> {
-            if conv.rgb {
-                let (y, x) = (pixel / out.1 * conv.stride + tap, pixel % out.1 * conv.stride);
-                return Some((y * padded_width + x) * 3);
-            }
-            under(pixel, tap).map(|(y, x)| (y * width + x) * n * BLOCK)
-        };
-        let pixels = out.0 * out.1;
-        let (max_rows, runs) = (compute.micro.max_rows(), compute.micro.has_runs());
-        let forward = RowsPlan::new(
-            &RowsGeometry {
-                n,
-                out_n: all,
-                pixels,
-                taps: conv.taps(),
-                src: &src,
-                image_stride,
-                zero_row: if conv.rgb { 0 } else { x_rows * BLOCK },
-                skip_padding: n >= MIN_BATCH_TO_SKIP_PADDING,
-            },
-            max_rows,
-            runs,
-        );
-        let winograd = Winograd::new(&conv, (height, width), n);
-        let winograd_once = gradients.then(|| Winograd::for_one_call(&conv, (height, width), n)).flatten();
-        let backward = (gradients && !conv.rgb && winograd_once.is_none()).then(|| {
-            // Output pixel whose tap lies on an input pixel.
-            let over = |pixel: usize, tap: usize| -> Option<usize> {
-                let y = (pixel / width + pad).checked_sub(tap / kernel)?;
-                let x = (pixel % width + pad).checked_sub(tap % kernel)?;
-                let on_grid = y % conv.stride == 0 && x % conv.stride == 0;
-                let (y, x) = (y / conv.stride, x / conv.stride);
-                (on_grid && y < out.0 && x < out.1).then_some((y * out.1 + x) * n * BLOCK)
-            };
-            let geometry = RowsGeometry {
-                n,
-                out_n: n,
-                pixels: height * width,
-                taps: conv.taps(),
-                src: &over,
-                image_stride: BLOCK,
-                zero_row: y_rows * BLOCK,
-                skip_padding: true,
-            };
-            RowsPlan::new(&geometry, max_rows, runs)
-        });
-        let x_stride = if conv.rgb { image_stride } else { BLOCK };
-        let runs = if gradients {
-            (0..conv.taps()).map(|tap| grad_runs(pixels, n, x_stride, &|p| src(p, tap))).collect()
-        } else {
-            Vec::new()
-        };
-        let x_plane = if conv.rgb { n * image_stride } else { x_plane };
+        let weights = |(conv, _): &(Conv, _)| conv.cout * conv.cin * conv.kernel * conv.kernel;
+        let parts: Vec<Part> = convs.iter().map(part).collect();
+        let (pixels, y_plane) = (out.0 * out.1, plane_len(out.0 * out.1 * n));
         Self {
             conv,
             out,
             n,
             compute: compute.clone(),
-            x_plane,
+            x_plane: if conv.rgb { parts[0].len } else { plane_len(size.0 * size.1 * n) },
             y_plane,
-            all_plane: plane_len(out.0 * out.1 * all),
-            forward,
-            winograd,
-            winograd_once,
-            backward,
-            runs,
-            x_stride,
+            macs: (convs.iter().map(weights).sum::<usize>() * pixels * n) as u64,
+            output: Output {
+                size: out,
+                all,
+                panels: blocks(conv.cout),
+                plane: plane_len(pixels * all),
+                residual_plane: y_plane,
+            },
+            forward: OnceLock::new(),
+            winograd: if parts.len() == 1 { Winograd::new(&conv, size, n) } else { None },
+            winograd_once: None,
+            backward: None,
+            runs: Vec::new(),
+            x_stride: parts[0].image,
+            parts,
         }
     }
 
-    /// The convolution.
+    /// Prepares the backward passes of a single convolution of inputs of `size`.
+    fn with_gradients(mut self, size: (usize, usize)) -> Self {
+        let (conv, n) = (self.conv, self.n);
+        self.winograd_once = Winograd::for_one_call(&conv, size, n);
+        if !conv.rgb && self.winograd_once.is_none() {
+            let channels = blocks(conv.cout);
+            let depth = Depth { blocks: channels, tail: 0, numbers: channels * BLOCK };
+            let part = Part::new(Geometry::gradient(conv, self.out), n, depth, self.y_plane, 0);
+            let (plane, panels) = (self.x_plane, blocks(conv.cin));
+            let output = Output { size, all: n, panels, plane, residual_plane: plane };
+            self.backward = Some(RowsPlan::new(vec![part], output, limits(self.compute.micro)));
+        }
+        let part = &self.parts[0];
+        let source = |pixel: usize, tap| part.source((pixel / self.out.1, pixel % self.out.1), tap);
+        let runs = |tap| grad_runs(self.out.0 * self.out.1, n, self.x_stride, &|pixel| source(pixel, tap));
+        self.runs = (0..conv.taps()).map(runs).collect();
+        self
+    }
+
+    /// The convolution; of a sum, the first one.
     pub fn conv(&self) -> Conv {
         self.conv
     }
@@ -160,8 +140,7 @@ impl ConvPlan {
 
     /// Multiply-accumulates of one forward pass of one job, padding not counted.
     pub fn macs(&self) -> u64 {
-        let c = &self.conv;
-        (c.cout * c.cin * c.kernel * c.kernel * self.out.0 * self.out.1 * self.n) as u64
+        self.macs
     }
 
     /// Whether [`ConvPlan::forward`] is faster with [`Weights::Winograd`]: that depends on the convolution and the
@@ -183,7 +162,7 @@ impl ConvPlan {
         points
     }
 
-    /// `y = x * w` for every job, in parallel; the weights of all jobs are of one kind.
+    /// `y = x * w` (of a sum, `+ skip * w'`) for every job, in parallel; the weights of all jobs are of one kind.
     ///
     /// # Panics
     /// If a slice of a job has the wrong length, or weights are of a kind that the plan does not compute with.
@@ -194,7 +173,7 @@ impl ConvPlan {
                 let winograd = self.winograd.as_ref().expect("the plan is not for Winograd's weights");
                 winograd.run(self.compute.micro, pool, &self.conv, jobs);
             }
-            _ => self.run_rows(&self.forward, &self.forward_dims(), jobs),
+            _ => run(self.compute.micro, pool, self.forward_rows(), jobs),
         });
     }
 
@@ -211,29 +190,9 @@ impl ConvPlan {
         });
     }
 
-    /// `y = x * w + skip * w'` for every job, in parallel, `skip` being the input of the plan `other`: two 1x1 convolutions
-    /// with outputs of one shape. Weights are panels ([`Conv::pack_panel`]), one's and the other's in turn. Neither reads nor
-    /// writes one's output for the other, as a residual would.
-    ///
-    /// # Panics
-    /// If a slice of a job has the wrong length, or the plans' outputs differ.
-    pub fn forward_sum<'a>(&self, other: &ConvPlan, jobs: impl IntoIterator<Item = RowsJob<'a>>) {
-        let pool = &self.compute.pool;
-        let dims = [self.forward_dims(), other.forward_dims()];
-        let parts = [(&self.forward, &dims[0]), (&other.forward, &dims[1])];
-        pool.with_slice(jobs, |jobs| run(self.compute.micro, pool, &parts, jobs));
-    }
-
-    fn forward_dims(&self) -> RowsDims {
-        let k = self.conv.k();
-        RowsDims {
-            k_blocks: k / BLOCK,
-            k_tail: k % BLOCK,
-            a_block: if self.conv.rgb { BLOCK } else { self.x_plane },
-            panels: blocks(self.conv.cout),
-            c_plane: self.all_plane,
-            r_plane: self.y_plane,
-        }
+    fn forward_rows(&self) -> &RowsPlan {
+        let plan = || RowsPlan::new(self.parts.clone(), self.output, limits(self.compute.micro));
+        self.forward.get_or_init(plan)
     }
 
     /// Gradient of the input, for every job in parallel: `x` is the output's gradient, `w` the weights of
@@ -250,18 +209,11 @@ impl ConvPlan {
             });
         }
         let plan = self.backward.as_ref().expect("planned with gradients");
-        let dims = RowsDims {
-            k_blocks: blocks(self.conv.cout),
-            k_tail: 0,
-            a_block: self.y_plane,
-            panels: blocks(self.conv.cin),
-            c_plane: self.x_plane,
-            r_plane: self.x_plane,
-        };
-        pool.with_slice(jobs, |jobs| self.run_rows(plan, &dims, jobs));
+        pool.with_slice(jobs, |jobs| run(self.compute.micro, pool, plan, jobs));
     }
+}
 
-    fn run_rows(&self, plan: &RowsPlan, dims: &RowsDims, jobs: &mut [RowsJob<'_>]) {
-        run(self.compute.micro, &self.compute.pool, &[(plan, dims)], jobs);
-    }
+fn limits(micro: Micro) -> Limits {
+    let rows = micro.max_rows();
+    Limits { rows, in_runs: if micro.has_runs() { rows } else { 0 }, short_runs: true }
 }

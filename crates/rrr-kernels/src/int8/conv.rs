@@ -1,10 +1,10 @@
 //! Convolutions of bytes: weight packing and forward.
 
 use super::layout::{Layout, steps};
-use super::micro::Micro;
-use super::plan::{Part, RowsPlan};
-use super::{ACTIVATION_MAX, Int8Compute, Loops, STEP, run, tiles};
-use crate::conv::Conv;
+use super::micro::{Micro, RUN};
+use super::{ACTIVATION_MAX, Int8Compute, Loops, STEP, STEPS, plane_len, run, tiles};
+use crate::conv::{Conv, Geometry};
+use crate::rows::{Depth, Limits, Output, Part, RowsPlan};
 use crate::{BLOCK, blocks};
 
 /// A convolution of one input, or the sum of two convolutions of different inputs (the last one of a bottleneck
@@ -171,12 +171,7 @@ enum PlannedLoops {
 pub(super) struct VectorPlan {
     pub plan: RowsPlan,
     pub groups: usize,
-    pub panels: usize,
     pub short: bool,
-    /// Bytes of an output plane.
-    pub y_plane: usize,
-    /// Bytes of a residual's plane.
-    pub r_plane: usize,
     pub micro: Micro,
 }
 
@@ -216,16 +211,18 @@ impl Int8Plan {
         assert!(outputs.all(|o| o == out), "parts with outputs of different sizes");
         let loops = match compute.loops {
             Loops::Vectors(micro) => {
-                let parts = conv.parts.iter().zip(sizes).map(|(c, s)| Part::new(*c, *s, n)).collect();
-                PlannedLoops::Vectors(VectorPlan {
-                    plan: RowsPlan::new(parts, out, all, &micro),
-                    groups,
+                let parts = conv.parts.iter().zip(sizes).map(|(c, s)| part(*c, *s, n)).collect();
+                let output = Output {
+                    size: out,
+                    all,
                     panels: blocks(conv.cout()),
-                    short: conv.is_short(),
-                    y_plane: super::plane_len(out.0 * out.1 * all),
-                    r_plane: super::plane_len(out.0 * out.1 * n),
-                    micro,
-                })
+                    plane: plane_len(out.0 * out.1 * all),
+                    residual_plane: plane_len(out.0 * out.1 * n),
+                };
+                let in_runs = micro.max_runs() * RUN;
+                let limits = Limits { rows: micro.max_rows(), in_runs, short_runs: false };
+                let plan = RowsPlan::new(parts, output, limits);
+                PlannedLoops::Vectors(VectorPlan { plan, groups, short: conv.is_short(), micro })
             }
             Loops::Tiles(loops) => {
                 PlannedLoops::Tiles(tiles::Plan::new(&conv.parts, sizes, out, (groups, n, all), loops))
@@ -249,4 +246,12 @@ impl Int8Plan {
             PlannedLoops::Tiles(plan) => plan.run(job, compute.pool()),
         }
     }
+}
+
+/// An input of `n` images.
+fn part(conv: Conv, size: (usize, usize), n: usize) -> Part {
+    let steps = steps(&conv);
+    let depth = Depth { blocks: steps / STEPS, tail: steps % STEPS, numbers: steps * STEP };
+    // A whole step and a whole block are read at the end of an image's last row.
+    Part::new(Geometry::new(conv, size), n, depth, plane_len(size.0 * size.1 * n), BLOCK)
 }

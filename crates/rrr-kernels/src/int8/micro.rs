@@ -11,10 +11,7 @@ use super::simd::{Dot, Portable};
 use super::{Int8Isa, STEP, STEPS};
 use crate::BLOCK;
 
-pub(super) use crate::micro::{Order, RUN};
-
-/// Most runs of rows that any kernel takes.
-pub(super) const MAX_RUNS: usize = 3;
+pub(super) use crate::micro::{Item, Order, RUN};
 
 /// Most blocks of output channels that any kernel takes.
 pub(super) const MAX_PANELS: usize = 2;
@@ -27,26 +24,6 @@ const FEW: usize = 4;
 
 /// Weights of 16 input channels x 16 output channels.
 const WEIGHTS: usize = BLOCK * BLOCK;
-
-/// One product of the batch.
-#[derive(Clone, Copy)]
-pub(super) struct Item {
-    /// Input planes.
-    pub x: *const u8,
-    /// Bytes from a row's block of 16 channels to its next one.
-    pub x_block: usize,
-    /// Blocks of 16 channels per row.
-    pub blocks: usize,
-    /// Further steps of 4 channels per row, below 4.
-    pub tail: usize,
-    /// Offset of the weights in the panel.
-    pub w: usize,
-}
-
-impl Item {
-    /// An item without any product.
-    pub const EMPTY: Item = Item { x: std::ptr::null(), x_block: 0, blocks: 0, tail: 0, w: 0 };
-}
 
 /// A block of 16 output channels of a [`Tile`].
 #[derive(Clone, Copy)]
@@ -69,7 +46,7 @@ pub(super) struct Panel {
 /// channels.
 pub(super) struct Tile<'a> {
     /// The batch.
-    pub items: &'a [Item],
+    pub items: &'a [Item<u8>],
     /// Blocks of output channels.
     pub panels: &'a [Panel],
     /// Largest output.

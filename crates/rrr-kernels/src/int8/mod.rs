@@ -20,7 +20,6 @@ mod finish;
 mod isa;
 mod layout;
 mod micro;
-mod plan;
 mod pooling;
 mod run;
 mod simd;

@@ -2,6 +2,7 @@
 
 use super::conv::{Int8Job, VectorPlan};
 use super::micro::{Item, MAX_PANELS, Panel, Tile};
+use crate::rows::{MAX_ITEMS, Output};
 use crate::shared::SharedMut;
 use crate::{BLOCK, Pool};
 
@@ -17,12 +18,10 @@ const TASKS_PER_THREAD: usize = 8;
 /// Tiles that share a panel's weights while those are in the first-level cache.
 const TILES: usize = 8;
 
-/// Most items of a tile: a 3x3 kernel, or 1x1 kernels of two inputs, or the rows of an image's kernel.
-const MAX_ITEMS: usize = 10;
-
 pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
-    let (plan, groups, panels) = (&p.plan, p.groups, p.panels);
-    let (y_group, r_group) = (panels * p.y_plane, panels * p.r_plane);
+    let (plan, groups) = (&p.plan, p.groups);
+    let Output { panels, plane, residual_plane, .. } = plan.output;
+    let (y_group, r_group) = (panels * plane, panels * residual_plane);
     assert_eq!(job.x.len(), plan.parts.len(), "an input for every part");
     assert!(plan.max_items() <= MAX_ITEMS);
     // Bytes to the next group's input: none if the groups share it.
@@ -34,7 +33,7 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
     assert_eq!(job.w.len(), groups * panels * plan.panel, "weights of another shape");
     assert_eq!(job.scale.len(), groups * panels * BLOCK, "scales of another shape");
     assert_eq!(job.offset.len(), groups * panels * BLOCK, "offsets of another shape");
-    assert!(job.y.len() >= (groups * panels - 1) * p.y_plane + plan.reach, "output too small");
+    assert!(job.y.len() >= (groups * panels - 1) * plane + plan.reach, "output too small");
     let mut residual_group = 0;
     if let Some((residual, scales)) = job.residual {
         assert!(residual.len() >= r_group, "residual too small");
@@ -80,7 +79,7 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
                 let wide = (end - column).min(p.micro.max_panels());
                 let of_tile: [Panel; MAX_PANELS] = std::array::from_fn(|i| {
                     let column = column + i.min(wide - 1);
-                    let (group, plane) = (column / panels, column % panels);
+                    let (group, channels) = (column / panels, column % panels);
                     // SAFETY: the slices were checked above to hold all columns.
                     unsafe {
                         Panel {
@@ -88,11 +87,11 @@ pub(super) fn run(p: &VectorPlan, job: Int8Job<'_>, pool: &Pool) {
                             scale: scale.as_ptr().add(column * BLOCK),
                             offset: offset.as_ptr().add(column * BLOCK),
                             residual: residual.map_or(std::ptr::null(), |(r, _)| {
-                                r.as_ptr().add(group * residual_group + plane * p.r_plane)
+                                r.as_ptr().add(group * residual_group + channels * residual_plane)
                             }),
                             residual_scale: residual
                                 .map_or(std::ptr::null(), |(_, s)| s.as_ptr().add(column * BLOCK)),
-                            y: y.as_ptr().add(group * y_group + plane * p.y_plane),
+                            y: y.as_ptr().add(group * y_group + channels * plane),
                         }
                     }
                 });

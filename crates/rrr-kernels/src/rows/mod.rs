@@ -3,17 +3,17 @@
 mod partition;
 mod plan;
 
-use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, Micro, Order, Panel, RowsTile};
+use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, Micro, Panel, RowsTile};
 use crate::pool::Pool;
 use crate::precision::Weights;
 use crate::shared::SharedMut;
 use partition::Partition;
 use std::ptr::null;
 
-pub(crate) use plan::{RowsGeometry, RowsPlan};
+pub(crate) use plan::{Depth, Limits, Output, Part, RowsPlan};
 
-/// Most items of a tile: the taps of a kernel, or 1x1 kernels of two inputs.
-const MAX_ITEMS: usize = 9;
+/// Most items of a tile: a 3x3 kernel and a 1x1 one.
+pub(crate) const MAX_ITEMS: usize = 10;
 
 /// One output of a convolution: `y = relu(sum + bias + residual)` (+ what `y` holds).
 pub struct RowsJob<'a> {
@@ -22,7 +22,7 @@ pub struct RowsJob<'a> {
     pub(crate) y: SharedMut<'a>,
     /// One value per output channel, padded to whole blocks.
     pub bias: Option<&'a [f32]>,
-    /// Input of the other convolution of a [`ConvPlan::forward_sum`](crate::ConvPlan::forward_sum).
+    /// Input of the other convolution of a sum ([`ConvPlan::sum`](crate::ConvPlan::sum)).
     pub skip: Option<&'a [f32]>,
     /// Planes of the output's shape, with the images of the plan alone.
     pub residual: Option<&'a [f32]>,
@@ -48,19 +48,42 @@ impl<'a> RowsJob<'a> {
         }
     }
 
+    /// Checks the slices.
+    ///
+    /// # Panics
+    /// If one is too small.
+    fn check(&self, plan: &RowsPlan) {
+        let Output { panels, plane, residual_plane, .. } = plan.output;
+        assert!(self.x.len() >= plan.parts[0].len, "input too small");
+        if let Some(part) = plan.parts.get(1) {
+            assert!(self.skip.expect("a sum has two inputs").len() >= part.len, "input too small");
+        }
+        assert_eq!(self.w.f32().len(), panels * plan.panel, "weights of another shape");
+        assert!(self.y.len() >= (panels - 1) * plane + plan.reach, "output too small");
+        assert!(self.bias.is_none_or(|b| b.len() >= panels * BLOCK), "bias too small");
+        assert!(self.residual.is_none_or(|r| r.len() >= panels * residual_plane), "residual too small");
+    }
+
+    /// A pointer for each part of a plan.
+    fn inputs(&self) -> [*const f32; 2] {
+        [self.x.as_ptr(), self.skip.map_or(null(), <[f32]>::as_ptr)]
+    }
+
     /// A block of output channels.
     ///
     /// # Safety
     /// There must be a panel of this number in the weights, the output and what finishes it.
-    unsafe fn panel(&self, panel: usize, dims: &RowsDims, b_panel: usize) -> Panel {
+    unsafe fn panel(&self, panel: usize, plan: &RowsPlan) -> Panel {
         // SAFETY: by the caller.
         unsafe {
             Panel {
-                b: self.w.f32().as_ptr().add(panel * b_panel),
-                c: self.y.as_ptr().add(panel * dims.c_plane),
+                w: self.w.f32().as_ptr().add(panel * plan.panel),
+                y: self.y.as_ptr().add(panel * plan.output.plane),
                 epilogue: Epilogue {
                     bias: self.bias.map_or(null(), |b| b.as_ptr().add(panel * BLOCK)),
-                    residual: self.residual.map_or(null(), |r| r.as_ptr().add(panel * dims.r_plane)),
+                    residual: self
+                        .residual
+                        .map_or(null(), |r| r.as_ptr().add(panel * plan.output.residual_plane)),
                     accumulate: self.accumulate,
                     relu: self.relu,
                 },
@@ -69,112 +92,62 @@ impl<'a> RowsJob<'a> {
     }
 }
 
-/// Sizes of a [`run`], the same for all its jobs.
-pub(crate) struct RowsDims {
-    /// Blocks of 16 input channels per tap, and what is left.
-    pub k_blocks: usize,
-    pub k_tail: usize,
-    /// Floats between a row's channel blocks.
-    pub a_block: usize,
-    /// Blocks of 16 output channels.
-    pub panels: usize,
-    /// Floats of an output plane.
-    pub c_plane: usize,
-    /// Floats of a residual's plane.
-    pub r_plane: usize,
-}
-
-impl RowsDims {
-    /// Values of k per tap.
-    pub fn k(&self) -> usize {
-        self.k_blocks * BLOCK + self.k_tail
-    }
-}
-
-/// One of the convolutions that a [`run`] sums.
-pub(crate) type Part<'a> = (&'a RowsPlan, &'a RowsDims);
-
-/// Weights of a panel.
-fn panel_len(parts: &[Part<'_>]) -> usize {
-    parts.iter().map(|(plan, dims)| plan.taps * dims.k() * BLOCK).sum()
-}
-
-/// Blocks of input channels that a kernel passes.
-fn k_blocks(parts: &[Part<'_>]) -> usize {
-    parts.iter().map(|(plan, dims)| plan.taps * dims.k_blocks).sum()
-}
-
-/// Computes all jobs in parallel: a convolution of their inputs, or the sum of that and one of their skipped inputs.
-pub(crate) fn run(micro: Micro, pool: &Pool, parts: &[Part<'_>], jobs: &mut [RowsJob<'_>]) {
-    let (plan, dims) = parts[0];
-    let b_panel = panel_len(parts);
+/// Computes all jobs in parallel.
+pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, jobs: &mut [RowsJob<'_>]) {
     for job in jobs.iter() {
-        plan.check(dims, job);
-        if let [_, (skip, dims)] = parts {
-            assert!(
-                skip.is_pointwise()
-                    && plan.is_pointwise()
-                    && skip.out() == plan.out()
-                    && skip.tiles == plan.tiles,
-                "parts of two shapes"
-            );
-            skip.check_input(dims, job.skip.expect("a sum has two inputs"));
-        }
-        assert_eq!(job.w.f32().len(), dims.panels * b_panel, "weights of another shape");
+        job.check(plan);
     }
-
     if jobs.is_empty() {
         return;
     }
+    assert!(plan.max_items() <= MAX_ITEMS);
     let jobs = &*jobs;
-    let p = Partition::new(parts, jobs, micro, pool.threads());
-    let blocks = k_blocks(parts);
-    let same = parts.iter().all(|(part, _)| part.order == plan.order);
-    let order = if same { plan.order } else { Order::Apart };
-    let c_step = if order == Order::PixelRuns { plan.n * BLOCK } else { BLOCK };
-    let offsets = plan.offsets(order);
-    let skipped = parts.get(1).map(|(skip, dims)| (skip, dims, skip.offsets(order), panel_len(&parts[..1])));
+    let p = Partition::new(plan, jobs, micro, pool.threads());
     pool.run(jobs.len() / p.width * p.splits * p.cuts, |task| {
         let (task, cut) = (task / p.cuts, task % p.cuts);
         let (first_job, split) = (task / p.splits * p.width, task % p.splits);
         let panels = p.split(split);
         let first_tile = cut * p.tiles_per_task;
-        let tiles = first_tile..(first_tile + p.tiles_per_task).min(plan.tiles.len());
-        let x = jobs[first_job].x.as_ptr();
-        let mut items = [Item::EMPTY; MAX_ITEMS];
+        let tiles = &plan.tiles[first_tile..(first_tile + p.tiles_per_task).min(plan.tiles.len())];
+        let inputs = jobs[first_job].inputs();
+        let (mut items, mut count) = ([Item::EMPTY; MAX_ITEMS], 0);
+        let mut filled = None;
         for from in panels.clone().step_by(p.group) {
             let group = from..(from + p.group).min(panels.end);
-            let mut ahead = p.ahead(&group, tiles.len(), parts, &jobs[first_job..]);
-            let first = Column::new(first_job, from, dims.panels);
-            for tile in tiles.clone() {
-                let (mut count, [c_rows, residual_rows]) =
-                    plan.locate(tile, dims, offsets, (x, 0), &mut items);
-                if let (Some((skip, dims, offsets, b)), Some(x)) = (skipped, jobs[first_job].skip) {
-                    count += skip.locate(tile, dims, offsets, (x.as_ptr(), b), &mut items[count..]).0;
+            let mut ahead = p.ahead(&group, tiles.len(), plan, &jobs[first_job..]);
+            let first = Column::new(first_job, from, plan.output.panels);
+            for (i, tile) in tiles.iter().enumerate() {
+                if filled != Some(tile.class) {
+                    filled = Some(tile.class);
+                    count = plan.fill(tile.class, &inputs, &mut items);
                 }
-                let first_rows = items[0].rows;
-                let items = &items[..count];
-                let next_rows =
-                    plan.first_rows(if tile + 1 < tiles.end { tile + 1 } else { tiles.start }, offsets);
+                let [x_rows, y_rows, residual_rows] = plan.offsets(tile);
+                let [next_rows, ..] = plan.offsets(tiles.get(i + 1).unwrap_or(&tiles[0]));
                 let mut column = first;
                 for from in group.clone().step_by(micro.max_panels()) {
-                    let count = (group.end - from).min(micro.max_panels());
-                    // SAFETY: offsets were checked against the slices above; this task alone writes these
-                    // rows of these planes.
+                    let wide = (group.end - from).min(micro.max_panels());
+                    // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task alone
+                    // writes these rows of these planes.
                     unsafe {
                         let mut next = || {
                             let Column { job, panel } = column;
-                            column.step(dims.panels);
-                            jobs[job].panel(panel, dims, b_panel)
+                            column.step(plan.output.panels);
+                            jobs[job].panel(panel, plan)
                         };
                         let mut panels = [next(); MAX_PANELS];
-                        panels[1..count].fill_with(next);
-                        let (c_rows, residual_rows) = (c_rows.as_ptr(), residual_rows.as_ptr());
-                        let then = if from + count < group.end { first_rows } else { next_rows.as_ptr() };
-                        let panels = &panels[..count];
-                        let rows = RowsTile { items, panels, c_rows, residual_rows, c_step, ahead, then };
-                        micro.rows(order, plan.tiles[tile].rows as usize, &rows);
-                        ahead.from = ahead.from.wrapping_add(ahead.lines * blocks * BLOCK);
+                        panels[1..wide].fill_with(next);
+                        let rows = RowsTile {
+                            items: &items[..count],
+                            panels: &panels[..wide],
+                            x_rows,
+                            y_rows,
+                            residual_rows,
+                            y_step: plan.y_step,
+                            ahead,
+                            then: if from + wide < group.end { x_rows } else { next_rows },
+                        };
+                        micro.rows(plan.order, tile.rows as usize, &rows);
+                        ahead.from = ahead.from.wrapping_add(ahead.lines * plan.blocks() * BLOCK);
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! How the rows and output channels of a run are cut into tasks.
 
-use super::{Part, RowsJob, k_blocks, panel_len};
+use super::{RowsJob, RowsPlan};
 use crate::micro::{Ahead, BLOCK, Micro};
 use std::ops::Range;
 
@@ -36,20 +36,17 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(parts: &[Part<'_>], jobs: &[RowsJob<'_>], micro: Micro, threads: usize) -> Self {
+    pub(super) fn new(plan: &RowsPlan, jobs: &[RowsJob<'_>], micro: Micro, threads: usize) -> Self {
         let (tile_rows, unit) = (micro.max_rows(), micro.max_panels());
-        let (plan, dims) = parts[0];
         let tiles = plan.tiles.len();
-        let shared = parts.len() == 1 && jobs.iter().all(|j| j.x.as_ptr() == jobs[0].x.as_ptr());
+        let shared = plan.parts.len() == 1 && jobs.iter().all(|j| j.x.as_ptr() == jobs[0].x.as_ptr());
         let width = if shared { jobs.len() } else { 1 };
-        let panels = width * dims.panels;
-        let row_macs = panel_len(parts);
+        let panels = width * plan.output.panels;
+        let row_macs = plan.panel;
         let panel_bytes = row_macs * size_of::<f32>();
         let wanted = (TASKS_PER_THREAD * threads).div_ceil(jobs.len() / width);
         let worth = |tiles: usize| (tiles * tile_rows * row_macs * panels / TASK_MACS).max(1);
-        // Neighbouring rows share most of what lies under their taps.
-        let row_bytes: usize =
-            parts.iter().map(|(plan, dims)| dims.k() * size_of::<f32>() * plan.taps.min(4)).sum();
+        let row_bytes = plan.numbers_per_row() * size_of::<f32>();
         let mut tiles_per_task = (ROWS_BYTES / (row_bytes * tile_rows)).clamp(1, tiles);
         if panels * panel_bytes <= PANEL_BYTES {
             tiles_per_task = tiles_per_task.min(tiles.div_ceil(wanted.min(worth(tiles))));
@@ -68,18 +65,17 @@ impl Partition {
         &self,
         group: &Range<usize>,
         tiles: usize,
-        parts: &[Part<'_>],
+        plan: &RowsPlan,
         jobs: &[RowsJob<'_>],
     ) -> Ahead {
-        let panels = parts[0].1.panels;
+        let (panels, len) = (plan.output.panels, plan.panel);
         let Some(job) = jobs.get(group.end / panels) else { return Ahead::NONE };
         if self.cuts > 1 || tiles > AHEAD_TILES {
             return Ahead::NONE;
         }
-        let len = panel_len(parts);
         let weights = &job.w.f32()[group.end % panels * len..];
         let calls = tiles * group.len().div_ceil(self.unit);
-        let lines = (group.len() * len / BLOCK).div_ceil(calls * k_blocks(parts).max(1));
+        let lines = (group.len() * len / BLOCK).div_ceil(calls * plan.blocks().max(1));
         Ahead { from: weights.as_ptr(), lines }
     }
 

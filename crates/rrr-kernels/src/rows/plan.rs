@@ -1,297 +1,327 @@
-//! Which input rows each output row needs, in tiles.
+//! Which input rows each output row needs, tiled for a kernel: of numbers of f32 and of bytes.
 
-use super::{RowsDims, RowsJob};
-use crate::micro::{BLOCK, Item, MAX_RUNS, Order, PIXEL_STEP, RUN};
-use std::sync::OnceLock;
+use crate::conv::Geometry;
+use crate::micro::{BLOCK, Item, MAX_RUNS, Order, RUN};
 
 /// Stands for the row of zeros.
 const ZERO: u32 = u32::MAX;
 
+/// Below this many images, rows on padding read zeros instead of being computed apart: the pixels of a few
+/// images would make tiles too small to be worth it.
+const MIN_BATCH_TO_SKIP_PADDING: usize = 4;
+
+/// How many numbers a kernel reads of a row.
+#[derive(Clone, Copy)]
+pub(crate) struct Depth {
+    /// Blocks of 16.
+    pub blocks: usize,
+    /// What is left: numbers, or steps of a few.
+    pub tail: usize,
+    /// All of them.
+    pub numbers: usize,
+}
+
+/// One input of a sum. Lengths and offsets are numbers, f32 or bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    geometry: Geometry,
+    n: usize,
+    depth: Depth,
+    /// From a pixel, and from an image, to the next.
+    pixel: usize,
+    pub image: usize,
+    /// From a row's block of channels to its next one.
+    block: usize,
+    zero_row: usize,
+    /// The whole input, of one group.
+    pub len: usize,
+}
+
+impl Part {
+    /// `n` images of `geometry`, in planes of `plane`; of padded RGB images, `slack` behind them can be read.
+    pub fn new(geometry: Geometry, n: usize, depth: Depth, plane: usize, slack: usize) -> Self {
+        let pixels = geometry.pixels();
+        if geometry.conv.rgb {
+            let (pixel, image) = (3, 3 * pixels);
+            return Self {
+                geometry,
+                n,
+                depth,
+                pixel,
+                image,
+                block: BLOCK,
+                zero_row: 0,
+                len: n * image + slack,
+            };
+        }
+        let len = crate::blocks(geometry.channels()) * plane;
+        let pixel = n * BLOCK;
+        Self { geometry, n, depth, pixel, image: BLOCK, block: plane, zero_row: pixels * pixel, len }
+    }
+
+    /// Offset of the row of the first image under a tap of an output pixel; `None`: padding.
+    pub fn source(&self, at: (usize, usize), tap: usize) -> Option<usize> {
+        Some(self.geometry.source(at, tap)? * self.pixel)
+    }
+
+    /// Positions of its kernel.
+    fn taps(&self) -> usize {
+        self.geometry.conv.taps()
+    }
+
+    /// Weights that meet a row in a block of output channels.
+    fn weights(&self) -> usize {
+        self.depth.numbers * BLOCK
+    }
+
+    /// From the first number of a row to behind the last.
+    fn reach(&self) -> usize {
+        if self.geometry.conv.rgb { self.depth.numbers } else { self.len - self.block + BLOCK }
+    }
+}
+
+/// The output of a sum.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    /// Height and width.
+    pub size: (usize, usize),
+    /// Images that there is room for.
+    pub all: usize,
+    /// Blocks of 16 channels.
+    pub panels: usize,
+    /// From one to the next: here, and in a residual, which has the plan's images alone.
+    pub plane: usize,
+    pub residual_plane: usize,
+}
+
+/// What the kernels take at most.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// Rows that lie anywhere.
+    pub rows: usize,
+    /// Rows in runs; 0: there are no kernels for runs.
+    pub in_runs: usize,
+    /// Whether the last run of a tile may be shorter.
+    pub short_runs: bool,
+}
+
+/// A position of a part's kernel.
+struct Tap {
+    part: usize,
+    /// Offset of its weights in a panel.
+    w: usize,
+}
+
 /// The output pixels that need the same taps.
 struct Class {
     taps: Vec<u32>,
-    /// Offset of each output pixel's first image.
+    /// Output pixels.
     out: Vec<u32>,
     /// `[pixel][tap]`: offset of the input pixel's first image, or `ZERO`.
     src: Vec<u32>,
 }
 
-/// Some rows of a class.
-#[derive(PartialEq)]
-pub(crate) struct Tile {
-    class: u32,
-    first: u32,
-    pub rows: u32,
-}
-
-/// Where the rows of all tiles lie.
-pub(super) struct Offsets {
-    /// `[tile]`: where its own begin.
-    starts: Vec<u32>,
-    /// `[tile][output, residual, tap, tap, ...][row]`: offset of each row, or of the first one of each run; without a
-    /// residual's where they are the output's.
-    rows: Vec<u32>,
-}
-
-/// How the rows of an output are made of the rows of an input, tiled for a micro-kernel.
-pub(crate) struct RowsPlan {
-    pub n: usize,
-    /// Images of the output, of which these are `n`.
-    pub out_n: usize,
-    /// Floats between the same pixel of two images, in the input.
-    image_stride: usize,
-    zero_row: u32,
-    classes: Vec<Class>,
-    pub tiles: Vec<Tile>,
-    /// Largest offsets in use, for the bounds checks.
-    max_src: usize,
-    max_out: usize,
-    pub taps: usize,
-    /// How the rows of tiles lie.
-    pub(super) order: Order,
-    /// In that order.
-    offsets: OnceLock<Offsets>,
-    /// Of every row.
-    offsets_apart: OnceLock<Offsets>,
-}
-
-/// What a [`RowsPlan`] is built from.
-pub(crate) struct RowsGeometry<'a> {
-    /// Images.
-    pub n: usize,
-    /// Images that the output has room for, `n` if it is theirs alone; else with one tap.
-    pub out_n: usize,
-    /// Output pixels.
-    pub pixels: usize,
-    /// Taps of the kernel.
-    pub taps: usize,
-    /// Offset in floats of the input pixel (first image) under a tap of an output pixel; `None`: padding.
-    pub src: &'a dyn Fn(usize, usize) -> Option<usize>,
-    /// Floats between the same pixel of two images, in the input.
-    pub image_stride: usize,
-    /// Offset in floats of the input's zero row.
-    pub zero_row: usize,
-    /// Whether pixels on padding skip the taps there; else they read zeros, and share tiles with others.
-    pub skip_padding: bool,
-}
-
-impl Offsets {
-    /// Where those of a tile begin and end.
-    fn of(&self, tile: usize) -> (usize, usize) {
-        let end = self.starts.get(tile + 1).map_or(self.rows.len() - MAX_RUNS, |end| *end as usize);
-        (self.starts[tile] as usize, end)
-    }
-}
-
 impl Class {
-    /// Whether rows of `n` images follow one another in the input and the output as they do in the class.
-    fn is_contiguous(&self, n: usize) -> bool {
-        let follow = |offsets: &[u32], width: usize| {
-            let next = offsets.iter().skip(width);
-            offsets.iter().zip(next).all(|(now, next)| *now as usize + n * BLOCK == *next as usize)
-        };
-        follow(&self.src, self.taps.len()) && follow(&self.out, 1)
+    /// Whether all rows of `n` images follow one another, in the inputs and in an output of `all`.
+    fn is_sequence(&self, n: usize, all: usize) -> bool {
+        let follows = |now: u32, next: u32, step: usize| now as usize + step == next as usize;
+        let next = self.src.iter().skip(self.taps.len());
+        self.src.iter().zip(next).all(|(now, next)| follows(*now, *next, n * BLOCK))
+            && self.out.windows(2).all(|pair| n == all && follows(pair[0], pair[1], 1))
     }
+}
 
-    /// Whether pixels of the class come in the runs of [`Order::PixelRuns`].
-    fn is_of_pixels(&self, n: usize) -> bool {
-        let taps = self.taps.len();
-        let follows = |run: &[u32], tap: usize| {
-            let sources = || run.iter().skip(tap).step_by(taps);
-            sources().zip(sources().skip(1)).all(|(now, next)| *now as usize + PIXEL_STEP == *next as usize)
-        };
-        let is_run = |run: &[u32]| (0..taps).all(|tap| follows(run, tap));
-        let put_out =
-            |run: &[u32]| run.windows(2).all(|pair| pair[0] as usize + n * BLOCK == pair[1] as usize);
-        self.out.len().is_multiple_of(RUN)
-            && self.src.chunks(RUN * taps).all(is_run)
-            && self.out.chunks(RUN).all(put_out)
-    }
+/// Some rows of the output that need the same taps.
+pub(crate) struct Tile {
+    pub rows: u32,
+    /// Which taps they need: a number that differs from that of tiles that need others.
+    pub class: u32,
+    /// Where its offsets begin among the inputs' and the output's.
+    sources: u32,
+    outputs: u32,
+}
+
+/// How the rows of an output are made of the rows of one or two inputs.
+pub(crate) struct RowsPlan {
+    pub parts: Vec<Part>,
+    pub output: Output,
+    taps: Vec<Tap>,
+    /// Taps of each class.
+    classes: Vec<Vec<u32>>,
+    pub tiles: Vec<Tile>,
+    /// `[tile][tap][unit]`: offset of each input row, or of the first one of each run.
+    sources: Vec<u32>,
+    /// `[tile][unit]`: offset of each output row, or of the first one of each run.
+    outputs: Vec<u32>,
+    /// As `outputs`, of a residual that has fewer images than the output; else empty.
+    residuals: Vec<u32>,
+    /// How the rows of tiles lie in the inputs.
+    pub order: Order,
+    /// Numbers of an output plane up to the last row.
+    pub reach: usize,
+    /// From a row of a run to the next in the output.
+    pub y_step: usize,
+    /// Weights of a block of output channels.
+    pub panel: usize,
 }
 
 impl RowsPlan {
-    /// Tiles of at most `max_rows` rows; `runs`: in runs where the geometry allows it.
-    pub fn new(g: &RowsGeometry<'_>, max_rows: usize, runs: bool) -> Self {
-        let to_u32 = |v: usize| u32::try_from(v).expect("activation too large");
+    /// Plans an output; every offset that it makes lies within the parts' `len` and the output's planes.
+    pub fn new(parts: Vec<Part>, output: Output, limits: Limits) -> Self {
+        let (n, Output { size, all, .. }) = (parts[0].n, output);
+        let (mut taps, mut panel) = (Vec::new(), 0);
+        for (part, p) in parts.iter().enumerate() {
+            for tap in 0..p.taps() {
+                taps.push((tap, Tap { part, w: panel }));
+                panel += p.weights();
+            }
+        }
+        // Most taps of a gradient fall between the pixels of a convolution with strides.
+        let skips = n >= MIN_BATCH_TO_SKIP_PADDING || parts[0].geometry.is_gradient();
         let mut classes: Vec<Class> = Vec::new();
-        let (mut max_src, mut max_out) = (0, 0);
-        for pixel in 0..g.pixels {
-            let all: Vec<Option<usize>> = (0..g.taps).map(|t| (g.src)(pixel, t)).collect();
-            max_src = all.iter().flatten().copied().fold(max_src, usize::max);
-            let taps: Vec<u32> =
-                (0..g.taps as u32).filter(|&t| !g.skip_padding || all[t as usize].is_some()).collect();
-            let class = classes.iter().position(|c| c.taps == taps).unwrap_or_else(|| {
-                classes.push(Class { taps: taps.clone(), out: Vec::new(), src: Vec::new() });
+        for pixel in 0..size.0 * size.1 {
+            let at = (pixel / size.1, pixel % size.1);
+            let offset = |(tap, Tap { part, .. }): &(usize, Tap)| parts[*part].source(at, *tap);
+            let offsets: Vec<Option<usize>> = taps.iter().map(offset).collect();
+            let needed = |t: &u32| !skips || offsets[*t as usize].is_some();
+            let needed: Vec<u32> = (0..taps.len() as u32).filter(needed).collect();
+            let class = classes.iter().position(|c| c.taps == needed).unwrap_or_else(|| {
+                classes.push(Class { taps: needed.clone(), out: Vec::new(), src: Vec::new() });
                 classes.len() - 1
             });
-            let out = pixel * g.out_n * BLOCK;
-            max_out = out;
             let class = &mut classes[class];
-            class.out.push(to_u32(out));
-            class.src.extend(taps.iter().map(|&t| all[t as usize].map_or(ZERO, to_u32)));
+            class.out.push(to_u32(pixel));
+            class.src.extend(needed.iter().map(|&t| offsets[t as usize].map_or(ZERO, to_u32)));
         }
-        let runs = runs && classes.iter().all(|c| !c.src.contains(&ZERO));
-        let blocked = runs && g.image_stride == BLOCK;
-        let in_images = blocked && g.n.is_multiple_of(RUN);
-        let order = if in_images || blocked && classes.iter().all(|c| c.is_contiguous(g.n)) {
-            Order::Runs
-        } else if runs && classes.iter().all(|c| c.is_of_pixels(g.n)) {
-            Order::PixelRuns
-        } else {
-            Order::Apart
-        };
-        // Runs of images or pixels must not be cut.
-        let unit = if in_images || order == Order::PixelRuns { RUN } else { 1 };
-        let mut tiles = Vec::new();
-        for (index, class) in classes.iter().enumerate() {
-            let units = class.out.len() * g.n / unit;
-            // Tiles of nearly equal size: a small remainder would waste the registers of a whole tile.
-            let count = units.div_ceil(max_rows / unit);
-            let mut first = 0;
-            for i in 0..count {
-                let end = units * (i + 1) / count * unit;
-                tiles.push(Tile { class: index as u32, first: to_u32(first), rows: (end - first) as u32 });
-                first = end;
-            }
-        }
-        Self {
-            n: g.n,
-            out_n: g.out_n,
-            image_stride: g.image_stride,
-            zero_row: to_u32(g.zero_row),
-            classes,
-            tiles,
-            max_src: (max_src + (g.n - 1) * g.image_stride).max(g.zero_row),
-            max_out: max_out + (g.n - 1) * BLOCK,
-            taps: g.taps,
+        let taps = taps.into_iter().map(|(_, t)| t).collect();
+        let reach = ((size.0 * size.1 - 1) * all + n) * BLOCK;
+        assert!(reach <= output.plane, "rows beyond the output's plane");
+        let (order, unit) = order(&parts, &classes, &output, limits);
+        let mut plan = Self {
+            parts,
+            output,
+            taps,
+            classes: Vec::new(),
+            tiles: Vec::new(),
+            sources: Vec::new(),
+            outputs: Vec::new(),
+            residuals: Vec::new(),
             order,
-            offsets: OnceLock::new(),
-            offsets_apart: OnceLock::new(),
+            reach,
+            y_step: if order == Order::PixelRuns { all * BLOCK } else { BLOCK },
+            panel,
+        };
+        let most = if order == Order::Apart { limits.rows } else { limits.in_runs };
+        for class in classes {
+            plan.tile(&class, unit, most / unit);
+            plan.classes.push(class.taps);
         }
+        // Kernels look ahead to the first rows of the next tile.
+        plan.sources.extend([0; MAX_RUNS]);
+        plan
     }
 
-    /// Where the rows lie, for kernels that take them in the plan's own order or apart.
-    pub(super) fn offsets(&self, order: Order) -> &Offsets {
-        if order == self.order {
-            self.offsets.get_or_init(|| self.offsets_in(order))
-        } else {
-            assert!(order == Order::Apart, "rows in another order");
-            self.offsets_apart.get_or_init(|| self.offsets_in(order))
-        }
-    }
-
-    fn offsets_in(&self, order: Order) -> Offsets {
-        let mut offsets = Offsets { starts: Vec::with_capacity(self.tiles.len()), rows: Vec::new() };
+    /// Adds the tiles of a class, of at most some units of rows, which must not be cut.
+    fn tile(&mut self, class: &Class, unit: usize, most: usize) {
+        let (n, all, order) = (self.n(), self.output.all, self.order);
         let run = if order == Order::Apart { 1 } else { RUN };
-        for tile in &self.tiles {
-            let class = &self.classes[tile.class as usize];
-            let taps = class.taps.len();
-            // Pixel (of the class) and image of the first row of each run.
-            let places =
-                (tile.first as usize..(tile.first + tile.rows) as usize).step_by(run).map(
-                    |row| match order {
-                        Order::PixelRuns => (row / RUN / self.n * RUN, row / RUN % self.n),
-                        _ => (row / self.n, row % self.n),
-                    },
-                );
-            offsets.starts.push(u32::try_from(offsets.rows.len()).expect("activation too large"));
-            let out = places.clone().map(|(pixel, image)| class.out[pixel] + (image * BLOCK) as u32);
-            offsets.rows.extend(out);
-            if self.has_own_residual() {
-                let row = |pixel: usize| class.out[pixel] / self.out_n as u32 * self.n as u32;
-                offsets.rows.extend(places.clone().map(|(p, image)| row(p) + (image * BLOCK) as u32));
+        let units = class.out.len() * n / unit;
+        // Tiles of nearly equal size: a small remainder would waste the registers of a whole tile.
+        let count = units.div_ceil(most);
+        for i in 0..count {
+            let (first, end) = (units * i / count * unit, units * (i + 1) / count * unit);
+            self.tiles.push(Tile {
+                rows: to_u32(end - first),
+                class: to_u32(self.classes.len()),
+                sources: to_u32(self.sources.len()),
+                outputs: to_u32(self.outputs.len()),
+            });
+            // Pixel (of the class) and image of the rows, or of the first ones of runs.
+            let places = (first..end).step_by(run).map(|row| match order {
+                Order::PixelRuns => (row / RUN / n * RUN, row / RUN % n),
+                _ => (row / n, row % n),
+            });
+            let rows = |n: usize| {
+                let row = move |(pixel, image)| to_u32((class.out[pixel] as usize * n + image) * BLOCK);
+                places.clone().map(row)
+            };
+            self.outputs.extend(rows(all));
+            if all > n {
+                self.residuals.extend(rows(n));
             }
-            for tap in 0..taps {
-                offsets.rows.extend(places.clone().map(|(pixel, image)| {
-                    match class.src[pixel * taps + tap] {
-                        ZERO => self.zero_row,
-                        src => src + (image * self.image_stride) as u32,
-                    }
+            for (tap, &of) in class.taps.iter().enumerate() {
+                let part = &self.parts[self.taps[of as usize].part];
+                self.sources.extend(places.clone().map(|(pixel, image)| {
+                    let offset = match class.src[pixel * class.taps.len() + tap] {
+                        ZERO => part.zero_row,
+                        src => src as usize + image * part.image,
+                    };
+                    assert!(offset + part.reach() <= part.len, "a row beyond the input");
+                    to_u32(offset)
                 }));
             }
         }
-        // Kernels fetch the first rows of the next tile, which may be shorter.
-        offsets.rows.extend([0; MAX_RUNS]);
-        offsets
     }
 
-    /// Whether a residual, which is of these images alone, has its rows elsewhere than the output.
-    fn has_own_residual(&self) -> bool {
-        self.out_n != self.n
+    /// Number of images.
+    pub fn n(&self) -> usize {
+        self.parts[0].n
     }
 
-    /// Lists of offsets of a tile in [`Offsets`].
-    fn lists(&self, class: &Class) -> usize {
-        1 + usize::from(self.has_own_residual()) + class.taps.len()
+    /// Most items of a tile.
+    pub fn max_items(&self) -> usize {
+        self.taps.len()
     }
 
-    /// Whether all rows need one and the same tap.
-    pub(super) fn is_pointwise(&self) -> bool {
-        self.taps == 1 && self.classes.len() == 1
+    /// Blocks of input channels that a kernel passes at most.
+    pub fn blocks(&self) -> usize {
+        self.parts.iter().map(|part| part.taps() * part.depth.blocks).sum()
     }
 
-    /// Offsets of the output pixels.
-    pub(super) fn out(&self) -> &[u32] {
-        &self.classes[0].out
+    /// About as many numbers as a row of the output reads that no other does: neighbours share most of what lies under
+    /// their taps.
+    pub fn numbers_per_row(&self) -> usize {
+        self.parts.iter().map(|part| part.taps().min(4) * part.depth.numbers).sum()
     }
 
-    /// Checks a job's slices, the weights aside.
-    ///
-    /// # Panics
-    /// If a slice is too small.
-    pub fn check(&self, dims: &RowsDims, job: &RowsJob<'_>) {
-        self.check_input(dims, job.x);
-        assert!(self.max_out + BLOCK <= dims.c_plane, "output plane too small");
-        let reach = (dims.panels - 1) * dims.c_plane + self.max_out + BLOCK;
-        assert!(job.y.len() >= reach, "output too small");
-        assert!(job.bias.is_none_or(|b| b.len() >= dims.panels * BLOCK), "bias too small");
-        assert!(job.residual.is_none_or(|r| r.len() >= dims.panels * dims.r_plane), "residual too small");
-    }
-
-    pub(super) fn check_input(&self, dims: &RowsDims, x: &[f32]) {
-        let reach = if dims.k_tail > 0 {
-            dims.k_blocks * dims.a_block + dims.k_tail
-        } else {
-            (dims.k_blocks - 1) * dims.a_block + BLOCK
-        };
-        assert!(self.max_src + reach <= x.len(), "input too small");
-    }
-
-    /// Offsets of the rows that the first item of a tile reads, and of [`MAX_RUNS`] at least.
-    pub(super) fn first_rows<'a>(&self, tile: usize, offsets: &'a Offsets) -> &'a [u32] {
-        let (start, end) = offsets.of(tile);
-        let class = &self.classes[self.tiles[tile].class as usize];
-        let lists = self.lists(class);
-        &offsets.rows[start + (end - start) / lists * (lists - class.taps.len())..]
-    }
-
-    /// Fills in the items of a tile, which read `x` and weights from `b` on, and tells their number and the offsets of its
-    /// output rows and of its residual's.
-    pub(super) fn locate<'a>(
-        &self,
-        tile: usize,
-        dims: &RowsDims,
-        offsets: &'a Offsets,
-        (x, b): (*const f32, usize),
-        items: &mut [Item],
-    ) -> (usize, [&'a [u32]; 2]) {
-        let class = &self.classes[self.tiles[tile].class as usize];
-        let (start, end) = offsets.of(tile);
-        let rows = &offsets.rows[start..end];
-        let mut rows = rows.chunks_exact(rows.len() / self.lists(class));
-        let mut next = || rows.next().expect("a tile has rows");
-        let outputs = next();
-        let residual = if self.has_own_residual() { next() } else { outputs };
-        for ((item, &tap), rows) in items.iter_mut().zip(&class.taps).zip(rows) {
-            *item = Item {
-                a: x,
-                a_block: dims.a_block,
-                k_blocks: dims.k_blocks,
-                k_tail: dims.k_tail,
-                b: b + tap as usize * dims.k() * BLOCK,
-                rows: rows.as_ptr(),
-            };
+    /// Fills in the items of a class's tiles, which read `x` (one pointer per part); returns their number.
+    pub fn fill<T>(&self, class: u32, x: &[*const T], items: &mut [Item<T>]) -> usize {
+        let taps = &self.classes[class as usize];
+        for (item, &tap) in items.iter_mut().zip(taps) {
+            let tap = &self.taps[tap as usize];
+            let Part { block, depth: Depth { blocks, tail, .. }, .. } = self.parts[tap.part];
+            *item = Item { x: x[tap.part], x_block: block, blocks, tail, w: tap.w };
         }
-        (class.taps.len(), [outputs, residual])
+        taps.len()
     }
+
+    /// Offsets of a tile's rows, or of the first ones of its runs, in the inputs, the output and the residual: from these
+    /// on.
+    pub fn offsets(&self, tile: &Tile) -> [&[u32]; 3] {
+        let outputs = tile.outputs as usize;
+        let residuals = if self.residuals.is_empty() { &self.outputs } else { &self.residuals };
+        [&self.sources[tile.sources as usize..], &self.outputs[outputs..], &residuals[outputs..]]
+    }
+}
+
+/// How the rows of tiles lie in the inputs, and how many of them must not be cut.
+fn order(parts: &[Part], classes: &[Class], output: &Output, limits: Limits) -> (Order, usize) {
+    let n = parts[0].n;
+    if limits.in_runs == 0 {
+        (Order::Apart, 1)
+    } else if parts[0].geometry.conv.rgb {
+        if output.size.1.is_multiple_of(RUN) { (Order::PixelRuns, RUN) } else { (Order::Apart, 1) }
+    } else if classes.iter().any(|class| class.src.contains(&ZERO)) {
+        (Order::Apart, 1)
+    } else if n.is_multiple_of(RUN) {
+        (Order::Runs, RUN)
+    } else if limits.short_runs && classes.iter().all(|class| class.is_sequence(n, output.all)) {
+        (Order::Runs, 1)
+    } else {
+        (Order::Apart, 1)
+    }
+}
+
+fn to_u32(v: usize) -> u32 {
+    u32::try_from(v).expect("activation too large")
 }

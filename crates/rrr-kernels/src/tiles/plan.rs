@@ -1,7 +1,7 @@
 //! Which input rows each output row needs, in tiles of 16.
 
 use super::{ROW_BYTES, SIDE, image_slack, plane_rows};
-use crate::conv::Conv;
+use crate::conv::{Conv, Geometry};
 
 /// What gathering a row of a tile costs, in cycles, beside the [`SIDE`] cycles of a product of tiles.
 const GATHER_CYCLES: usize = 2 * SIDE;
@@ -9,8 +9,7 @@ const GATHER_CYCLES: usize = 2 * SIDE;
 /// One input of a convolution. Sizes are bytes.
 #[derive(Clone, Copy)]
 pub struct Part {
-    conv: Conv,
-    size: (usize, usize),
+    geometry: Geometry,
     n: usize,
     /// Of a number.
     bytes: usize,
@@ -23,73 +22,40 @@ pub struct Part {
     /// The first `readable` bytes can be read at every block.
     readable: usize,
     zero_row: usize,
-    /// Whether it is the gradient of the convolution's output, which gives that of the input.
-    turned: bool,
 }
 
 impl Part {
     /// An input of `conv`, made of numbers of some bytes.
     pub fn new(conv: Conv, size: (usize, usize), n: usize, bytes: usize) -> Self {
-        let (height, width) = size;
+        let geometry = Geometry::new(conv, size);
         if conv.rgb {
-            let pad = conv.kernel / 2;
-            let numbers = n * (height + 2 * pad) * (width + 2 * pad) * 3 + image_slack(bytes);
-            let len = numbers * bytes;
-            return Self {
-                conv,
-                size,
-                n,
-                bytes,
-                block: 0,
-                blocks: 1,
-                len,
-                readable: len,
-                zero_row: 0,
-                turned: false,
-            };
+            let len = (n * geometry.pixels() * 3 + image_slack(bytes)) * bytes;
+            return Self { geometry, n, bytes, block: 0, blocks: 1, len, readable: len, zero_row: 0 };
         }
-        Self::planes(conv, conv.cin, size, n, bytes)
+        Self::planes(geometry, n, bytes)
     }
 
     /// The gradient of the output of `conv`.
     pub fn gradient(conv: Conv, size: (usize, usize), n: usize, bytes: usize) -> Self {
-        Self { turned: true, ..Self::planes(conv, conv.cout, size, n, bytes) }
+        Self::planes(Geometry::gradient(conv, size), n, bytes)
     }
 
-    fn planes(conv: Conv, channels: usize, size: (usize, usize), n: usize, bytes: usize) -> Self {
-        let rows = size.0 * size.1 * n;
-        let (block, blocks) = (plane_rows(rows) * ROW_BYTES, (channels * bytes).div_ceil(ROW_BYTES));
-        Self {
-            conv,
-            size,
-            n,
-            bytes,
-            block,
-            blocks,
-            len: blocks * block,
-            readable: block,
-            zero_row: rows * ROW_BYTES,
-            turned: false,
-        }
+    fn planes(geometry: Geometry, n: usize, bytes: usize) -> Self {
+        let rows = geometry.pixels() * n;
+        let block = plane_rows(rows) * ROW_BYTES;
+        let blocks = (geometry.channels() * bytes).div_ceil(ROW_BYTES);
+        let (len, zero_row) = (blocks * block, rows * ROW_BYTES);
+        Self { geometry, n, bytes, block, blocks, len, readable: block, zero_row }
     }
 
     /// Offset of the input row under a tap of an output pixel; `None`: padding.
-    fn source(&self, (y, x): (usize, usize), image: usize, tap: usize) -> Option<usize> {
-        let Conv { kernel, stride, rgb, .. } = self.conv;
-        let ((height, width), pad) = (self.size, kernel / 2);
-        if rgb {
-            let line = image * (height + 2 * pad) + y * stride + tap;
-            return Some((line * (width + 2 * pad) + x * stride) * 3 * self.bytes);
-        }
-        let under = |at: usize, offset: usize| (at * stride + offset).checked_sub(pad);
-        // The output whose tap lies on an input.
-        let over = |at: usize, offset: usize| {
-            let at = (at + pad).checked_sub(offset)?;
-            at.is_multiple_of(stride).then_some(at / stride)
-        };
-        let find = |at, offset| if self.turned { over(at, offset) } else { under(at, offset) };
-        let (y, x) = (find(y, tap / kernel)?, find(x, tap % kernel)?);
-        (y < height && x < width).then_some(((y * width + x) * self.n + image) * ROW_BYTES)
+    fn source(&self, at: (usize, usize), image: usize, tap: usize) -> Option<usize> {
+        let pixel = self.geometry.source(at, tap)?;
+        Some(if self.geometry.conv.rgb {
+            (image * self.geometry.pixels() + pixel) * 3 * self.bytes
+        } else {
+            (pixel * self.n + image) * ROW_BYTES
+        })
     }
 }
 
@@ -144,7 +110,7 @@ impl RowsPlan {
         let n = parts[0].n;
         let (mut taps, mut steps) = (Vec::new(), 0);
         for (part, p) in parts.iter().enumerate() {
-            for at in 0..p.conv.taps() {
+            for at in 0..p.geometry.conv.taps() {
                 taps.push(Tap { part, at, step: steps });
                 steps += p.blocks;
             }
@@ -152,7 +118,7 @@ impl RowsPlan {
         let located = |(tiles, out_stride)| Self::located(&parts, &taps, out, tiles, out_stride);
         let lines = located(line_tiles(out, n, all));
         // An image's pixels lie in lines of it, not image by image.
-        let flat = flat_tiles(out.0 * out.1, n, all).filter(|_| !parts[0].conv.rgb).map(located);
+        let flat = flat_tiles(out.0 * out.1, n, all).filter(|_| !parts[0].geometry.conv.rgb).map(located);
         let best = match flat {
             Some(flat) if flat.cost(columns) <= lines.cost(columns) => flat,
             _ => lines,

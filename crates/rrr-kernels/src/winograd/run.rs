@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
         let count = tiles.div_ceil(micro.max_rows());
         let (order, run) = if micro.has_runs() { (Order::Runs, RUN) } else { (Order::Apart, 1) };
         let rows: [u32; MAX_ROWS] = std::array::from_fn(|r| (r * run * BLOCK) as u32);
-        let (a_block, k_blocks) = (dims.tiles * BLOCK, dims.k_blocks);
+        let (x_block, blocks) = (dims.tiles * BLOCK, dims.k_blocks);
         let epilogue = Epilogue { bias: null(), residual: null(), accumulate: false, relu: false };
         // Taken once: every new borrow would invalidate the pointers of the panels before.
         let sums = sums.as_mut_ptr();
@@ -217,22 +217,23 @@ impl<'a> Run<'a> {
                     unsafe {
                         let panels: [Panel; MAX_PANELS] = std::array::from_fn(|p| {
                             let panel = first + p.min(of_tile - 1);
-                            let c =
+                            let y =
                                 ((panel - panels.start) * POINTS + point) * dims.sums_point() + from * BLOCK;
                             Panel {
-                                b: weights.as_ptr().add((panel * POINTS + point) * point_len),
-                                c: sums.add(c),
+                                w: weights.as_ptr().add((panel * POINTS + point) * point_len),
+                                y: sums.add(y),
                                 epilogue,
                             }
                         });
-                        let a = input.as_ptr().add(point * dims.input_point() + from * BLOCK);
+                        let x = input.as_ptr().add(point * dims.input_point() + from * BLOCK);
                         let tile = RowsTile {
-                            items: &[Item { a, a_block, k_blocks, k_tail: 0, b: 0, rows: rows.as_ptr() }],
+                            items: &[Item { x, x_block, blocks, tail: 0, w: 0 }],
                             panels: &panels[..of_tile],
-                            c_rows: rows.as_ptr(),
-                            residual_rows: rows.as_ptr(),
-                            c_step: BLOCK,
-                            then: rows.as_ptr(),
+                            x_rows: &rows,
+                            y_rows: &rows,
+                            residual_rows: &rows,
+                            y_step: BLOCK,
+                            then: &rows,
                             ahead: Ahead::NONE,
                         };
                         micro.rows(order, to - from, &tile);

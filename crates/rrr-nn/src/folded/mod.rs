@@ -184,7 +184,7 @@ fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>)
     let images = input.images();
     let conv1 = |branch: usize| sequences[branch].conv1.as_ref().expect("same architecture");
     let layer = ConvLayer { branches: sequences.len(), conv: &conv1, relu: true };
-    let y = layer.run_on(images.size, images.n, |_| images.data, NO_RESIDUAL, None, pass);
+    let y = layer.run_images(images, pass);
     let size = (max_pool_size(y[0].height()), max_pool_size(y[0].width()));
     let mut pooled = pass.workspace.take_many(y.len(), y[0].channels(), size, images.n);
     pass.plans.time("maxpool", 0, |compute| {
@@ -218,6 +218,10 @@ fn run_block<'x>(
     y
 }
 
+fn size(a: &Activation) -> (usize, usize) {
+    (a.height(), a.width())
+}
+
 const NO_RESIDUAL: Option<fn(usize) -> &'static Activation> = None;
 
 /// The same convolution of every branch.
@@ -225,6 +229,14 @@ struct ConvLayer<'a> {
     branches: usize,
     conv: &'a dyn Fn(usize) -> &'a FoldedConv,
     relu: bool,
+}
+
+/// What a convolution of a branch reads.
+struct Reads<'a> {
+    x: &'a [f32],
+    /// The input of the other convolution of a sum.
+    skip: Option<&'a [f32]>,
+    residual: Option<&'a [f32]>,
 }
 
 /// All of them put out what [`run_blocks`] does.
@@ -236,37 +248,20 @@ impl ConvLayer<'_> {
         place: Option<Place<'_>>,
         pass: &mut Pass<'_>,
     ) -> Vec<Activation> {
-        let (size, n) = ((x(0).height(), x(0).width()), x(0).n());
-        self.run_on(size, n, |branch| x(branch).data(), residual, place, pass)
+        let images = (x(0).n(), place.as_ref().map_or(x(0).n(), Place::all));
+        let plan = pass.plans.within((self.conv)(0).conv(), size(x(0)), images);
+        let reads = |branch| Reads {
+            x: x(branch).data(),
+            skip: None,
+            residual: residual.as_ref().map(|r| r(branch).data()),
+        };
+        self.run_plan(&plan, reads, place, pass)
     }
 
-    fn run_on<'x, 'r>(
-        &self,
-        size: (usize, usize),
-        n: usize,
-        x: impl Fn(usize) -> &'x [f32],
-        residual: Option<impl Fn(usize) -> &'r Activation>,
-        place: Option<Place<'_>>,
-        pass: &mut Pass<'_>,
-    ) -> Vec<Activation> {
-        let first = (self.conv)(0);
-        let plan = pass.plans.within(first.conv(), size, (n, place.as_ref().map_or(n, Place::all)));
-        let mut own = Vec::new();
-        let y = self.place(&plan, place, &mut own, pass);
-        let macs = self.branches as u64 * plan.macs();
-        pass.plans.time(first.name(), macs, |_| {
-            plan.forward(y.whole.iter_mut().enumerate().map(|(branch, whole)| {
-                let conv = (self.conv)(branch);
-                let to = whole.images_mut(y.images.clone());
-                let mut job = RowsJob::new(x(branch), conv.weights_for(&plan), to);
-                job.bias = Some(conv.bias());
-                job.residual = residual.as_ref().map(|r| r(branch).data());
-                job.relu = self.relu;
-                job
-            }));
-        });
-        pass.show(first.name(), &own);
-        own
+    /// Of images that all branches read.
+    fn run_images(&self, images: Padded<'_>, pass: &mut Pass<'_>) -> Vec<Activation> {
+        let plan = pass.plans.get((self.conv)(0).conv(), images.size, images.n);
+        self.run_plan(&plan, |_| Reads { x: images.data, skip: None, residual: None }, None, pass)
     }
 
     /// The sum of a convolution of `a` and `other` of `x`.
@@ -278,29 +273,35 @@ impl ConvLayer<'_> {
         place: Option<Place<'_>>,
         pass: &mut Pass<'_>,
     ) -> Vec<Activation> {
-        let size = |a: &Activation| (a.height(), a.width());
-        let (first, n) = ((self.conv)(0), a[0].n());
-        let images = (n, place.as_ref().map_or(n, Place::all));
-        let plan = pass.plans.within(first.conv(), size(&a[0]), images);
-        let other = pass.plans.within(other, size(x(0)), images);
+        let images = (a[0].n(), place.as_ref().map_or(a[0].n(), Place::all));
+        let conv = (self.conv)(0).conv();
+        let plan = pass.plans.sum((conv, size(&a[0])), (other, size(x(0))), images);
+        let reads = |branch: usize| Reads { x: a[branch].data(), skip: Some(x(branch).data()), residual: None };
+        self.run_plan(&plan, reads, place, pass)
+    }
+
+    fn run_plan<'r>(
+        &self,
+        plan: &ConvPlan,
+        reads: impl Fn(usize) -> Reads<'r>,
+        place: Option<Place<'_>>,
+        pass: &mut Pass<'_>,
+    ) -> Vec<Activation> {
+        let name = (self.conv)(0).name();
         let mut own = Vec::new();
-        let y = self.place(&plan, place, &mut own, pass);
-        let macs = self.branches as u64 * (plan.macs() + other.macs());
-        pass.plans.time(first.name(), macs, |_| {
-            plan.forward_sum(
-                &other,
-                y.whole.iter_mut().enumerate().map(|(branch, whole)| {
-                    let conv = (self.conv)(branch);
-                    let to = whole.images_mut(y.images.clone());
-                    let mut job = RowsJob::new(a[branch].data(), conv.weights_for(&plan), to);
-                    job.skip = Some(x(branch).data());
-                    job.bias = Some(conv.bias());
-                    job.relu = self.relu;
-                    job
-                }),
-            );
+        let y = self.place(plan, place, &mut own, pass);
+        pass.plans.time(name, self.branches as u64 * plan.macs(), |_| {
+            plan.forward(y.whole.iter_mut().enumerate().map(|(branch, whole)| {
+                let conv = (self.conv)(branch);
+                let Reads { x, skip, residual } = reads(branch);
+                let to = whole.images_mut(y.images.clone());
+                let mut job = RowsJob::new(x, conv.weights_for(plan), to);
+                (job.skip, job.residual) = (skip, residual);
+                (job.bias, job.relu) = (Some(conv.bias()), self.relu);
+                job
+            }));
         });
-        pass.show(first.name(), &own);
+        pass.show(name, &own);
         own
     }
 
