@@ -125,10 +125,10 @@ impl Isa {
     }
 
     /// Runs `work` compiled for this instruction set: the compiler may use its instructions in everything that
-    /// is inlined into it.
+    /// is inlined into it. What every CPU of the architecture has, as NEON on AArch64, is used anyway.
     ///
     /// # Panics
-    /// If the CPU lacks the instruction set.
+    /// If it is compiled for instructions that the CPU lacks.
     #[inline]
     pub fn vectorize<W: Vectorize>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]

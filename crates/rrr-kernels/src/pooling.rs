@@ -75,7 +75,10 @@ impl Kernel for MaxPool<'_> {
 }
 
 /// Gradient of [`max_pool`]: goes to the first maximum of each window in reading order, as in PyTorch.
-/// `dx` is overwritten but for its zero row.
+/// All are a block of channels, of which `dx` is overwritten but for its zero row.
+///
+/// # Panics
+/// If there are fewer rows than the images have pixels, or the CPU lacks `isa`.
 pub fn max_pool_backward(
     isa: Isa,
     (height, width, n): (usize, usize, usize),
@@ -173,7 +176,10 @@ impl Kernel for AvgPool<'_> {
     }
 }
 
-/// Gradient of [`avg_pool`].
+/// Gradient of [`avg_pool`], both of a block of channels without its zero row.
+///
+/// # Panics
+/// If `n` is zero, or the CPU lacks `isa`.
 pub fn avg_pool_backward(isa: Isa, n: usize, dy: &[f32], dx: &mut [f32]) {
     isa.vectorize(|| {
         let (dy, dx) = (rows(dy), rows_mut(dx));

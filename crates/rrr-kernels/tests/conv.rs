@@ -323,3 +323,20 @@ fn image_convolution_equals_plain_loops() {
         }
     }
 }
+
+/// Lengths that wrapped around would pass the checks of a job's slices.
+#[test]
+fn what_no_memory_could_hold_is_refused() {
+    let compute = Compute::new(Arc::new(Pool::new(1)));
+    let plan = |conv: Conv, size, n| drop(ConvPlan::new(conv, size, n, false, &compute));
+    let attempts: [&dyn Fn(); 4] = [
+        &|| plan(Conv::new((1 << 60) + 16, 16, 1, 1), (2, 2), 1),
+        &|| plan(Conv::new(16, 0, 1, 1), (2, 2), 1),
+        &|| plan(Conv::new(16, 16, 1, 1), (1 << 32, 1 << 32), 1),
+        &|| plan(Conv::new(16, 16, 1, 1), (2, 2), 1 << 62),
+    ];
+    for (i, attempt) in attempts.iter().enumerate() {
+        let attempt = std::panic::AssertUnwindSafe(attempt);
+        assert!(std::panic::catch_unwind(|| attempt()).is_err(), "{i}");
+    }
+}

@@ -1,6 +1,18 @@
 //! Which input pixel lies under which position of a kernel.
 
 use super::Conv;
+use crate::BLOCK;
+
+/// Rows of `n` images.
+///
+/// # Panics
+/// If there are none, or more than offsets of 32 bits reach.
+pub(crate) fn rows((height, width): (usize, usize), n: usize) -> usize {
+    let rows = height.checked_mul(width).and_then(|pixels| pixels.checked_mul(n));
+    let rows = rows.filter(|rows| *rows <= u32::MAX as usize / BLOCK).expect("activation too large");
+    assert!(rows > 0, "empty input");
+    rows
+}
 
 /// What a convolution, or its input gradient, reads: images of one size.
 #[derive(Clone, Copy)]
@@ -33,10 +45,12 @@ impl Geometry {
         if self.turned { self.conv.cout } else { self.conv.cin }
     }
 
-    /// Pixels, for RGB images those of their padding too.
-    pub fn pixels(&self) -> usize {
-        let (height, width) = self.stored();
-        height * width
+    /// Pixels of `n` images, for RGB images those of their padding too.
+    ///
+    /// # Panics
+    /// As [`rows`].
+    pub fn pixels(&self, n: usize) -> usize {
+        rows(self.stored(), n)
     }
 
     /// Height and width as they lie in memory.

@@ -7,12 +7,18 @@ mod plan;
 use crate::blocks;
 use crate::micro::BLOCK;
 
-pub(crate) use geometry::Geometry;
+pub(crate) use geometry::{Geometry, rows};
 pub use grad::GradWeight;
 pub use plan::ConvPlan;
 
 /// Largest kernel, the image convolution's.
 const MAX_KERNEL: usize = 7;
+
+/// Far more channels than any network has, and so few that no length overflows.
+const MAX_CHANNELS: usize = 1 << 20;
+
+/// The same of groups.
+pub(crate) const MAX_GROUPS: usize = 1 << 12;
 
 /// A square convolution without bias, padded by half its kernel.
 ///
@@ -30,13 +36,23 @@ pub struct Conv {
 
 impl Conv {
     /// A convolution of blocked activations; `kernel` is 1 or 3.
+    ///
+    /// # Panics
+    /// If it is another, there are no channels or more than 2^20, or the stride is zero.
     pub fn new(cin: usize, cout: usize, kernel: usize, stride: usize) -> Self {
         assert!(kernel == 1 || kernel == 3, "kernel must be 1 or 3");
+        assert!(stride > 0, "stride must not be zero");
+        let possible = 1..=MAX_CHANNELS;
+        assert!(possible.contains(&cin) && possible.contains(&cout), "no channels, or too many");
         Self { cin, cout, kernel, stride, rgb: false }
     }
 
     /// The 7x7/2 convolution of an RGB image, `[n][height + 6][width + 6][3]` with its zero padding.
+    ///
+    /// # Panics
+    /// If there are no output channels or more than 2^20.
     pub fn image(cout: usize) -> Self {
+        assert!((1..=MAX_CHANNELS).contains(&cout), "no channels, or too many");
         Self { cin: 3, cout, kernel: MAX_KERNEL, stride: 2, rgb: true }
     }
 

@@ -1,7 +1,7 @@
 //! A convolution on inputs of one size: forward and input gradient.
 
 use super::grad::grad_runs;
-use super::{Conv, Geometry};
+use super::{Conv, Geometry, rows};
 use crate::activation::plane_len;
 use crate::compute::Compute;
 use crate::micro::{BLOCK, Micro, Run};
@@ -65,33 +65,33 @@ impl ConvPlan {
     }
 
     fn of_parts(convs: &[(Conv, (usize, usize))], (n, all): (usize, usize), compute: &Compute) -> Self {
-        assert!(n > 0 && n <= all, "some images of a batch");
-        assert!(convs.iter().all(|(_, size)| size.0 > 0 && size.1 > 0), "empty input");
-        let output = |(conv, size): &(Conv, (usize, usize))| (conv.output_size(size.0), conv.output_size(size.1));
+        assert!(n <= all, "more images than in the batch");
+        let output =
+            |(conv, size): &(Conv, (usize, usize))| (conv.output_size(size.0), conv.output_size(size.1));
         let out = output(&convs[0]);
         assert!(convs.iter().all(|part| output(part) == out), "parts with outputs of different sizes");
         let (conv, size) = convs[0];
         let part = |(conv, size): &(Conv, (usize, usize))| {
             let k = conv.k();
             let depth = Depth { blocks: k / BLOCK, tail: k % BLOCK, numbers: k };
-            Part::new(Geometry::new(*conv, *size), n, depth, plane_len(size.0 * size.1 * n), 0)
+            Part::new(Geometry::new(*conv, *size), n, depth, plane_len(rows(*size, n)), 0)
         };
         let weights = |(conv, _): &(Conv, _)| conv.cout * conv.cin * conv.kernel * conv.kernel;
         let parts: Vec<Part> = convs.iter().map(part).collect();
-        let (pixels, y_plane) = (out.0 * out.1, plane_len(out.0 * out.1 * n));
+        let y_plane = plane_len(rows(out, n));
         Self {
             conv,
             out,
             n,
             compute: compute.clone(),
-            x_plane: if conv.rgb { parts[0].len } else { plane_len(size.0 * size.1 * n) },
+            x_plane: if conv.rgb { parts[0].len } else { plane_len(rows(size, n)) },
             y_plane,
-            macs: (convs.iter().map(weights).sum::<usize>() * pixels * n) as u64,
+            macs: (convs.iter().map(weights).sum::<usize>() * rows(out, n)) as u64,
             output: Output {
                 size: out,
                 all,
                 panels: blocks(conv.cout),
-                plane: plane_len(pixels * all),
+                plane: plane_len(rows(out, all)),
                 residual_plane: y_plane,
             },
             forward: OnceLock::new(),

@@ -3,7 +3,7 @@
 use super::layout::{Layout, steps};
 use super::micro::{Micro, RUN};
 use super::{ACTIVATION_MAX, Int8Compute, Loops, STEP, STEPS, plane_len, run, tiles};
-use crate::conv::{Conv, Geometry};
+use crate::conv::{Conv, Geometry, MAX_GROUPS, rows};
 use crate::rows::{Depth, Limits, Output, Part, RowsPlan};
 use crate::{BLOCK, blocks};
 
@@ -203,7 +203,7 @@ impl Int8Plan {
         compute: &Int8Compute,
     ) -> Self {
         assert!(n <= all, "more images than in the batch");
-        assert!(n > 0 && groups > 0 && sizes.iter().all(|s| s.0 > 0 && s.1 > 0), "empty input");
+        assert!((1..=MAX_GROUPS).contains(&groups), "no groups, or too many");
         assert_eq!(sizes.len(), conv.parts.len(), "a size for every part");
         let output = |(c, s): (&Conv, &(usize, usize))| (c.output_size(s.0), c.output_size(s.1));
         let mut outputs = conv.parts.iter().zip(sizes).map(output);
@@ -216,8 +216,8 @@ impl Int8Plan {
                     size: out,
                     all,
                     panels: blocks(conv.cout()),
-                    plane: plane_len(out.0 * out.1 * all),
-                    residual_plane: plane_len(out.0 * out.1 * n),
+                    plane: plane_len(rows(out, all)),
+                    residual_plane: plane_len(rows(out, n)),
                 };
                 let in_runs = micro.max_runs() * RUN;
                 let limits = Limits { rows: micro.max_rows(), in_runs, short_runs: false };
@@ -253,5 +253,5 @@ fn part(conv: Conv, size: (usize, usize), n: usize) -> Part {
     let steps = steps(&conv);
     let depth = Depth { blocks: steps / STEPS, tail: steps % STEPS, numbers: steps * STEP };
     // A whole step and a whole block are read at the end of an image's last row.
-    Part::new(Geometry::new(conv, size), n, depth, plane_len(size.0 * size.1 * n), BLOCK)
+    Part::new(Geometry::new(conv, size), n, depth, plane_len(rows(size, n)), BLOCK)
 }

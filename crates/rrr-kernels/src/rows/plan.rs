@@ -1,6 +1,6 @@
 //! Which input rows each output row needs, tiled for a kernel: of numbers of f32 and of bytes.
 
-use crate::conv::Geometry;
+use crate::conv::{Geometry, rows};
 use crate::micro::{BLOCK, Item, MAX_RUNS, Order, RUN};
 
 /// Stands for the row of zeros.
@@ -40,9 +40,8 @@ pub(crate) struct Part {
 impl Part {
     /// `n` images of `geometry`, in planes of `plane`; of padded RGB images, `slack` behind them can be read.
     pub fn new(geometry: Geometry, n: usize, depth: Depth, plane: usize, slack: usize) -> Self {
-        let pixels = geometry.pixels();
         if geometry.conv.rgb {
-            let (pixel, image) = (3, 3 * pixels);
+            let (pixel, image) = (3, 3 * geometry.pixels(1));
             return Self {
                 geometry,
                 n,
@@ -51,12 +50,12 @@ impl Part {
                 image,
                 block: BLOCK,
                 zero_row: 0,
-                len: n * image + slack,
+                len: 3 * geometry.pixels(n) + slack,
             };
         }
         let len = crate::blocks(geometry.channels()) * plane;
-        let pixel = n * BLOCK;
-        Self { geometry, n, depth, pixel, image: BLOCK, block: plane, zero_row: pixels * pixel, len }
+        let zero_row = geometry.pixels(n) * BLOCK;
+        Self { geometry, n, depth, pixel: n * BLOCK, image: BLOCK, block: plane, zero_row, len }
     }
 
     /// Offset of the row of the first image under a tap of an output pixel; `None`: padding.
@@ -194,7 +193,7 @@ impl RowsPlan {
             class.src.extend(needed.iter().map(|&t| offsets[t as usize].map_or(ZERO, to_u32)));
         }
         let taps = taps.into_iter().map(|(_, t)| t).collect();
-        let reach = ((size.0 * size.1 - 1) * all + n) * BLOCK;
+        let reach = (rows(size, all) - (all - n)) * BLOCK;
         assert!(reach <= output.plane, "rows beyond the output's plane");
         let (order, unit) = order(&parts, &classes, &output, limits);
         let mut plan = Self {

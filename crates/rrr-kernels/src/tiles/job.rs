@@ -4,6 +4,7 @@ use super::plan::{Part, RowsPlan};
 use super::product::{COLUMN, Outcome, STRIP};
 use super::{ROW_BYTES, TILE_BYTES, plane_rows};
 use crate::Pool;
+use crate::conv::{MAX_GROUPS, rows};
 use crate::shared::SharedMut;
 use std::ops::Range;
 
@@ -45,16 +46,16 @@ impl TilePlan {
         panels: usize,
         bytes: usize,
     ) -> Self {
-        let pixels = out.0 * out.1;
-        let rows = RowsPlan::new(parts, out, all, panels);
-        let n = rows.n();
+        assert!((1..=MAX_GROUPS).contains(&groups), "no groups, or too many");
+        let plan = RowsPlan::new(parts, out, all, panels);
+        let n = plan.n();
         Self {
-            rows,
+            rows: plan,
+            y_plane: plane_rows(rows(out, all)) * ROW_BYTES,
+            r_plane: plane_rows(rows(out, n)) * ROW_BYTES,
+            reach: (rows(out, all) - (all - n)) * ROW_BYTES,
             groups,
             panels,
-            y_plane: plane_rows(pixels * all) * ROW_BYTES,
-            r_plane: plane_rows(pixels * n) * ROW_BYTES,
-            reach: ((pixels - 1) * all + n) * ROW_BYTES,
             plane_columns: ROW_BYTES / (COLUMN * bytes),
         }
     }

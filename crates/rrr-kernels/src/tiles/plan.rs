@@ -29,7 +29,7 @@ impl Part {
     pub fn new(conv: Conv, size: (usize, usize), n: usize, bytes: usize) -> Self {
         let geometry = Geometry::new(conv, size);
         if conv.rgb {
-            let len = (n * geometry.pixels() * 3 + image_slack(bytes)) * bytes;
+            let len = (geometry.pixels(n) * 3 + image_slack(bytes)) * bytes;
             return Self { geometry, n, bytes, block: 0, blocks: 1, len, readable: len, zero_row: 0 };
         }
         Self::planes(geometry, n, bytes)
@@ -41,7 +41,7 @@ impl Part {
     }
 
     fn planes(geometry: Geometry, n: usize, bytes: usize) -> Self {
-        let rows = geometry.pixels() * n;
+        let rows = geometry.pixels(n);
         let block = plane_rows(rows) * ROW_BYTES;
         let blocks = (geometry.channels() * bytes).div_ceil(ROW_BYTES);
         let (len, zero_row) = (blocks * block, rows * ROW_BYTES);
@@ -52,7 +52,7 @@ impl Part {
     fn source(&self, at: (usize, usize), image: usize, tap: usize) -> Option<usize> {
         let pixel = self.geometry.source(at, tap)?;
         Some(if self.geometry.conv.rgb {
-            (image * self.geometry.pixels() + pixel) * 3 * self.bytes
+            (image * self.geometry.pixels(1) + pixel) * 3 * self.bytes
         } else {
             (pixel * self.n + image) * ROW_BYTES
         })

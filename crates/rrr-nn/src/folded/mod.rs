@@ -276,7 +276,8 @@ impl ConvLayer<'_> {
         let images = (a[0].n(), place.as_ref().map_or(a[0].n(), Place::all));
         let conv = (self.conv)(0).conv();
         let plan = pass.plans.sum((conv, size(&a[0])), (other, size(x(0))), images);
-        let reads = |branch: usize| Reads { x: a[branch].data(), skip: Some(x(branch).data()), residual: None };
+        let reads =
+            |branch: usize| Reads { x: a[branch].data(), skip: Some(x(branch).data()), residual: None };
         self.run_plan(&plan, reads, place, pass)
     }
 

@@ -111,7 +111,8 @@ pub fn bf16_max_pool_backward(
 ) {
     let (size, n) = (x.size(), x.n());
     let pooled = (max_pool_size(size.0), max_pool_size(size.1));
-    assert_eq!((dy.groups(), dy.size(), dy.n()), (x.groups(), pooled, n), "shapes differ");
+    let shape = (x.groups(), x.channels(), pooled, n);
+    assert_eq!((dy.groups(), dy.channels(), dy.size(), dy.n()), shape, "shapes differ");
     dx.reshape(x.groups(), x.channels(), size, n);
     let (x_plane, y_plane, row) = (x.plane_len(), dy.plane_len(), size.1 * n * WIDTH);
     let pairs = size.0.div_ceil(2);

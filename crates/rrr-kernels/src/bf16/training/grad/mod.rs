@@ -10,7 +10,7 @@ use super::super::Kernels;
 use super::super::stored::{WIDTH, plane_len};
 use super::super::tiles::STEP;
 use crate::compute::Compute;
-use crate::conv::Conv;
+use crate::conv::{Conv, Geometry, MAX_GROUPS, rows};
 use crate::shared::SharedMut;
 use crate::{BLOCK, IMAGE_SLACK, blocks};
 use partition::{Partition, part};
@@ -63,35 +63,31 @@ pub struct Task<'a> {
 
 impl Bf16GradPlan {
     /// Plans the weight gradient of `conv` for `groups` x `n` images, its input being of `size`.
+    ///
+    /// # Panics
+    /// If there are no images, pixels or groups, or too many.
     pub fn new(conv: Conv, size: (usize, usize), groups: usize, n: usize) -> Self {
-        let (height, width) = size;
-        assert!(n > 0 && groups > 0 && height > 0 && width > 0, "empty input");
-        let out = (conv.output_size(height), conv.output_size(width));
-        let (kernel, pad) = (conv.kernel, conv.kernel / 2);
-        let line = width + 2 * pad;
-        let x_plane = plane_len(height * width * n);
+        assert!((1..=MAX_GROUPS).contains(&groups), "no groups, or too many");
+        let geometry = Geometry::new(conv, size);
+        let out = (conv.output_size(size.0), conv.output_size(size.1));
+        let (x_rows, x_plane) = (geometry.pixels(n), plane_len(rows(size, n)));
+        let per_pixel = if conv.rgb { 3 } else { n * WIDTH };
         let source = |tap: usize, pixel: usize| {
-            let (y, x) = (pixel / out.1 * conv.stride, pixel % out.1 * conv.stride);
-            if conv.rgb {
-                return to_u32(((y + tap) * line + x) * 3);
-            }
-            let (y, x) = (y + tap / kernel, x + tap % kernel);
-            let inside = (pad..pad + height).contains(&y) && (pad..pad + width).contains(&x);
-            if inside { to_u32(((y - pad) * width + x - pad) * n * WIDTH) } else { NONE }
+            let source = geometry.source((pixel / out.1, pixel % out.1), tap);
+            source.map_or(NONE, |pixel| to_u32(pixel * per_pixel))
         };
         let pixels = out.0 * out.1;
         let sources = (0..conv.taps()).flat_map(|t| (0..pixels).map(move |p| (t, p)));
-        let image = (height + 2 * pad) * line * 3;
         Self {
             conv,
             groups,
             n,
             sources: sources.map(|(tap, pixel)| source(tap, pixel)).collect(),
-            x_image: if conv.rgb { image } else { WIDTH },
+            x_image: if conv.rgb { 3 * geometry.pixels(1) } else { WIDTH },
             x_block: x_plane,
-            x_len: if conv.rgb { n * image + IMAGE_SLACK } else { conv.cin.div_ceil(WIDTH) * x_plane },
+            x_len: if conv.rgb { 3 * x_rows + IMAGE_SLACK } else { conv.cin.div_ceil(WIDTH) * x_plane },
             pixels,
-            y_plane: plane_len(pixels * n),
+            y_plane: plane_len(rows(out, n)),
         }
     }
 
