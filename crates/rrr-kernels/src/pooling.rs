@@ -75,10 +75,10 @@ impl Kernel for MaxPool<'_> {
 }
 
 /// Gradient of [`max_pool`]: goes to the first maximum of each window in reading order, as in PyTorch.
-/// All are a block of channels, of which `dx` is overwritten but for its zero row.
+/// All are planes, of which `dx` is overwritten but for its zero row.
 ///
 /// # Panics
-/// If there are fewer rows than the images have pixels, or the CPU lacks `isa`.
+/// If they hold fewer rows than the images have pixels, or the CPU lacks `isa`.
 pub fn max_pool_backward(
     isa: Isa,
     (height, width, n): (usize, usize, usize),
@@ -176,7 +176,7 @@ impl Kernel for AvgPool<'_> {
     }
 }
 
-/// Gradient of [`avg_pool`], both of a block of channels without its zero row.
+/// Gradient of [`avg_pool`], both planes; the zero row of `dx` stays as it is.
 ///
 /// # Panics
 /// If `n` is zero, or the CPU lacks `isa`.
