@@ -105,6 +105,9 @@ pub enum Error {
         /// The weights.
         weights: PathBuf,
     },
+    /// The card beside the weights cannot be used; what is wrong with it.
+    #[error("{0}\nhint: repair it, or give --mean and --std")]
+    WrongCard(String),
     /// The card lacks a field or holds a value that makes no sense.
     #[error("the card {}: {what}", path.display())]
     BadCard {

@@ -51,4 +51,6 @@ pub use pull::{BackboneFiles, ListEntry, Progress, PullOptions, Resolved, list, 
 pub use resnet::{ResNetLayout, detect_resnet};
 pub use state::{LoadOptions, LoadedState, StateTensor, find_prefix, load_state};
 pub use tensor::TensorInfo;
-pub use write::{Int8Ref, TensorRef, atomic_write, write_safetensors, write_safetensors_with_int8};
+pub use write::{
+    Int8Ref, TensorRef, atomic_write, check_writable, write_safetensors, write_safetensors_with_int8,
+};

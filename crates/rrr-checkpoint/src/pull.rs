@@ -127,9 +127,12 @@ impl Resolved {
     /// The card, which must be there.
     ///
     /// # Errors
-    /// [`Error::NoCard`] with what to do.
+    /// [`Error::NoCard`] or [`Error::WrongCard`] with what to do.
     pub fn require_card(&self) -> Result<&Card, Error> {
-        self.card.as_ref().ok_or_else(|| Error::NoCard { weights: self.weights.clone() })
+        self.card.as_ref().ok_or_else(|| match self.notes.first() {
+            Some(wrong) => Error::WrongCard(wrong.clone()),
+            None => Error::NoCard { weights: self.weights.clone() },
+        })
     }
 }
 

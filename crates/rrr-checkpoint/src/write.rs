@@ -170,11 +170,8 @@ pub(crate) fn atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let fail = |e: io::Error| Error::io("write", path, e);
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let fail = |e: io::Error| Error::io("write", path, plain(&e));
+    let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {
@@ -189,6 +186,39 @@ pub(crate) fn atomically(
     temporary.as_file().sync_all().map_err(fail)?;
     temporary.persist(path).map_err(|e| fail(e.error))?;
     sync_folder(folder).map_err(fail)
+}
+
+/// Checks that `path` can be written, before long work for it.
+///
+/// # Errors
+/// If its folder is missing or read-only.
+pub fn check_writable(path: impl AsRef<Path>) -> Result<(), Error> {
+    let path = path.as_ref();
+    let made = tempfile::Builder::new().prefix(".rrr-").suffix(".tmp").tempfile_in(folder_of(path));
+    made.map(drop).map_err(|e| Error::io("write", path, plain(&e)))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// The system's reason, without the temporary file's name.
+fn plain(e: &io::Error) -> io::Error {
+    let text = match e.kind() {
+        io::ErrorKind::NotFound => "its folder does not exist".to_string(),
+        io::ErrorKind::NotADirectory => "a file is where its folder would be".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
+        io::ErrorKind::StorageFull => "the disk is full".into(),
+        io::ErrorKind::IsADirectory => "a folder is in its place".into(),
+        _ => e
+            .raw_os_error()
+            .map_or_else(|| e.to_string(), |code| io::Error::from_raw_os_error(code).to_string()),
+    };
+    io::Error::new(e.kind(), text)
 }
 
 /// Makes the renaming itself durable, where the system allows to sync a folder.

@@ -6,6 +6,7 @@ use crate::term::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use rrrnet::compute::Precision;
+use rrrnet::evaluate::Columns;
 use std::path::PathBuf;
 
 /// Fine-tune a reduced, recycled ResNet on your own images, on a plain CPU.
@@ -27,7 +28,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Globals {
     /// Number of threads; all cores by default. Results do not depend on it
-    #[arg(long, global = true, value_name = "N", value_parser = positive, help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "N", value_parser = threads, help_heading = "Global options")]
     pub threads: Option<usize>,
     /// Use no network: only what is in the cache (also HF_HUB_OFFLINE=1)
     #[arg(long, global = true, help_heading = "Global options")]
@@ -35,7 +36,7 @@ pub struct Globals {
     /// Say more; twice for more still
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
-    /// Say nothing but errors
+    /// Say nothing but warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     pub quiet: bool,
     /// When to use colour; NO_COLOR is respected
@@ -60,20 +61,24 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train on the bundled sample dataset and show what comes out
+    #[command(allow_negative_numbers = true)]
     Quickstart(QuickstartArgs),
     /// List, download, look at or convert pretrained backbones
     Backbone(BackboneArgs),
     /// Show the architecture and cost of a reduced network, without weights
     Plan(PlanArgs),
     /// Make a backbone small once, for many trainings; with pictures, repair what was cut
+    #[command(allow_negative_numbers = true)]
     Reduce(Box<ReduceArgs>),
     /// Train a network on a folder of images
+    #[command(allow_negative_numbers = true)]
     Train(Box<TrainArgs>),
     /// Measure a trained model on labelled images
     Eval(EvalArgs),
     /// Classify images
     Predict(PredictArgs),
     /// Measure how fast a model runs on this machine, and what it needs
+    #[command(allow_negative_numbers = true)]
     Bench(BenchArgs),
     /// Make a model of 8-bit integers: smaller and faster, nearly as accurate
     Quantize(QuantizeArgs),
@@ -307,8 +312,10 @@ pub struct EvalArgs {
     /// Leave unreadable images out instead of stopping
     #[arg(long)]
     pub skip_bad: bool,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
     /// Images per batch
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = batch)]
     pub batch_size: usize,
     /// Number format of matrix products; `auto` is bf16 on CPUs with AMX, else f32
     #[arg(long, value_parser = precision(), default_value = "auto")]
@@ -316,6 +323,24 @@ pub struct EvalArgs {
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+/// Columns of a table of images that the command is given.
+#[derive(Debug, Args)]
+pub struct ColumnArgs {
+    /// Column of image paths in a CSV or TSV file
+    #[arg(long, value_name = "NAME")]
+    pub image_column: Option<String>,
+    /// Column of labels in a CSV or TSV file
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+}
+
+impl ColumnArgs {
+    /// The names.
+    pub fn names(&self) -> Columns<'_> {
+        Columns { image: self.image_column.as_deref(), label: self.label_column.as_deref() }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -350,7 +375,7 @@ pub struct BenchArgs {
     /// Folder of a run, or a model file
     pub run: PathBuf,
     /// Numbers of images per call
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,32", value_parser = positive)]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,32", value_parser = batch)]
     pub batch: Vec<usize>,
     /// Number formats of matrix products
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = precision(), default_value = "auto")]
@@ -386,6 +411,11 @@ pub struct QuantizeArgs {
     /// Most calibration images
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = positive)]
     pub images: usize,
+    /// Leave unreadable images out instead of stopping, as a run that was trained so does anyway
+    #[arg(long)]
+    pub skip_bad: bool,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -431,6 +461,18 @@ pub fn positive(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(e) => Err(format!("{e}")),
     }
+}
+
+/// Parses a number of threads.
+fn threads(text: &str) -> Result<usize, String> {
+    let threads = positive(text)?;
+    if threads <= 1 << 10 { Ok(threads) } else { Err("it must be at most 1024".into()) }
+}
+
+/// Parses a number of images that go through a network at once.
+fn batch(text: &str) -> Result<usize, String> {
+    let images = positive(text)?;
+    if images <= 1 << 16 { Ok(images) } else { Err("it must be at most 65536".into()) }
 }
 
 /// Parses the side of an image in pixels.

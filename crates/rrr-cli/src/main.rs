@@ -12,6 +12,7 @@ mod term;
 
 use args::{Cli, Command};
 use clap::Parser;
+use rrrnet::compute::check_instruction_set;
 use std::process::ExitCode;
 use term::Term;
 
@@ -27,12 +28,18 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let term = Term::new(cli.globals.color, cli.globals.quiet, cli.globals.verbose);
     term.init_log();
+    if let Err(e) = check_instruction_set() {
+        term.error(&anyhow::anyhow!("{e}\nhint: choose one of these, or unset RRR_ISA"));
+        return ExitCode::from(2);
+    }
     match run(cli, &term) {
         Ok(Done::Fully) => ExitCode::SUCCESS,
         Ok(Done::Interrupted) => ExitCode::from(130),
         // Whoever read our output has seen enough.
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
+            // The library's errors name their files.
+            let e = if e.is::<std::io::Error>() { e.context("cannot write to standard output") } else { e };
             term.error(&e);
             ExitCode::FAILURE
         }

@@ -38,8 +38,7 @@ impl Term {
     /// Sends the library's log to standard error.
     pub fn init_log(&self) {
         let level = match (self.quiet, self.verbose) {
-            (true, _) => LevelFilter::ERROR,
-            (_, 0) => LevelFilter::WARN,
+            (true, _) | (_, 0) => LevelFilter::WARN,
             (_, 1) => LevelFilter::INFO,
             (_, 2) => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
@@ -58,7 +57,7 @@ impl Term {
         !self.quiet && stderr().is_terminal()
     }
 
-    /// Says something, unless only errors are wanted.
+    /// Says something, unless only warnings and errors are wanted.
     pub fn say(&self, text: &str) {
         if !self.quiet {
             self.put(text);

@@ -118,6 +118,13 @@ fn bad_wishes_get_clear_errors() {
     assert_fails(&run(["quantize", &missing, "--calibrate", &photos]), &["neither a run nor a model"]);
     let over = run(["quantize", &text(&dir), "--calibrate", &photos, "--out", &file]);
     assert_fails(&over, &["is the model itself", "--out"]);
+    // The report lies beside the model.
+    for name in ["q.json", "run/evaluation.safetensors"] {
+        let said = run(["quantize", &text(&dir), "--calibrate", &photos, "--out", &text(&world.path(name))]);
+        assert_fails(&said, &["lies where the report would", "--out"]);
+        assert!(!world.path(name).exists());
+    }
+    assert_fails(&run(["eval", &file]), &["is a model file", "name labelled images"]);
     let backbone = text(&world.backbone());
     assert_fails(&run(["quantize", &backbone, "--calibrate", &photos]), &["error:"]);
 }

@@ -68,16 +68,12 @@ impl Isa {
     /// [`Int8Isa`](crate::int8::Int8Isa) stand for what they extend).
     ///
     /// # Panics
-    /// If `RRR_ISA` names an unknown instruction set or one that this CPU lacks.
+    /// If [`Int8Isa::asked`] is an error.
     pub fn active() -> Isa {
         static ACTIVE: OnceLock<Isa> = OnceLock::new();
-        *ACTIVE.get_or_init(|| match std::env::var("RRR_ISA") {
-            Ok(name) => {
-                let isa: Isa = name.parse().unwrap_or_else(|e| panic!("RRR_ISA: {e}"));
-                assert!(isa.is_available(), "RRR_ISA: this CPU does not support {isa}");
-                isa
-            }
-            Err(_) => Self::available().next().unwrap_or(Isa::Portable),
+        *ACTIVE.get_or_init(|| match Int8Isa::asked().unwrap_or_else(|e| panic!("{e}")) {
+            Some(asked) => asked.base(),
+            None => Self::available().next().unwrap_or(Isa::Portable),
         })
     }
 

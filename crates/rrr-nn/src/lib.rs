@@ -29,6 +29,7 @@ pub use loss::Lesson;
 pub use network::Network;
 pub use optimiser::AdamW;
 pub use profile::LayerTime;
+pub use rrr_kernels::int8::Int8Isa;
 pub use rrr_kernels::{Compute, Isa, Pool, Precision};
 pub use spec::{BlockSpec, BranchGroup, NetSpec, ParamSpec, SequenceSpec};
 pub use state::{NetState, Part, State, StateError, StateView, Tensor, TensorView};

@@ -16,6 +16,14 @@ named_enum! {
     }
 }
 
+/// Checks what the environment variable `RRR_ISA` asks for, before anything is computed with it.
+///
+/// # Errors
+/// If it names an unknown instruction set or one that this CPU lacks.
+pub fn check_instruction_set() -> Result<(), String> {
+    rrr_nn::Int8Isa::asked().map(drop)
+}
+
 impl Precision {
     /// What is meant on this CPU: never `Auto`.
     pub fn resolve(self) -> Self {

@@ -7,8 +7,10 @@ use crate::model::{Combine, Model, ModelError};
 use crate::ood::{self, OutOfDistribution};
 use crate::predict::{Predictor, probabilities};
 use crate::run::{RunDir, RunError};
-use crate::train::Images as RunImages;
-use rrr_data::{DataError, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers};
+use crate::train::{Listed, store_options};
+use rrr_data::{
+    DataError, Dataset, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers,
+};
 use rrr_nn::{Compute, Images, Normalize, Pixels};
 use rrr_report::metrics::{self, Metrics, MetricsError, Predictions, Selective, Temperature};
 use serde::Serialize;
@@ -33,9 +35,18 @@ pub enum EvaluateError {
     /// The predictions cannot be measured.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// A model file, which does not know of images.
+    #[error("{} is a model file: it does not know which images to measure it on\nhint: name labelled images after it", .0.display())]
+    NoImages(PathBuf),
     /// The run was trained without a test split.
     #[error("this run has no test split\nhint: name labelled images to evaluate on")]
     NoTestSplit,
+    /// The images of a run are not what they were.
+    #[error(
+        "the images of {} are not those that the run has learnt from and was measured with: some were added, removed or \
+         renamed\nhint: bring them back, or name labelled images that the run has not seen", .0.display()
+    )]
+    DataChanged(PathBuf),
     /// Unreadable images were to be left out, and none is left.
     #[error("none of the images of {} can be read\nhint: repair them, or name another folder", .0.display())]
     NothingReadable(PathBuf),
@@ -74,10 +85,32 @@ pub struct EvaluateOptions<'a> {
     pub precision: Precision,
     /// Leave unreadable images out instead of failing.
     pub skip_bad: bool,
+    /// Columns of a table of images, where they do not have the usual names.
+    pub columns: Columns<'a>,
     /// Also measure what is left if the model abstains where its top probability is below this, in (0, 1].
     pub abstain_below: Option<f32>,
     /// Also measure how well the uncertainty tells the images of this folder, which need no labels, from the others.
     pub ood: Option<&'a Path>,
+}
+
+/// Columns of a table of labelled images, by name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Columns<'a> {
+    /// That of paths.
+    pub image: Option<&'a str>,
+    /// That of classes.
+    pub label: Option<&'a str>,
+}
+
+impl Columns<'_> {
+    /// How to open a dataset with the classes of a model.
+    pub(crate) fn open(self, classes: &[String]) -> OpenOptions {
+        OpenOptions {
+            classes: Some(classes.to_vec()),
+            image_column: self.image.map(String::from),
+            label_column: self.label.map(String::from),
+        }
+    }
 }
 
 /// Measures `model` on a dataset with the model's classes: its `test/` folder if it has one, else its `val/`, else all
@@ -90,8 +123,7 @@ pub fn evaluate(
     data: &Path,
     options: EvaluateOptions<'_>,
 ) -> Result<Evaluation, EvaluateError> {
-    let open = OpenOptions { classes: Some(model.info.classes.clone()), ..OpenOptions::default() };
-    let source = Source::open(data, &open)?;
+    let source = Source::open(data, &options.columns.open(&model.info.classes))?;
     let split = match (&source.test, &source.valid) {
         (Some(_), _) => "test",
         (None, Some(_)) => "validation",
@@ -119,6 +151,7 @@ pub(crate) fn predict_store(
     let classes = store.dataset().classes.clone();
     let (branches, images) = (network.spec().branches, store.len());
     let row = classes.len();
+    assert_eq!(network.spec().branch.classes, Some(row), "a dataset with the model's classes");
     let mut logits = vec![0.0; branches * images * row];
     let mut labels = Vec::with_capacity(images);
     let loader = Loader::new(Arc::clone(store), LoaderOptions::evaluation(batch_size), workers);
@@ -160,15 +193,29 @@ pub(crate) fn fit_temperature(
 /// Measures the model of a run on the run's own test split.
 ///
 /// # Errors
-/// [`EvaluateError`]; the images must still be where they were.
+/// [`EvaluateError`]; the images must still be where they were, all of them and no others.
 pub fn evaluate_run(run: &Path, options: EvaluateOptions<'_>) -> Result<Evaluation, EvaluateError> {
     let model = Model::load(run)?;
+    if run.is_file() {
+        return Err(EvaluateError::NoImages(run.to_path_buf()));
+    }
     let dir = RunDir::open(run)?;
     let mut config = TrainConfig::read(&dir.config())?;
     config.skip_bad |= options.skip_bad;
+    let test = test_images(&config, &model)?.ok_or(EvaluateError::NoTestSplit)?;
     let workers = Workers::new(options.threads)?;
-    let store = RunImages::open(&config, &workers, None)?.test.ok_or(EvaluateError::NoTestSplit)?;
+    let store = Arc::new(ImageStore::load(test, store_options(&config), &workers)?);
     measure(&model, &store, "test", options, &workers)
+}
+
+/// The test split that a finished run's model was measured with.
+pub(crate) fn test_images(config: &TrainConfig, model: &Model) -> Result<Option<Dataset>, EvaluateError> {
+    let listed = Listed::open(config)?;
+    if listed.is_of(&model.info) {
+        Ok(listed.test)
+    } else {
+        Err(EvaluateError::DataChanged(config.data.clone()))
+    }
 }
 
 /// Measures `model` on all images of `store`.

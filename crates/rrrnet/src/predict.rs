@@ -117,13 +117,16 @@ impl Predictor {
 
     /// Classifies image files, the `top` most probable classes each; unreadable ones come back as errors in their
     /// place.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`].
     pub fn predict_files(
         &mut self,
         paths: &[PathBuf],
         top: usize,
         workers: &Workers,
         timing: &mut Timing,
-    ) -> Vec<Result<Prediction, BadImage>> {
+    ) -> Result<Vec<Result<Prediction, BadImage>>, ModelError> {
         use rayon::prelude::*;
         let limits = Limits::default();
         let started = Instant::now();
@@ -144,7 +147,7 @@ impl Predictor {
 
         let n = readable.len();
         let started = Instant::now();
-        let mut said = if n > 0 { self.interpret(&pixels, n, top) } else { Vec::new() }.into_iter();
+        let mut said = if n > 0 { self.interpret(&pixels, n, top)? } else { Vec::new() }.into_iter();
         timing.network_seconds += seconds(&started);
         timing.images += n;
         let pair = |(path, image): (&PathBuf, Result<RgbImage, BadImage>)| {
@@ -153,15 +156,21 @@ impl Predictor {
                 Prediction { path: path.clone(), ..said }
             })
         };
-        paths.iter().zip(decoded).map(pair).collect()
+        Ok(paths.iter().zip(decoded).map(pair).collect())
     }
 
     /// Classifies RGB images `[n, size, size, 3]` of the model's input size; paths stay empty.
     ///
+    /// # Errors
+    /// [`ModelError::NotFinite`].
+    ///
     /// # Panics
     /// If `pixels` does not hold `n` such images.
-    pub fn interpret(&mut self, pixels: &[u8], n: usize, top: usize) -> Vec<Prediction> {
+    pub fn interpret(&mut self, pixels: &[u8], n: usize, top: usize) -> Result<Vec<Prediction>, ModelError> {
         let logits = self.logits(pixels, n);
+        if !logits.data.iter().all(|v| v.is_finite()) {
+            return Err(ModelError::NotFinite);
+        }
         let (branches, classes) = (logits.branches, logits.classes);
         let (probs, combined) = probabilities(logits.data, branches, classes, self.info.combine);
         let row = |branch: usize, image: usize| &probs[(branch * n + image) * classes..][..classes];
@@ -169,7 +178,7 @@ impl Predictor {
             Some(c) => c[image * classes..][..classes].to_vec(),
             None => mean((0..branches).map(|b| row(b, image)), classes),
         };
-        (0..n)
+        let predictions = (0..n)
             .map(|image| {
                 let pooled = ensemble(image);
                 let mut calibrated = pooled.clone();
@@ -188,7 +197,8 @@ impl Predictor {
                     abstained: self.abstain_below.map(|below| calibrated[first] < below),
                 }
             })
-            .collect()
+            .collect();
+        Ok(predictions)
     }
 }
 

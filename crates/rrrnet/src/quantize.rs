@@ -2,12 +2,11 @@
 
 use crate::compute::Precision;
 use crate::config::{ConfigError, TrainConfig};
-use crate::evaluate::{EvaluateError, EvaluateOptions, measure};
+use crate::evaluate::{Columns, EvaluateError, EvaluateOptions, measure, test_images};
 use crate::model::{AccuracyChange, Model, ModelError, Preprocessing, Quantization, Weights};
 use crate::predict::Predictor;
 use crate::run::{RunDir, RunError};
-use crate::train::test_samples;
-use rrr_data::{DataError, Dataset, ImageStore, OpenOptions, Source, StoreOptions, Workers};
+use rrr_data::{DataError, Dataset, ImageStore, Source, StoreOptions, Workers};
 use rrr_nn::{Calibrator, Compute, Images, NetState, Pixels, Pool, StateError};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -69,13 +68,23 @@ pub enum QuantizeError {
     /// The quantised model would replace the model that it is made from.
     #[error("{} is the model itself\nhint: choose another file with --out", .0.display())]
     Overwrites(PathBuf),
+    /// The report, which lies beside the model, would replace something else.
+    #[error(
+        "{} lies where the report would, and is none\nhint: choose another name with --out, ending in .safetensors",
+        .0.display()
+    )]
+    ReportOverwrites(PathBuf),
 }
 
 /// How to quantise.
 #[derive(Clone, Copy, Debug)]
-pub struct QuantizeOptions {
+pub struct QuantizeOptions<'a> {
     /// Most calibration images.
     pub images: usize,
+    /// Leave unreadable images out instead of failing; as a run does that was trained so.
+    pub skip_bad: bool,
+    /// Columns of a table of calibration images, where they do not have the usual names; those of a run's own table are known.
+    pub columns: Columns<'a>,
     /// Number of threads.
     pub threads: usize,
 }
@@ -119,7 +128,7 @@ pub fn quantize(
     path: &Path,
     calibrate: Option<&Path>,
     out: Option<&Path>,
-    options: QuantizeOptions,
+    options: QuantizeOptions<'_>,
 ) -> Result<QuantizeReport, QuantizeError> {
     let file = Model::file_of(path)?;
     let model = Model::load(&file)?;
@@ -131,20 +140,33 @@ pub fn quantize(
     if same(&out, &file) {
         return Err(QuantizeError::Overwrites(file));
     }
+    let report = out.with_extension("json");
+    if same(&report, &out) || is_something_else(&report) {
+        return Err(QuantizeError::ReportOverwrites(report));
+    }
+    rrr_checkpoint::check_writable(&out)?;
+    if !model.is_finite() {
+        return Err(ModelError::NotFinite.into());
+    }
     let config = match RunDir::open(path) {
         Ok(run) => Some(TrainConfig::read(&run.config())?),
         Err(_) => None,
     };
-    let calibrate = match (calibrate, &config) {
-        (Some(data), _) => data.to_path_buf(),
-        (None, Some(config)) => config.data.clone(),
+    let (calibrate, columns) = match (calibrate, &config) {
+        (Some(data), _) => (data.to_path_buf(), options.columns),
+        (None, Some(c)) => {
+            let columns = Columns { image: c.image_column.as_deref(), label: c.label_column.as_deref() };
+            (c.data.clone(), columns)
+        }
         (None, None) => return Err(QuantizeError::NoCalibration(path.to_path_buf())),
     };
+    let skip_bad = options.skip_bad || config.as_ref().is_some_and(|config| config.skip_bad);
     let workers = Workers::new(options.threads)?;
     let pool = Arc::new(Pool::new(options.threads));
-    let images = Chosen::new(&model, &calibrate, config.as_ref(), options.images)?;
+    let images = Chosen::new(&model, (&calibrate, columns), config.as_ref(), options.images)?;
     let store_options = StoreOptions {
         resize: model.info.preprocessing.resize(),
+        skip_bad,
         ..StoreOptions::new(model.info.preprocessing.size)
     };
     let load = |dataset| ImageStore::load(dataset, store_options, &workers).map(Arc::new);
@@ -168,7 +190,8 @@ pub fn quantize(
             batch_size: BATCH,
             threads: options.threads,
             precision: Precision::F32,
-            skip_bad: false,
+            skip_bad,
+            columns: Columns::default(),
             abstain_below: None,
             ood: None,
         };
@@ -188,7 +211,7 @@ pub fn quantize(
         Change { before: latency(&model, &seen, &pool)?, after: latency(&quantized, &seen, &pool)? };
     quantized.save(&out)?;
     let report = QuantizeReport {
-        report: out.with_extension("json"),
+        report,
         calibration_images: seen.len(),
         accuracy: made.accuracy,
         bytes: Change { before: size(&file), after: size(&out) },
@@ -211,15 +234,14 @@ struct Chosen {
 impl Chosen {
     fn new(
         model: &Model,
-        calibrate: &Path,
+        (calibrate, columns): (&Path, Columns<'_>),
         config: Option<&TrainConfig>,
         most: usize,
     ) -> Result<Self, QuantizeError> {
-        let test = config.map(test_samples).transpose()?.flatten();
+        let test = config.map(|config| test_images(config, model)).transpose()?.flatten();
         let key = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let tested: BTreeSet<PathBuf> = test.iter().flat_map(|t| &t.samples).map(|s| key(&s.path)).collect();
-        let classes = Some(model.info.classes.clone());
-        let labelled = Source::open(calibrate, &OpenOptions { classes, ..OpenOptions::default() });
+        let labelled = Source::open(calibrate, &columns.open(&model.info.classes));
         let dataset = match (labelled, calibrate.is_dir()) {
             (Ok(source), _) => Ok(source.everything()),
             // Calibration needs no labels.
@@ -286,6 +308,14 @@ fn latency(model: &Model, seen: &ImageStore, pool: &Arc<Pool>) -> Result<f64, Qu
         .collect();
     times.sort_by(f64::total_cmp);
     Ok(times[TIMINGS / 2])
+}
+
+/// Whether a file is there that is no report of a quantisation.
+fn is_something_else(report: &Path) -> bool {
+    let is_report = |text: Vec<u8>| {
+        serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|v| v["calibration_images"].is_u64())
+    };
+    report.exists() && !std::fs::read(report).is_ok_and(is_report)
 }
 
 fn beside(file: &Path) -> PathBuf {

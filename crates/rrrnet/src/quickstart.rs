@@ -1,7 +1,7 @@
 //! The quickstart: a short training on the sample dataset that lies inside the program.
 
 use crate::config::{Settings, TrainConfig};
-use crate::train::{TrainError, test_samples};
+use crate::train::{Listed, TrainError};
 use rrr_checkpoint::cache_dir;
 use rrr_data::sample;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub fn configure(wishes: Settings) -> Result<TrainConfig, TrainError> {
 /// # Errors
 /// [`TrainError::Data`] if the dataset is not there any more.
 pub fn examples(config: &TrainConfig, count: usize) -> Result<Vec<Example>, TrainError> {
-    let Some(test) = test_samples(config)? else { return Ok(Vec::new()) };
+    let Some(test) = Listed::open(config)?.test else { return Ok(Vec::new()) };
     let first_of = |label: usize| test.samples.iter().find(|s| s.label as usize == label);
     let step = (test.classes.len() / count.max(1)).max(1);
     Ok((0..test.classes.len())

@@ -59,7 +59,7 @@ impl TrainerHeader {
 
     /// Reads the trainer's tensors. Missing ones stay missing, until a trainer is made of them.
     pub(crate) fn read(self, file: &Checkpoint) -> Result<(NetSpec, TrainerState), Unreadable> {
-        let spec = self.architecture.into_spec().map_err(Unreadable::Damaged)?;
+        let spec = self.architecture.into_spec(file.file_len() as u64).map_err(Unreadable::Damaged)?;
         let (n, branch) = (spec.branches, &spec.branch);
         let net = NetState {
             stem: read_state(file, "stem.", &spec.stem, false)?,

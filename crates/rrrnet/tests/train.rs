@@ -6,7 +6,7 @@ use common::{CLASSES, World};
 use rrr_checkpoint::Checkpoint;
 use rrrnet::compute::Precision;
 use rrrnet::config::{Augmentation, Method, Select, Settings, TEACHER_AUTO, TrainConfig};
-use rrrnet::evaluate::{EvaluateOptions, evaluate, evaluate_run};
+use rrrnet::evaluate::{Columns, EvaluateOptions, evaluate, evaluate_run};
 use rrrnet::model::{Combine, Model};
 use rrrnet::predict::{Timing, Workers, load};
 use rrrnet::run::{EpochRecord, RunDir};
@@ -22,6 +22,7 @@ const OPTIONS: EvaluateOptions<'_> = EvaluateOptions {
     threads: 1,
     precision: Precision::Auto,
     skip_bad: false,
+    columns: Columns { image: None, label: None },
     abstain_below: None,
     ood: None,
 };
@@ -335,7 +336,10 @@ fn a_run_holds_all_its_files_and_a_model_that_works_alone() {
         let mut timing = Timing::default();
         let images = [world.photos().join("red/0.jpg"), world.path("nothing.jpg")];
         let workers = Workers::new(1).unwrap();
-        let said = load(&alone, 1, Precision::Auto).unwrap().predict_files(&images, 2, &workers, &mut timing);
+        let said = load(&alone, 1, Precision::Auto)
+            .unwrap()
+            .predict_files(&images, 2, &workers, &mut timing)
+            .unwrap();
         let first = said[0].as_ref().unwrap();
         assert_eq!((first.top.len(), timing.images), (2, 1));
         assert!(first.top[0].probability >= first.top[1].probability && first.mutual_information >= 0.0);

@@ -6,7 +6,7 @@ use common::World;
 use rrr_checkpoint::Checkpoint;
 use rrrnet::compute::Precision;
 use rrrnet::config::{Method, Select, Settings, TrainConfig};
-use rrrnet::evaluate::{EvaluateOptions, evaluate, evaluate_run};
+use rrrnet::evaluate::{Columns, EvaluateOptions, evaluate, evaluate_run};
 use rrrnet::model::{Model, ModelError};
 use rrrnet::predict::{Timing, Workers, load};
 use rrrnet::train::{Event, Outcome, TrainOptions, resume, train};
@@ -19,6 +19,7 @@ const OPTIONS: EvaluateOptions<'_> = EvaluateOptions {
     threads: 1,
     precision: Precision::Auto,
     skip_bad: false,
+    columns: Columns { image: None, label: None },
     abstain_below: None,
     ood: None,
 };
@@ -121,7 +122,7 @@ fn a_training_with_validation_images_calibrates_its_model() {
         let images = [world.photos().join("red/0.jpg"), world.photos().join("green/1.jpg")];
         let said = |path: &Path| {
             let mut predictor = load(path, 1, Precision::Auto).unwrap();
-            predictor.predict_files(&images, 3, &workers, &mut Timing::default())
+            predictor.predict_files(&images, 3, &workers, &mut Timing::default()).unwrap()
         };
         for (calibrated, plain) in said(&out).into_iter().zip(said(&uncalibrated)) {
             let (calibrated, plain) = (calibrated.unwrap(), plain.unwrap());

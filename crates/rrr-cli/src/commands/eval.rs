@@ -13,6 +13,7 @@ pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
         threads: globals.thread_count(),
         precision: args.precision,
         skip_bad: args.skip_bad,
+        columns: args.columns.names(),
         abstain_below: args.abstain_below,
         ood: args.ood.as_deref(),
     };

@@ -35,7 +35,7 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
     let mut abstained = 0;
     for batch in paths.chunks(args.batch_size) {
         let mut predictions = Vec::with_capacity(batch.len());
-        for result in predictor.predict_files(batch, args.top, &workers, &mut timing) {
+        for result in predictor.predict_files(batch, args.top, &workers, &mut timing)? {
             match result {
                 Ok(prediction) => predictions.push(prediction),
                 Err(bad) => {

@@ -7,7 +7,12 @@ use rrrnet::quantize::{QuantizeOptions, QuantizeReport, quantize};
 use std::io::{self, Write};
 
 pub fn run(args: &QuantizeArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
-    let options = QuantizeOptions { images: args.images, threads: globals.thread_count() };
+    let options = QuantizeOptions {
+        images: args.images,
+        skip_bad: args.skip_bad,
+        columns: args.columns.names(),
+        threads: globals.thread_count(),
+    };
     let report = quantize(&args.run, args.calibrate.as_deref(), args.out.as_deref(), options)?;
     if report.accuracy.is_none() {
         term.warn(

@@ -44,7 +44,7 @@ pub fn run(args: &QuickstartArgs, globals: &Globals, term: &Term) -> anyhow::Res
         let mut predictor = load(&args.out, globals.thread_count(), config.precision)?;
         let workers = Workers::new(globals.thread_count())?;
         let paths: Vec<_> = shown.iter().map(|e| e.path.clone()).collect();
-        let said = predictor.predict_files(&paths, 1, &workers, &mut Timing::default());
+        let said = predictor.predict_files(&paths, 1, &workers, &mut Timing::default())?;
         let mut out = std::io::stdout().lock();
         writeln!(out, "\nfive test images:")?;
         for (example, prediction) in shown.iter().zip(said) {

@@ -78,17 +78,28 @@ impl Int8Isa {
     /// variable `RRR_ISA` (`amx`, `avx512vnni`, `avx512`, `avxvnni`, `avx2`, `neondot`, `neon`, `portable` or `tiles`).
     ///
     /// # Panics
-    /// If `RRR_ISA` names an unknown instruction set or one that this CPU lacks.
+    /// If [`Int8Isa::asked`] is an error.
     pub fn active() -> Int8Isa {
         static ACTIVE: OnceLock<Int8Isa> = OnceLock::new();
-        *ACTIVE.get_or_init(|| match std::env::var("RRR_ISA") {
-            Ok(name) => {
-                let isa = Self::named(&name).unwrap_or_else(|| panic!("RRR_ISA: {}", Isa::unknown(&name)));
-                assert!(isa.is_available(), "RRR_ISA: this CPU does not support {isa}");
-                isa
-            }
-            Err(_) => Self::available().next().unwrap_or(Int8Isa::Portable),
+        *ACTIVE.get_or_init(|| match Self::asked().unwrap_or_else(|e| panic!("{e}")) {
+            Some(asked) => asked,
+            None => Self::available().next().unwrap_or(Int8Isa::Portable),
         })
+    }
+
+    /// What the environment variable `RRR_ISA` asks for, in any case; nothing if it is empty or not set.
+    ///
+    /// # Errors
+    /// If it names an unknown instruction set or one that this CPU lacks, and which there are.
+    pub fn asked() -> Result<Option<Self>, String> {
+        let Some(name) = std::env::var_os("RRR_ISA").filter(|name| !name.is_empty()) else { return Ok(None) };
+        let name = name.to_string_lossy().to_lowercase();
+        let there = Self::available().map(|isa| isa.to_string()).collect::<Vec<_>>().join(", ");
+        match Self::named(&name) {
+            Some(isa) if isa.is_available() => Ok(Some(isa)),
+            Some(isa) => Err(format!("RRR_ISA is {isa}, which this CPU lacks: it has {there}")),
+            None => Err(format!("RRR_ISA is {name}, which is no instruction set: this CPU has {there}")),
+        }
     }
 
     /// The instruction set of this name.

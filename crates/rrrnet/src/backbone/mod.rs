@@ -68,6 +68,10 @@ impl Backbone {
     /// # Errors
     /// [`BackboneError`] if it cannot be found or fetched, has no card, or is no bottleneck ResNet.
     pub fn load(spec: &str, options: &BackboneOptions<'_>) -> Result<Self, BackboneError> {
+        let usable = |(mean, std): (&f32, &f32)| mean.is_finite() && std.is_finite() && *std > 0.0;
+        if options.normalize.is_some_and(|(mean, std)| !mean.iter().zip(&std).all(usable)) {
+            return Err(BackboneError::Normalize);
+        }
         let found = resolve(spec, &options.pull)?;
         let checkpoint = Checkpoint::open(&found.weights)?;
         if let Some(reduced) = ReducedBackbone::read(&checkpoint)? {
@@ -110,6 +114,9 @@ pub enum BackboneError {
         /// What is different.
         reason: String,
     },
+    /// A given mean or standard deviation that no image can be normalised with.
+    #[error("--mean must be finite numbers, --std finite numbers above 0")]
+    Normalize,
     /// A reduced backbone whose header or weights make no sense.
     #[error("the reduced backbone {} is damaged: {reason}", path.display())]
     Damaged {

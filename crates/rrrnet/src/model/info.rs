@@ -47,6 +47,9 @@ pub struct Provenance {
     pub dataset: String,
     /// Training images.
     pub train_images: usize,
+    /// SHA-256 of the names and labels of all its images by split, which tells whether they are still the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images_sha256: Option<String>,
     /// Name of the pretrained backbone.
     pub backbone: String,
     /// Layout of that backbone, the yardstick of cost comparisons.

@@ -93,6 +93,11 @@ pub enum ModelError {
         "{} is a quantised model: this needs the model that it was made from\nhint: `rrr quantize` measures both", .0.display()
     )]
     Quantized(PathBuf),
+    /// What comes out is no number.
+    #[error(
+        "the model's outputs are no numbers: its weights are damaged\nhint: train it again, or copy its file anew"
+    )]
+    NotFinite,
     /// The weights do not fit the architecture.
     #[error(transparent)]
     State(#[from] StateError),
@@ -166,6 +171,15 @@ impl Model {
         }
     }
 
+    /// Whether all weights that were not quantised are numbers.
+    pub(crate) fn is_finite(&self) -> bool {
+        let finite = |state: &State| state.values().all(|tensor| tensor.data.iter().all(|v| v.is_finite()));
+        match &self.state {
+            Weights::F32(state) => finite(&state.stem) && state.branches.iter().all(finite),
+            Weights::Int8 { .. } => true,
+        }
+    }
+
     /// How the model was quantised, if it was.
     pub fn quantization(&self) -> Option<&Quantization> {
         match &self.state {
@@ -201,7 +215,7 @@ impl Model {
             None => return Err(damaged("it has no version".into())),
         }
         let h: Header = serde_json::from_value(value).map_err(|e| damaged(e.to_string()))?;
-        let spec = h.architecture.into_spec().map_err(damaged)?;
+        let spec = h.architecture.into_spec(checkpoint.file_len() as u64).map_err(damaged)?;
         if spec.branch.classes != Some(h.classes.len()) {
             return Err(damaged(format!("it names {} classes", h.classes.len())));
         }
@@ -209,6 +223,10 @@ impl Model {
         let least = if spec.coarse > 0 { 2 } else { 1 };
         if !(least..=1 << 14).contains(&preprocessing.size) {
             return Err(damaged(format!("an input of {} pixels makes no sense", preprocessing.size)));
+        }
+        let normal = |(mean, std): (&f32, &f32)| mean.is_finite() && std.is_finite() && *std > 0.0;
+        if !preprocessing.mean.iter().zip(&preprocessing.std).all(normal) {
+            return Err(damaged("its mean and standard deviation make no sense".into()));
         }
         if (spec.coarse > 0) != (h.version == COARSE_VERSION) {
             return Err(damaged("its format and its coarse branches do not agree".into()));

@@ -133,6 +133,7 @@ pub fn reduce(
     if out.exists() && !context.overwrite {
         return Err(ReduceError::Exists(out.to_path_buf()));
     }
+    rrr_checkpoint::check_writable(out)?;
     events(&ReduceEvent::Stage("reading the backbone"));
     let backbone = load(options, context, events)?;
     let small = Small::new(options, &backbone)?;

@@ -2,8 +2,9 @@
 
 use super::Resources;
 use crate::config::{Augmentation, ResizeFilter, TrainConfig};
+use crate::model::ModelInfo;
 use rrr_data::{
-    DataError, Dataset, ImageStore, LoaderOptions, OpenOptions, Policy, Resize, Source, SplitSpec,
+    DataError, Dataset, ImageStore, LoaderOptions, OpenOptions, Policy, Resize, Source, SplitSpec, Splits,
     StoreOptions, Take, Workers,
 };
 use sha2::{Digest, Sha256};
@@ -21,6 +22,8 @@ pub(crate) struct Images {
     pub(crate) valid: Option<Arc<ImageStore>>,
     pub(crate) test: Option<Arc<ImageStore>>,
     pub(crate) notes: Vec<String>,
+    /// Digest of the images of all parts, unreadable ones too.
+    pub(super) listed: String,
 }
 
 impl Images {
@@ -32,6 +35,7 @@ impl Images {
     ) -> Result<Self, DataError> {
         let source = source(config)?;
         let splits = source.split(&split_spec(config), config.seed)?;
+        let listed = digest_of(&splits);
         let decoded = resources.and_then(|r| r.images(config, &source, workers));
         let mut options = store_options(config);
         let mut notes = source.notes.clone();
@@ -51,22 +55,29 @@ impl Images {
         let train = load(splits.train)?;
         let valid = splits.valid.map(&mut load).transpose()?;
         let test = splits.test.map(&mut load).transpose()?;
-        Ok(Self { train, valid, test, notes })
+        Ok(Self { train, valid, test, notes, listed })
     }
 
     /// A digest of what a run learns from and is measured on: image names and labels, in order.
     pub(super) fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for (part, store) in
-            [Some(&self.train), self.valid.as_ref(), self.test.as_ref()].into_iter().enumerate()
-        {
-            let Some(store) = store else { continue };
-            for sample in &store.dataset().samples {
-                hash.update(format!("{part} {} {}\n", sample.label, sample.id));
-            }
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        let parts = [Some(&self.train), self.valid.as_ref(), self.test.as_ref()];
+        digest(parts.map(|store| store.map(|store| store.dataset())))
     }
+}
+
+fn digest_of(splits: &Splits) -> String {
+    digest([Some(&splits.train), splits.valid.as_ref(), splits.test.as_ref()])
+}
+
+/// A digest of image names and labels, in order.
+fn digest(parts: [Option<&Dataset>; 3]) -> String {
+    let mut hash = Sha256::new();
+    for (part, dataset) in parts.into_iter().enumerate() {
+        for sample in dataset.iter().flat_map(|dataset| &dataset.samples) {
+            hash.update(format!("{part} {} {}\n", sample.label, sample.id));
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What determines the decoded images of a dataset.
@@ -91,9 +102,28 @@ impl SourceKey {
     }
 }
 
-/// The test images of a training, not decoded.
-pub(crate) fn test_samples(config: &TrainConfig) -> Result<Option<Dataset>, DataError> {
-    Ok(source(config)?.split(&split_spec(config), config.seed)?.test)
+/// The images of a finished training, as they are listed now: nothing is decoded.
+pub(crate) struct Listed {
+    /// The test split, if there is one.
+    pub(crate) test: Option<Dataset>,
+    classes: Vec<String>,
+    digest: String,
+}
+
+impl Listed {
+    /// Lists the dataset of `config`, and splits it.
+    pub(crate) fn open(config: &TrainConfig) -> Result<Self, DataError> {
+        let splits = source(config)?.split(&split_spec(config), config.seed)?;
+        let digest = digest_of(&splits);
+        Ok(Self { test: splits.test, classes: splits.train.classes, digest })
+    }
+
+    /// Whether they are the images that `model` was trained on and measured with: if any came, went or changed its name, the
+    /// split is another, and test images may be some that it has learnt. Models of older versions know their classes alone.
+    pub(crate) fn is_of(&self, model: &ModelInfo) -> bool {
+        let images = &model.provenance.images_sha256;
+        self.classes == model.classes && images.as_ref().is_none_or(|images| *images == self.digest)
+    }
 }
 
 fn source(config: &TrainConfig) -> Result<Source, DataError> {
@@ -119,7 +149,7 @@ pub(super) fn loader_options(config: &TrainConfig, stream: u64) -> LoaderOptions
 }
 
 /// How the images of `config` are decoded and kept.
-pub(super) fn store_options(config: &TrainConfig) -> StoreOptions {
+pub(crate) fn store_options(config: &TrainConfig) -> StoreOptions {
     StoreOptions {
         resize: resize(config.resize),
         memory_budget: config.memory_budget_mib << 20,

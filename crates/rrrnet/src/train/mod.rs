@@ -18,7 +18,8 @@ mod trial;
 
 pub use augmentation::{Choice, Trial};
 pub use checkpoint::training_position;
-pub(crate) use data::{Images, resize, test_samples};
+pub(crate) use data::{Listed, resize, store_options};
+
 pub use error::TrainError;
 pub use events::{Event, Ready, Step};
 pub use finish::Summary;
@@ -32,6 +33,7 @@ use crate::cost::net_cost;
 use crate::model::{Model, ModelInfo};
 use crate::run::RunDir;
 use checkpoint::{Pace, Position, Saved};
+use data::Images;
 use finish::Finish;
 use rrr_data::Workers;
 use rrr_nn::{Compute, NetSpec, Trainer};
@@ -349,13 +351,15 @@ impl Prepared {
         let schedule = Schedule::new(config, self.steps_per_epoch(config) as usize);
         let total = schedule.total();
         events(&Event::Ready(self.ready(config, &state, total)));
+        let mut info = state.info;
+        info.provenance.images_sha256 = Some(self.data.listed.clone());
         let mut session = Session {
             config,
             run,
             data: &self.data,
             workers: &self.workers,
             compute: self.compute.clone(),
-            info: state.info,
+            info,
             fingerprint: self.fingerprint.clone(),
             schedule,
             trainer: state.trainer,

@@ -50,6 +50,7 @@ pub(super) fn prepare(
             seed: config.seed,
             dataset: dataset.name.clone(),
             train_images: dataset.len(),
+            images_sha256: None,
             backbone: short_name(&backbone.name),
             backbone_layout: Some(backbone.arch.clone()),
             backbone_licence: backbone.card.license.clone(),
