@@ -9,6 +9,7 @@ use ureq::Agent;
 use ureq::http::{Response, StatusCode, header};
 
 use crate::cache;
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::pull::Progress;
 
@@ -84,7 +85,7 @@ impl<'a> Downloader<'a> {
         let mut resumed = self.complete(url, &part)?;
         loop {
             (self.progress)(Progress::Verifying { name: self.name.into() });
-            let found = cache::sha256_file(&part)?;
+            let found = Digest::of_file(&part)?;
             match expected {
                 Some(expected) if expected != found => {
                     cache::remove(&part)?;
