@@ -7,7 +7,7 @@ use rrr_checkpoint::{Card, Checkpoint, Digest, PullOptions, resolve};
 use rrr_data::{OpenOptions, Source, Workers};
 use rrrnet::arch::ResNet;
 use rrrnet::backbone::read_layout;
-use rrrnet::config::TrainConfig;
+use rrrnet::config::{TEACHER_AUTO, TrainConfig};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -113,6 +113,10 @@ pub(crate) fn hash_of(
         _ => Map::new(),
     };
     settings.retain(|key, _| !LEFT_OUT.contains(&key.as_str()));
+    // A method's name stands for the task in `after`.
+    if config.teacher.as_deref().is_some_and(|teacher| teacher != Path::new(TEACHER_AUTO)) {
+        settings.insert("teacher".into(), true.into());
+    }
     let card = backbone
         .card
         .as_ref()
@@ -146,6 +150,27 @@ fn canonical(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rrrnet::config::Settings;
+
+    #[test]
+    fn teachers_are_known_by_their_tasks() {
+        let backbone = BackboneDigest { weights: String::new(), card: None, layout: None };
+        let of = |teacher: Option<&str>, after: Option<&str>| {
+            let given = Settings {
+                data: Some("photos".into()),
+                teacher: teacher.map(Into::into),
+                ..Settings::default()
+            };
+            hash_of(&given.resolve().unwrap(), "", &backbone, after)
+        };
+        let taught = of(Some("B"), Some("task"));
+        assert_eq!(taught, of(Some("renamed"), Some("task")));
+        assert_ne!(taught.0, of(Some("B"), Some("another")).0);
+        let (auto, alone) = (of(Some(TEACHER_AUTO), None), of(None, None));
+        assert!(auto.1.contains(r#""teacher":"auto""#) && !alone.1.contains(r#""teacher":"#));
+        let others = [auto.0, alone.0, of(Some(TEACHER_AUTO), Some("task")).0, of(None, Some("task")).0];
+        assert!(!others.contains(&taught.0));
+    }
 
     #[test]
     fn canonical_json_has_one_form() {
