@@ -16,6 +16,7 @@ pub mod result;
 pub mod spec;
 pub mod stats;
 pub mod status;
+mod tidy;
 pub mod worker;
 
 pub use error::{Result, SuiteError};

@@ -1,10 +1,11 @@
 //! Running the tasks of a suite, beside any number of other processes that do the same.
 
 use crate::db::{Claim, Database, Owner};
-use crate::error::{Result, SuiteError};
+use crate::error::Result;
 use crate::matrix::Task;
 use crate::measure::collect;
 use crate::result::TaskResult;
+use crate::tidy;
 use rrrnet::config::TrainConfig;
 use rrrnet::run::RunDir;
 use rrrnet::train::{Event, Outcome, Resources, TrainError, TrainOptions};
@@ -14,17 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// What stays of a run once its numbers are in the database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Keep {
-    /// Configuration, curves, predictions and report.
-    #[default]
-    Reports,
-    /// The model as well.
-    Models,
-    /// Everything.
-    All,
-}
+pub use crate::tidy::Keep;
 
 /// How a worker works.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +110,7 @@ pub fn run(
     let owner = Owner::this_process();
     let resources = Resources::default();
     let mut waiting = false;
+    tidy::sweep(db, suite)?;
     loop {
         if options.interrupt.load(Ordering::SeqCst) {
             return Ok(Ended::Interrupted);
@@ -192,8 +184,9 @@ impl Work<'_> {
         }
         match trained {
             Ok(Some(result)) => {
+                tidy::note(&self.claim.run, self.options.keep)?;
                 if db.finish(self.claim, &result, seconds)? {
-                    self.tidy(db)?;
+                    tidy::tidy(db, &task.hash, task.after.as_deref(), self.options.keep)?;
                     news(&News::Finished { task, result: &result, seconds });
                 } else {
                     news(&News::Lost { task });
@@ -261,7 +254,7 @@ impl Work<'_> {
         let outcome = match resumed {
             Some(outcome) => outcome,
             None => {
-                remove(run).map_err(|e| e.to_string())?;
+                tidy::remove(run).map_err(|e| e.to_string())?;
                 let config = self.config(threads)?;
                 self.resources.train(&config, run, &options, events).map_err(|e| e.to_string())?
             }
@@ -297,31 +290,6 @@ impl Work<'_> {
 
     fn runs(&self) -> &Path {
         self.claim.run.parent().unwrap_or(Path::new(""))
-    }
-
-    /// Removes what need not stay: checkpoints, and models that no task needs any more.
-    fn tidy(&self, db: &Database) -> Result<()> {
-        let run = &self.claim.run;
-        if self.options.keep != Keep::All {
-            remove(&run.join("checkpoint"))?;
-        }
-        if self.options.keep == Keep::Reports {
-            let predecessor = self.task.after.as_deref();
-            for hash in [Some(self.claim.hash.as_str()), predecessor].into_iter().flatten() {
-                if !db.is_needed(hash)? {
-                    remove(&crate::db::run_path(self.runs(), hash).join("model.safetensors"))?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    match removed {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(SuiteError::file("remove", path, e)),
-        _ => Ok(()),
     }
 }
 
