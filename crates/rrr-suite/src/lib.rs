@@ -12,6 +12,7 @@ mod fingerprint;
 pub mod matrix;
 mod measure;
 pub mod report;
+mod restart;
 pub mod result;
 pub mod spec;
 pub mod stats;

@@ -4,11 +4,12 @@ use crate::db::{Claim, Database, Owner};
 use crate::error::Result;
 use crate::matrix::Task;
 use crate::measure::collect;
+use crate::restart;
 use crate::result::TaskResult;
 use crate::tidy;
 use rrrnet::config::TrainConfig;
 use rrrnet::run::RunDir;
-use rrrnet::train::{Event, Outcome, Resources, TrainError, TrainOptions};
+use rrrnet::train::{Event, Outcome, Resources, TrainOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -242,20 +243,11 @@ impl Work<'_> {
         let run = self.claim.run.as_path();
         let (threads, offline) = (self.options.threads, self.options.offline);
         let options = TrainOptions { overwrite: true, offline, interrupt: stop, command: None };
-        let resumed = match RunDir::open(run) {
-            Ok(_) => match self.resources.resume(run, Some(threads), &options, events) {
-                Ok(outcome) => Some(outcome),
-                // What a power loss may leave behind, or a run of images that were somewhere else.
-                Err(TrainError::Damaged { .. } | TrainError::Checkpoint(_) | TrainError::Config(_)) => None,
-                Err(e) => return Err(e.to_string()),
-            },
-            Err(_) => None,
-        };
-        let outcome = match resumed {
+        let outcome = match self.go_on(&options, events)? {
             Some(outcome) => outcome,
             None => {
-                tidy::remove(run).map_err(|e| e.to_string())?;
                 let config = self.config(threads)?;
+                tidy::remove(run).map_err(|e| e.to_string())?;
                 self.resources.train(&config, run, &options, events).map_err(|e| e.to_string())?
             }
         };
@@ -264,6 +256,36 @@ impl Work<'_> {
             Outcome::Finished(summary) => {
                 collect(run, &summary, threads).map(Some).map_err(|e| e.to_string())
             }
+        }
+    }
+
+    /// Goes on with the run; nothing if there is none, or none that can go on.
+    fn go_on(
+        &self,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Option<Outcome>, String> {
+        let run = self.claim.run.as_path();
+        if RunDir::open(run).is_err() {
+            return Ok(None);
+        }
+        let mut training = false;
+        let mut watch = |event: &Event<'_>| {
+            training |= matches!(event, Event::Ready(_));
+            events(event);
+        };
+        match self.resources.resume(run, Some(self.options.threads), options, &mut watch) {
+            Ok(outcome) => Ok(Some(outcome)),
+            // Images that are out of reach are no reason to lose what was trained.
+            Err(e) if restart::helps(&e, training) && self.task.config.data.exists() => {
+                let reason = e.to_string();
+                let reason = reason.lines().next().unwrap_or_default();
+                events(&Event::Note(format!(
+                    "the run starts from the beginning, for it cannot go on: {reason}"
+                )));
+                Ok(None)
+            }
+            Err(e) => Err(e.to_string()),
         }
     }
 
