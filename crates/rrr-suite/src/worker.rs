@@ -7,7 +7,7 @@ use crate::measure::collect;
 use crate::restart;
 use crate::result::TaskResult;
 use crate::tidy;
-use rrrnet::config::TrainConfig;
+use rrrnet::config::{TEACHER_AUTO, TrainConfig};
 use rrrnet::run::RunDir;
 use rrrnet::train::{Event, Outcome, Resources, TrainOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -301,10 +301,9 @@ impl Work<'_> {
                     model.display()
                 ));
             }
-            if config.teacher.is_some() {
-                config.teacher = Some(model);
-            } else {
-                config.init = Some(model);
+            match &config.teacher {
+                Some(teacher) if teacher != Path::new(TEACHER_AUTO) => config.teacher = Some(model),
+                _ => config.init = Some(model),
             }
         }
         Ok(config)

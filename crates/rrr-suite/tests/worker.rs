@@ -191,3 +191,18 @@ fn what_a_killed_worker_had_left_to_tidy_is_tidied() {
     bench.run();
     assert!(run.join("config.toml").is_file() && !beside("lock").exists());
 }
+
+#[test]
+fn chains_start_from_the_weights_before_whoever_teaches() {
+    let mut bench = Bench::new("[[method]]\nname = \"C\"\nmethod = \"reduced\"\nteacher = \"auto\"\n");
+    bench.top =
+        "kind = \"forward-blocks\"\nforward-blocks = { from = [1, 1, 1, 1], to = [1, 1, 2, 1] }".into();
+    let (ended, _, rows) = bench.run();
+    assert_eq!(ended, Ended::Complete { done: 2, failed: 0, left: 0 }, "{:?}", rows[0].message);
+    let config = fs::read_to_string(bench.run_of(&rows[1].hash).join("config.toml")).unwrap();
+    assert!(config.contains("teacher = \"auto\"") && config.contains("init = "), "{config}");
+
+    bench.methods = bench.methods.replace("auto", "B");
+    let error = bench.plan().0.unwrap_err();
+    assert!(error.contains("line 17: teacher: there is no method `B` above"), "{error}");
+}
