@@ -66,3 +66,19 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 fn noted(run: &Path) -> PathBuf {
     run.with_extension("tidy")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        for keep in [Keep::Reports, Keep::Models, Keep::All] {
+            note(&run, keep).unwrap();
+            let text = std::fs::read_to_string(noted(&run)).unwrap();
+            assert!(NAMES.contains(&(text.as_str(), keep)), "{text}");
+        }
+    }
+}
