@@ -2,11 +2,10 @@
 
 use std::env;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::pull::Progress;
 
@@ -66,29 +65,11 @@ impl Lock {
     }
 }
 
-/// SHA-256 of a file in lower-case hex.
-pub(crate) fn sha256_file(path: &Path) -> Result<String, Error> {
-    let fail = |e| Error::io("read", path, e);
-    let mut file = File::open(path).map_err(fail)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(fail)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-}
-
 pub(crate) fn check_sha256(path: &Path, expected: &str) -> Result<(), Error> {
-    let found = sha256_file(path)?;
+    let found = Digest::of_file(path)?;
     if found == expected {
         Ok(())
     } else {
         Err(Error::WrongHash { path: path.into(), expected: expected.into(), found })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::cache;
 use crate::card::Card;
 use crate::checkpoint::{Checkpoint, Format};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::resnet::{ResNetLayout, detect_resnet};
 use crate::state::{LoadOptions, is_counter, load_state};
@@ -85,7 +85,7 @@ pub fn convert(source: &Path, target: &Path, options: &ConvertOptions) -> Result
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write_safetensors(target, &list, &metadata)?;
     if let Some(card) = &mut card {
-        card.sha256 = Some(cache::sha256_file(target)?);
+        card.sha256 = Some(Digest::of_file(target)?);
         card.num_classes = layout.as_ref().and_then(|l| l.classes).or(card.num_classes);
         card.write(&card_path)?;
     }

@@ -9,6 +9,7 @@ use ureq::Agent;
 use ureq::http::{Response, StatusCode, header};
 
 use crate::cache;
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::pull::Progress;
 
@@ -77,14 +78,17 @@ impl<'a> Downloader<'a> {
         Ok(None)
     }
 
-    /// Downloads `url` to `target`, by way of a `.part` file that a later call resumes, and returns its SHA-256, which
-    /// is `expected` if that is known.
+    /// Downloads `url` to `target` and returns its SHA-256, which is `expected` if that is known: then by way of a `.part`
+    /// file that a later call resumes.
     pub(crate) fn file(&self, url: &str, target: &Path, expected: Option<&str>) -> Result<String, Error> {
         let part = part_path(target, expected);
-        let mut resumed = self.complete(url, &part)?;
+        let mut resumed = match expected {
+            Some(_) => self.complete(url, &part)?,
+            None => self.complete_anew(url, &part)?,
+        };
         loop {
             (self.progress)(Progress::Verifying { name: self.name.into() });
-            let found = cache::sha256_file(&part)?;
+            let found = Digest::of_file(&part)?;
             match expected {
                 Some(expected) if expected != found => {
                     cache::remove(&part)?;
@@ -101,6 +105,21 @@ impl<'a> Downloader<'a> {
                 }
             }
         }
+    }
+
+    /// As [`complete`](Self::complete), without a trace of other calls: nothing would tell whether their bytes belong to
+    /// the same version of the file.
+    fn complete_anew(&self, url: &str, part: &Path) -> Result<bool, Error> {
+        cache::remove(part)?;
+        self.complete(url, part).or_else(|e| {
+            cache::remove(part)?;
+            Err(match e {
+                Error::Interrupted { url, reason, received, .. } => {
+                    self.unreachable(&url, format!("it broke off after {received} bytes: {reason}"))
+                }
+                other => other,
+            })
+        })
     }
 
     /// Brings the `.part` file to its full length; says whether bytes of an earlier call are in it.

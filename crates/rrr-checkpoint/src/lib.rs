@@ -5,7 +5,8 @@
 //!   ResNet it is, [`inspect`] sums it up and [`convert`] makes a safetensors file of it.
 //! - [`Card`] is what the weights expect of an image (mean, std, ...), read from timm's `config.json` beside them.
 //! - [`pull`] gets a backbone of the [`catalog`] into the cache and [`resolve`] also takes local files and folders.
-//! - [`write_safetensors`] and [`atomic_write`] write files that are whole or not there.
+//! - [`write_safetensors`] and [`atomic_write`] write files that are whole or not there, and [`Digest`] tells whether two
+//!   are the same.
 //!
 //! ```no_run
 //! use rrr_checkpoint::{Checkpoint, LoadOptions, PullOptions, detect_resnet, load_state, resolve};
@@ -27,6 +28,7 @@ mod card;
 mod catalog;
 mod checkpoint;
 mod convert;
+mod digest;
 mod download;
 mod dtype;
 mod error;
@@ -45,6 +47,7 @@ pub use card::{Card, ColorOrder, Interpolation};
 pub use catalog::{CatalogEntry, catalog, lookup};
 pub use checkpoint::{Checkpoint, Format};
 pub use convert::{ConvertOptions, ConvertReport, Inspection, convert, inspect};
+pub use digest::Digest;
 pub use dtype::Dtype;
 pub use error::{Error, Misshapen};
 pub use pull::{BackboneFiles, ListEntry, Progress, PullOptions, Resolved, list, pull, resolve};

@@ -15,7 +15,7 @@ pub(crate) use value::{Arena, Object, TensorRef, Value};
 
 use reader::Reader;
 
-/// A state dict of 100 000 tensors has a pickle of some 20 MB.
+/// A state dict of 100 000 tensors has a pickle of some 20 MB, and costs some 3 million.
 const MAX_PICKLE: usize = 64 << 20;
 const MAX_OBJECTS: usize = 1 << 23;
 
@@ -64,10 +64,15 @@ impl Machine {
                 return Ok((self.arena, value));
             }
             self.step(opcode, at, &mut input)?;
-            if self.arena.cost() > MAX_OBJECTS {
+            if self.cost() > MAX_OBJECTS {
                 return refused(format!("its pickle builds more than {MAX_OBJECTS} objects"));
             }
         }
+    }
+
+    /// All that an opcode of a byte or two can add to.
+    fn cost(&self) -> usize {
+        self.arena.cost() + self.stack.len() + self.marks.len() + self.memo.len()
     }
 
     fn step(&mut self, opcode: u8, at: usize, input: &mut Reader<'_>) -> Result<(), PickleError> {

@@ -31,6 +31,12 @@ const WRAPPERS: [&str; 12] = [
 const MAX_DEPTH: usize = 16;
 const MAX_TENSORS: usize = 1 << 18;
 const MAX_NAME: usize = 1024;
+/// Bytes of all names, shapes and strides: dicts may be shared, and so may the tensors in them.
+const MAX_LISTED: usize = 64 << 20;
+/// All tensors together may be so many times as large as the file, or [`SMALL`] bytes: they may share a storage, or repeat
+/// a value, and each is bounded only by itself.
+const MAX_UNFOLDED: usize = 16;
+const SMALL: usize = 256 << 20;
 /// Values looked at while flattening; dicts may be shared, so their tree can be far larger than the pickle.
 const MAX_VISITS: usize = 1 << 23;
 
@@ -42,7 +48,7 @@ pub(crate) fn read(path: &Path, file: &[u8]) -> Result<Contents, Error> {
         PickleError::Refused(what) => Error::Refused { path: path.into(), what },
     })?;
     let (state, wrapper) = unwrap(&arena, top);
-    let mut flat = Flat { arena: &arena, tensors: Vec::new(), names: BTreeSet::new(), visits: 0 };
+    let mut flat = Flat { arena: &arena, tensors: Vec::new(), names: BTreeSet::new(), visits: 0, listed: 0 };
     flat.dict(state, "", 0).map_err(|what| Error::damaged(path, what))?;
     if flat.tensors.is_empty() {
         let what =
@@ -55,7 +61,21 @@ pub(crate) fn read(path: &Path, file: &[u8]) -> Result<Contents, Error> {
         .map(|(name, tensor)| slot(&archive, &arena, name, tensor, file.len()))
         .collect::<Result<Vec<_>, String>>()
         .map_err(|what| Error::damaged(path, what))?;
+    check_unfolded(path, &slots, file.len())?;
     Ok(Contents { slots, metadata: BTreeMap::new(), wrapper })
+}
+
+fn check_unfolded(path: &Path, slots: &[Slot], file_bytes: usize) -> Result<(), Error> {
+    let bytes = slots.iter().map(|s| s.info.numel() * s.info.dtype.size()).fold(0, usize::saturating_add);
+    if bytes <= file_bytes.saturating_mul(MAX_UNFOLDED).max(SMALL) {
+        return Ok(());
+    }
+    let what = format!(
+        "its tensors share so much that they would take {} MiB instead of its {}\nhint: save clones of those you need",
+        bytes >> 20,
+        file_bytes >> 20
+    );
+    Err(Error::Refused { path: path.into(), what })
 }
 
 fn slot(
@@ -110,6 +130,8 @@ struct Flat<'a> {
     tensors: Vec<(String, &'a TensorRef)>,
     names: BTreeSet<String>,
     visits: usize,
+    /// Bytes of names, shapes and strides.
+    listed: usize,
 }
 
 impl Flat<'_> {
@@ -137,6 +159,14 @@ impl Flat<'_> {
             }
             match object {
                 Some(Object::Tensor(tensor)) => {
+                    self.listed +=
+                        name.len() + size_of::<usize>() * (tensor.shape.len() + tensor.strides.len());
+                    if self.listed > MAX_LISTED {
+                        return Err(format!(
+                            "its tensors' names and shapes take more than {} MiB",
+                            MAX_LISTED >> 20
+                        ));
+                    }
                     if !self.names.insert(name.clone()) {
                         return Err(format!("tensor {name} comes twice"));
                     }

@@ -29,6 +29,8 @@ enum Mood {
     WrongHash,
     /// Publishes none.
     NoHash,
+    /// Publishes none, and closes the connection after so many bytes.
+    NoHashCutAfter(usize),
     NotFound,
 }
 
@@ -97,7 +99,10 @@ fn answer(
             Mood::WrongHash => "0".repeat(64),
             _ => Sha256::digest(weights).iter().map(|b| format!("{b:02x}")).collect(),
         };
-        let tag = if mood == Mood::NoHash { String::new() } else { format!("X-Linked-Etag: \"{hash}\"\r\n") };
+        let tag = match mood {
+            Mood::NoHash | Mood::NoHashCutAfter(_) => String::new(),
+            _ => format!("X-Linked-Etag: \"{hash}\"\r\n"),
+        };
         return write!(
             stream,
             "{}",
@@ -121,7 +126,7 @@ fn answer(
     };
     write!(stream, "{}", head(status, format!("{range}Content-Length: {}\r\n", body.len())))?;
     let sent = match mood {
-        Mood::CutAfter(bytes) => bytes.min(body.len()),
+        Mood::CutAfter(bytes) | Mood::NoHashCutAfter(bytes) => bytes.min(body.len()),
         _ => body.len(),
     };
     stream.write_all(&body[..sent])
@@ -256,6 +261,22 @@ fn a_missing_hash_is_said() {
     let files = Setup::new(Mood::NoHash).pull().unwrap();
     assert!(files.notes[0].contains("published no checksum"), "{:?}", files.notes);
     assert!(files.card.sha256.is_some());
+}
+
+#[test]
+fn without_a_hash_nothing_of_another_call_is_used() {
+    let setup = Setup::new(Mood::NoHashCutAfter(1000));
+    let error = setup.pull().unwrap_err().to_string();
+    assert!(error.contains("broke off after 3000 bytes") && !error.contains("run it again"), "{error}");
+    assert!(setup.parts().is_empty());
+
+    // What a killed process leaves, of a version that was as long.
+    std::fs::write(setup.entry().join("model.safetensors.part"), vec![7; setup.length - 500]).unwrap();
+    setup.server.set(Mood::NoHash);
+    let files = setup.pull().unwrap();
+    let values = Checkpoint::open(&files.weights).unwrap().read_f32("w").unwrap();
+    assert!(values.iter().enumerate().all(|(i, v)| *v == i as f32));
+    assert!(setup.parts().is_empty());
 }
 
 #[test]

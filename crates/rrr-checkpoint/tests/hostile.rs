@@ -101,6 +101,57 @@ fn bombs_stay_small() {
     assert!(message(b"\x80\x02Nr\xff\xff\xff\xff.").contains("no tensors"));
 }
 
+/// What opcodes of a byte or two build without end: values, memo entries, marks.
+#[test]
+fn repetition_is_limited() {
+    for opcode in [&b"N"[..], b"(", b"\x94"] {
+        let pickle = [b"\x80\x02N", opcode.repeat(9 << 20).as_slice(), b"."].concat();
+        assert!(message(&pickle).contains("builds more than"), "{}", opcode.escape_ascii());
+    }
+    // Tensors of 64 axes, six bytes each.
+    let axes = [b"(".to_vec(), b"K\x01".repeat(64), b"t".to_vec()].concat();
+    let pickle = [
+        &b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x00"[..],
+        b"((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQK\x00",
+        &axes,
+        &axes,
+        b"tq\x01",
+        &b"h\x00h\x01R0".repeat(100_000),
+        b".",
+    ]
+    .concat();
+    assert!(message(&pickle).contains("builds more than"));
+}
+
+/// A state dict that nests the dict `inner` under two names, and so on: 2^`depth` times the tensors.
+fn shared(inner: &[u8], name: usize, depth: usize) -> Vec<u8> {
+    let key = |c: u8| [&b"X"[..], &u32::try_from(name).unwrap().to_le_bytes(), &vec![c; name]].concat();
+    let mut pickle = [b"\x80\x02", inner, b"q\x00"].concat();
+    for _ in 0..depth {
+        pickle.extend([b"}", key(b'a').as_slice(), b"h\x00s", key(b'b').as_slice(), b"h\x00sq\x00"].concat());
+    }
+    pickle.push(b'.');
+    pickle
+}
+
+#[test]
+fn shared_tensors_stay_small() {
+    let one = 1f32.to_le_bytes();
+    let read = |pickle: &[u8]| open(&zip_file(pickle, &[("0", &one)]));
+    let dict = |shape: &[i64], strides: &[i64]| {
+        let whole = tensor(1, 0, shape, strides);
+        whole[2..whole.len() - 1].to_vec()
+    };
+    let few = read(&shared(&dict(&[1], &[1]), 1, 10)).unwrap();
+    assert_eq!((few.tensors().len(), few.tensors()[0].name.len()), (1 << 10, 21));
+    // Each may repeat its value so often; all of them would be gigabytes.
+    let repeated = read(&shared(&dict(&[1 << 24], &[0]), 1, 6)).unwrap_err().to_string();
+    assert!(repeated.contains("instead of its 0") && repeated.contains("hint: save clones"), "{repeated}");
+    // A few kilobytes of names become a hundred megabytes.
+    let long = read(&shared(&dict(&[1; 8], &[1; 8]), 60, 16)).unwrap_err().to_string();
+    assert!(long.contains("names and shapes take more than 64 MiB"), "{long}");
+}
+
 /// A state dict with one f32 tensor `w`; the numbers are pickled as LONG1 of eight bytes.
 fn tensor(claimed: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
     let long = |n: i64| [&[0x8a, 8], &n.to_le_bytes()[..]].concat();

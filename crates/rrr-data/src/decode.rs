@@ -55,6 +55,14 @@ pub enum DecodeError {
     /// The end is missing.
     #[error("the jpeg data ends early (truncated file)")]
     Truncated,
+    /// A width or height of 0, which a GIF may claim.
+    #[error("{width}x{height} pixels are no image; replace the file or remove it")]
+    NoPixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
     /// More pixels than [`Limits`] allow.
     #[error("{width}x{height} pixels are more than the limit of {max_pixels}")]
     TooLarge {
@@ -118,6 +126,9 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeError> {
     reader.limits(decoder_limits);
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(DecodeError::NoPixels { width, height });
+    }
     if u64::from(width) * u64::from(height) > limits.max_pixels {
         return Err(DecodeError::TooLarge { width, height, max_pixels: limits.max_pixels });
     }

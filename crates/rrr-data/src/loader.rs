@@ -88,16 +88,6 @@ impl Loader {
         self.0.store.len().div_ceil(self.0.options.batch_size)
     }
 
-    /// The images behind the batches.
-    pub fn store(&self) -> &Arc<ImageStore> {
-        &self.0.store
-    }
-
-    /// The options given.
-    pub fn options(&self) -> &LoaderOptions {
-        &self.0.options
-    }
-
     /// Batch `step` of an epoch, the same that iterating would give.
     ///
     /// # Errors

@@ -84,11 +84,6 @@ impl DecodedImages {
         Self { options, slots: paths.zip(slots).collect(), pixels: Arc::new(pixels) }
     }
 
-    /// Whether every image is in memory.
-    pub fn is_resident(&self) -> bool {
-        self.slots.values().all(|slot| !matches!(slot, Ok(None)))
-    }
-
     /// Bytes of decoded pixels.
     pub fn bytes(&self) -> usize {
         self.pixels.len()

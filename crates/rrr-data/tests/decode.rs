@@ -214,6 +214,18 @@ fn huge_images_are_refused_before_they_are_decoded() {
 }
 
 #[test]
+fn images_without_pixels_are_an_error() {
+    for (width, height) in [(0, 0), (0, 5), (5, 0)] {
+        // A logical screen of that size, two colours, and a frame of one pixel.
+        let screen = [width, 0, height, 0, 0x80, 0, 0];
+        let rest = b"\0\0\0\xff\xff\xff\x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0\x3b";
+        let gif = [b"GIF89a", &screen[..], rest].concat();
+        let expected = DecodeError::NoPixels { width: width.into(), height: height.into() };
+        assert_eq!(error(&gif), expected);
+    }
+}
+
+#[test]
 fn cmyk_jpeg() {
     let cyan = [255u8, 0, 0, 0].repeat(64);
     let mut bytes = Vec::new();

@@ -64,6 +64,7 @@ fn operations_match_albumentations() {
     let mut scratch = Scratch::default();
     let mut failures = Vec::new();
     let mut checked = 0;
+    // Noise is compared where it is made: only the adding is albumentations'.
     for case in golden.cases.iter().filter(|c| !["resize", "noise"].contains(&c.op.as_str())) {
         let input = &golden.images[&case.input];
         assert_eq!(input.width, input.height);
@@ -101,23 +102,6 @@ fn operations_match_albumentations() {
     assert!(checked > 90);
 }
 
-/// The noise itself is ours; adding whole levels must equal adding albumentations' real ones.
-#[test]
-fn floored_noise_equals_real_noise() {
-    let golden = golden();
-    for case in golden.cases.iter().filter(|c| c.op == "noise") {
-        let input = &golden.images[&case.input];
-        let len = input.width * input.height * 3;
-        let levels = &BLOB[case.params[0] as usize..][..len];
-        let ours: Vec<u8> = BLOB[input.at..][..len]
-            .iter()
-            .zip(levels)
-            .map(|(p, &level)| p.saturating_add_signed(level as i8))
-            .collect();
-        compare(&format!("noise on {}", case.input), &ours, &BLOB[case.at..][..len], &EXACT).unwrap();
-    }
-}
-
 #[test]
 fn motion_lines_match_opencv() {
     let mut masks = BLOB[golden().lines..].as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b));
@@ -134,6 +118,7 @@ fn motion_lines_match_opencv() {
 #[test]
 fn bilinear_resize_matches_opencv() {
     let golden = golden();
+    let mut checked = 0;
     for case in golden.cases.iter().filter(|c| c.op == "resize") {
         let input = &golden.images[&case.input];
         let (height, size) = (case.params[0] as usize, case.params[1] as usize);
@@ -141,5 +126,7 @@ fn bilinear_resize_matches_opencv() {
         let ours = RgbImage { width: input.width, height, pixels }.resized(size, Resize::Bilinear);
         let what = format!("{}x{height} to {size}", input.width);
         compare(&what, &ours, &BLOB[case.at..][..ours.len()], &EXACT).unwrap();
+        checked += 1;
     }
+    assert_eq!(checked, 5);
 }

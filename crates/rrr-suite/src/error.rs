@@ -75,7 +75,7 @@ pub enum SuiteError {
     /// A dataset cannot be read.
     #[error(transparent)]
     Data(#[from] rrr_data::DataError),
-    /// The backbone cannot be found.
+    /// The backbone cannot be found, or a file cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] rrr_checkpoint::Error),
     /// There is nothing to report on.

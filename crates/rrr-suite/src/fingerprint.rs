@@ -1,17 +1,15 @@
 //! What a task's result depends on, as a hash.
 
-use crate::error::{Result, SuiteError};
+use crate::error::Result;
 use crate::matrix::PlanningOptions;
 use rayon::prelude::*;
-use rrr_checkpoint::{Card, Checkpoint, PullOptions, resolve};
+use rrr_checkpoint::{Card, Checkpoint, Digest, PullOptions, resolve};
 use rrr_data::{OpenOptions, Source, Workers};
 use rrrnet::arch::ResNet;
 use rrrnet::backbone::read_layout;
-use rrrnet::config::TrainConfig;
+use rrrnet::config::{TEACHER_AUTO, TrainConfig};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Settings that never change a result, or that the hash has in another form.
@@ -72,19 +70,19 @@ impl<'a> Digests<'a> {
         let source = Source::open(&config.data, &open)?;
         let workers = Workers::new(self.options.threads)?;
         let parts = [Some(&source.train), source.valid.as_ref(), source.test.as_ref()];
-        let mut hash = Sha256::new();
+        let mut hash = Digest::default();
         for class in &source.classes {
             hash.update(format!("class {class}\n"));
         }
         for (part, samples) in parts.into_iter().enumerate() {
             let samples = samples.map_or(&[][..], Vec::as_slice);
-            let files: Vec<Result<String>> =
-                workers.run(|| samples.par_iter().map(|s| file_digest(&s.path)).collect());
+            let files: Vec<_> =
+                workers.run(|| samples.par_iter().map(|s| Digest::of_file(&s.path)).collect());
             for (sample, file) in samples.iter().zip(files) {
                 hash.update(format!("{part} {} {} {}\n", sample.label, file?, sample.id));
             }
         }
-        let found = DatasetDigest { digest: hex(hash), classes: source.classes.len() };
+        let found = DatasetDigest { digest: hash.hex(), classes: source.classes.len() };
         self.datasets.insert(key, found.clone());
         Ok(found)
     }
@@ -95,7 +93,8 @@ impl<'a> Digests<'a> {
             let pull = PullOptions { offline: self.options.offline, ..PullOptions::default() };
             let found = resolve(&config.backbone, &pull)?;
             let layout = read_layout(&Checkpoint::open(&found.weights)?).ok();
-            let digest = BackboneDigest { weights: file_digest(&found.weights)?, card: found.card, layout };
+            let digest =
+                BackboneDigest { weights: Digest::of_file(&found.weights)?, card: found.card, layout };
             self.backbones.insert(config.backbone.clone(), digest);
         }
         Ok(&self.backbones[&config.backbone])
@@ -114,6 +113,10 @@ pub(crate) fn hash_of(
         _ => Map::new(),
     };
     settings.retain(|key, _| !LEFT_OUT.contains(&key.as_str()));
+    // A method's name stands for the task in `after`.
+    if config.teacher.as_deref().is_some_and(|teacher| teacher != Path::new(TEACHER_AUTO)) {
+        settings.insert("teacher".into(), true.into());
+    }
     let card = backbone
         .card
         .as_ref()
@@ -125,9 +128,9 @@ pub(crate) fn hash_of(
         "backbone": { "weights": backbone.weights, "card": card },
         "after": after,
     }));
-    let mut hash = Sha256::new();
-    hash.update(key.as_bytes());
-    (hex(hash), key)
+    let mut hash = Digest::default();
+    hash.update(&key);
+    (hash.hex(), key)
 }
 
 /// JSON without spaces, keys in byte order at every level.
@@ -144,27 +147,30 @@ fn canonical(value: &Value) -> String {
     }
 }
 
-/// SHA-256 of a file, in hexadecimal.
-pub(crate) fn file_digest(path: &Path) -> Result<String> {
-    let failed = |e| SuiteError::file("read", path, e);
-    let mut hash = Sha256::new();
-    let mut file = File::open(path).map_err(failed)?;
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match std::io::Read::read(&mut file, &mut buffer).map_err(failed)? {
-            0 => return Ok(hex(hash)),
-            n => hash.update(&buffer[..n]),
-        }
-    }
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rrrnet::config::Settings;
+
+    #[test]
+    fn teachers_are_known_by_their_tasks() {
+        let backbone = BackboneDigest { weights: String::new(), card: None, layout: None };
+        let of = |teacher: Option<&str>, after: Option<&str>| {
+            let given = Settings {
+                data: Some("photos".into()),
+                teacher: teacher.map(Into::into),
+                ..Settings::default()
+            };
+            hash_of(&given.resolve().unwrap(), "", &backbone, after)
+        };
+        let taught = of(Some("B"), Some("task"));
+        assert_eq!(taught, of(Some("renamed"), Some("task")));
+        assert_ne!(taught.0, of(Some("B"), Some("another")).0);
+        let (auto, alone) = (of(Some(TEACHER_AUTO), None), of(None, None));
+        assert!(auto.1.contains(r#""teacher":"auto""#) && !alone.1.contains(r#""teacher":"#));
+        let others = [auto.0, alone.0, of(Some(TEACHER_AUTO), Some("task")).0, of(None, Some("task")).0];
+        assert!(!others.contains(&taught.0));
+    }
 
     #[test]
     fn canonical_json_has_one_form() {

@@ -12,10 +12,12 @@ mod fingerprint;
 pub mod matrix;
 mod measure;
 pub mod report;
+mod restart;
 pub mod result;
 pub mod spec;
 pub mod stats;
 pub mod status;
+mod tidy;
 pub mod worker;
 
 pub use error::{Result, SuiteError};

@@ -21,7 +21,7 @@ pub struct Task {
     pub cell: Cell,
     /// What is trained; without `init`, and with a method's name as `teacher`, which [`after`](Self::after) stands for.
     pub config: TrainConfig,
-    /// Hash of the task whose model this one learns from (where [`config`](Self::config) has a teacher) or starts from.
+    /// Hash of the task whose model this one learns from (where [`config`](Self::config) names a teacher) or starts from.
     pub after: Option<String>,
 }
 
@@ -111,6 +111,7 @@ impl Place<'_> {
     fn chains(&self, suite: &Suite, tasks: &mut Vec<Task>, digests: &mut Digests<'_>) -> Result<()> {
         let forward = suite.forward.as_ref().expect("the reader has checked it");
         let method = &suite.methods[0];
+        teacher(suite, method, &BTreeMap::new())?;
         let steps = forward.steps();
         let control: Vec<[usize; 4]> = vec![forward.from; steps.len()];
         let chains = [("forward", steps), ("control", control)];

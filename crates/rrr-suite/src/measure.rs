@@ -1,8 +1,8 @@
 //! From a finished run to the numbers that are kept of it.
 
 use crate::error::Result;
-use crate::fingerprint::file_digest;
 use crate::result::{Machine, Scores, TaskResult};
+use rrr_checkpoint::Digest;
 use rrr_kernels::Isa;
 use rrrnet::compute::Precision;
 use rrrnet::config::{ConfigError, TrainConfig};
@@ -31,7 +31,7 @@ pub(crate) enum CollectError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Suite(#[from] crate::error::SuiteError),
+    File(#[from] rrr_checkpoint::Error),
 }
 
 /// The numbers of a finished run.
@@ -54,7 +54,7 @@ pub(crate) fn collect(run: &Path, summary: &Summary, threads: usize) -> Result<T
         branches: model.spec.branches,
         latency_ms,
         images_per_second,
-        model_sha256: file_digest(&summary.model)?,
+        model_sha256: Digest::of_file(&summary.model)?,
         machine: machine(threads, config.precision),
     })
 }

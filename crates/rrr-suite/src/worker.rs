@@ -1,30 +1,22 @@
 //! Running the tasks of a suite, beside any number of other processes that do the same.
 
 use crate::db::{Claim, Database, Owner};
-use crate::error::{Result, SuiteError};
+use crate::error::Result;
 use crate::matrix::Task;
 use crate::measure::collect;
+use crate::restart;
 use crate::result::TaskResult;
-use rrrnet::config::TrainConfig;
+use crate::tidy;
+use rrrnet::config::{TEACHER_AUTO, TrainConfig};
 use rrrnet::run::RunDir;
-use rrrnet::train::{Event, Outcome, Resources, TrainError, TrainOptions};
+use rrrnet::train::{Event, Outcome, Resources, TrainOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// What stays of a run once its numbers are in the database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Keep {
-    /// Configuration, curves, predictions and report.
-    #[default]
-    Reports,
-    /// The model as well.
-    Models,
-    /// Everything.
-    All,
-}
+pub use crate::tidy::Keep;
 
 /// How a worker works.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +111,7 @@ pub fn run(
     let owner = Owner::this_process();
     let resources = Resources::default();
     let mut waiting = false;
+    tidy::sweep(db, suite)?;
     loop {
         if options.interrupt.load(Ordering::SeqCst) {
             return Ok(Ended::Interrupted);
@@ -192,8 +185,9 @@ impl Work<'_> {
         }
         match trained {
             Ok(Some(result)) => {
+                tidy::note(&self.claim.run, self.options.keep)?;
                 if db.finish(self.claim, &result, seconds)? {
-                    self.tidy(db)?;
+                    tidy::tidy(db, &task.hash, task.after.as_deref(), self.options.keep)?;
                     news(&News::Finished { task, result: &result, seconds });
                 } else {
                     news(&News::Lost { task });
@@ -249,20 +243,11 @@ impl Work<'_> {
         let run = self.claim.run.as_path();
         let (threads, offline) = (self.options.threads, self.options.offline);
         let options = TrainOptions { overwrite: true, offline, interrupt: stop, command: None };
-        let resumed = match RunDir::open(run) {
-            Ok(_) => match self.resources.resume(run, Some(threads), &options, events) {
-                Ok(outcome) => Some(outcome),
-                // What a power loss may leave behind, or a run of images that were somewhere else.
-                Err(TrainError::Damaged { .. } | TrainError::Checkpoint(_) | TrainError::Config(_)) => None,
-                Err(e) => return Err(e.to_string()),
-            },
-            Err(_) => None,
-        };
-        let outcome = match resumed {
+        let outcome = match self.go_on(&options, events)? {
             Some(outcome) => outcome,
             None => {
-                remove(run).map_err(|e| e.to_string())?;
                 let config = self.config(threads)?;
+                tidy::remove(run).map_err(|e| e.to_string())?;
                 self.resources.train(&config, run, &options, events).map_err(|e| e.to_string())?
             }
         };
@@ -271,6 +256,36 @@ impl Work<'_> {
             Outcome::Finished(summary) => {
                 collect(run, &summary, threads).map(Some).map_err(|e| e.to_string())
             }
+        }
+    }
+
+    /// Goes on with the run; nothing if there is none, or none that can go on.
+    fn go_on(
+        &self,
+        options: &TrainOptions<'_>,
+        events: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Option<Outcome>, String> {
+        let run = self.claim.run.as_path();
+        if RunDir::open(run).is_err() {
+            return Ok(None);
+        }
+        let mut training = false;
+        let mut watch = |event: &Event<'_>| {
+            training |= matches!(event, Event::Ready(_));
+            events(event);
+        };
+        match self.resources.resume(run, Some(self.options.threads), options, &mut watch) {
+            Ok(outcome) => Ok(Some(outcome)),
+            // Images that are out of reach are no reason to lose what was trained.
+            Err(e) if restart::helps(&e, training) && self.task.config.data.exists() => {
+                let reason = e.to_string();
+                let reason = reason.lines().next().unwrap_or_default();
+                events(&Event::Note(format!(
+                    "the run starts from the beginning, for it cannot go on: {reason}"
+                )));
+                Ok(None)
+            }
+            Err(e) => Err(e.to_string()),
         }
     }
 
@@ -286,10 +301,9 @@ impl Work<'_> {
                     model.display()
                 ));
             }
-            if config.teacher.is_some() {
-                config.teacher = Some(model);
-            } else {
-                config.init = Some(model);
+            match &config.teacher {
+                Some(teacher) if teacher != Path::new(TEACHER_AUTO) => config.teacher = Some(model),
+                _ => config.init = Some(model),
             }
         }
         Ok(config)
@@ -297,31 +311,6 @@ impl Work<'_> {
 
     fn runs(&self) -> &Path {
         self.claim.run.parent().unwrap_or(Path::new(""))
-    }
-
-    /// Removes what need not stay: checkpoints, and models that no task needs any more.
-    fn tidy(&self, db: &Database) -> Result<()> {
-        let run = &self.claim.run;
-        if self.options.keep != Keep::All {
-            remove(&run.join("checkpoint"))?;
-        }
-        if self.options.keep == Keep::Reports {
-            let predecessor = self.task.after.as_deref();
-            for hash in [Some(self.claim.hash.as_str()), predecessor].into_iter().flatten() {
-                if !db.is_needed(hash)? {
-                    remove(&crate::db::run_path(self.runs(), hash).join("model.safetensors"))?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    match removed {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(SuiteError::file("remove", path, e)),
-        _ => Ok(()),
     }
 }
 

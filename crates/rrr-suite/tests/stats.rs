@@ -14,6 +14,18 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
+fn cases<'a>(golden: &'a Value, name: &str) -> &'a [Value] {
+    let cases = golden[name].as_array().unwrap();
+    assert!(!cases.is_empty(), "{name} has no cases");
+    cases
+}
+
+fn all_close(ours: &[f64], theirs: &Value, tolerance: f64, what: &str) {
+    let theirs = theirs.as_array().unwrap();
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    ours.iter().zip(theirs).for_each(|(ours, theirs)| close(*ours, theirs, tolerance, what));
+}
+
 fn close(ours: f64, theirs: &Value, tolerance: f64, what: &str) {
     let theirs = theirs.as_f64().unwrap();
     assert!((ours - theirs).abs() <= tolerance * theirs.abs().max(1e-3), "{what}: {ours}, not {theirs}");
@@ -21,28 +33,26 @@ fn close(ours: f64, theirs: &Value, tolerance: f64, what: &str) {
 
 #[test]
 fn friedman_and_nemenyi_agree_with_scipy_and_scikit_posthocs() {
-    for (i, case) in golden()["friedman"].as_array().unwrap().iter().enumerate() {
+    for (i, case) in cases(&golden(), "friedman").iter().enumerate() {
         let scores: Vec<Vec<f64>> = case["scores"].as_array().unwrap().iter().map(numbers).collect();
         let f = friedman(&scores).unwrap();
-        for (ours, theirs) in f.ranks.iter().zip(case["ranks"].as_array().unwrap()) {
-            close(*ours, theirs, 1e-12, "rank");
-        }
+        all_close(&f.ranks, &case["ranks"], 1e-12, &format!("case {i}, ranks"));
         for (what, ours) in [("chi2", f.chi2), ("p", f.p), ("f", f.f), ("f_p", f.f_p)] {
             close(ours, &case[what], 1e-9, &format!("case {i}, {what}"));
         }
         let n = nemenyi(&f.ranks, f.datasets, 0.05);
         close(n.critical_difference, &case["critical_difference"], 1e-6, "critical difference");
-        for (ours, theirs) in n.p.iter().zip(case["nemenyi"].as_array().unwrap()) {
-            for (ours, theirs) in ours.iter().zip(theirs.as_array().unwrap()) {
-                close(*ours, theirs, 1e-5, &format!("case {i}, nemenyi"));
-            }
+        let theirs = case["nemenyi"].as_array().unwrap();
+        assert_eq!(n.p.len(), theirs.len(), "case {i}, nemenyi");
+        for (ours, theirs) in n.p.iter().zip(theirs) {
+            all_close(ours, theirs, 1e-5, &format!("case {i}, nemenyi"));
         }
     }
 }
 
 #[test]
 fn wilcoxon_agrees_with_scipy() {
-    for case in golden()["wilcoxon"].as_array().unwrap() {
+    for case in cases(&golden(), "wilcoxon") {
         let w = wilcoxon(&numbers(&case["a"]), &numbers(&case["b"])).unwrap();
         let what = format!("{} differences", w.n);
         assert_eq!((w.n as u64, w.exact), (case["n"].as_u64().unwrap(), case["exact"].as_bool().unwrap()));
@@ -53,17 +63,15 @@ fn wilcoxon_agrees_with_scipy() {
 
 #[test]
 fn holm_agrees_with_statsmodels() {
-    for case in golden()["holm"].as_array().unwrap() {
-        for (ours, theirs) in holm(&numbers(&case["p"])).iter().zip(case["adjusted"].as_array().unwrap()) {
-            close(*ours, theirs, 1e-12, "holm");
-        }
+    for case in cases(&golden(), "holm") {
+        all_close(&holm(&numbers(&case["p"])), &case["adjusted"], 1e-12, "holm");
     }
 }
 
 /// Two bootstraps draw differently: their ends agree to a small part of the interval.
 #[test]
 fn bootstrap_intervals_agree_with_scipy() {
-    for case in golden()["bootstrap"].as_array().unwrap() {
+    for case in cases(&golden(), "bootstrap") {
         let b = bootstrap_mean(&numbers(&case["values"]), 0.95, 1).unwrap();
         let (low, high) = (case["low"].as_f64().unwrap(), case["high"].as_f64().unwrap());
         close(b.mean, &case["mean"], 1e-12, "mean");

@@ -176,7 +176,8 @@ fn tensor(
     };
     match (extent(offset), extents(arena, size), extents(arena, stride)) {
         (Some(offset), Some(shape), Some(strides)) => {
-            Ok(arena.add(Object::Tensor(TensorRef { storage, dtype, offset, shape, strides })))
+            arena.charge(shape.len() + strides.len());
+            Ok(arena.add(Object::Tensor(Box::new(TensorRef { storage, dtype, offset, shape, strides }))))
         }
         _ => damaged("the pickle has a tensor with an impossible shape, stride or offset"),
     }

@@ -47,7 +47,7 @@ pub(crate) enum Object {
     Tuple(Vec<Value>),
     Dict(Vec<(Value, Value)>),
     Storage(StorageRef),
-    Tensor(TensorRef),
+    Tensor(Box<TensorRef>),
 }
 
 /// A storage by name; the bytes lie elsewhere in the file.

@@ -25,10 +25,15 @@ pub fn gaussian(image: &mut [u8], sigma: f64, seed: u64, levels: &mut Levels) {
             }
             for ((p, group), word) in values.iter_mut().zip(&groups).zip(words) {
                 let noise = group.level(u16::from_le_bytes(*word));
-                *p = (i16::from(*p) + noise).clamp(0, 255) as u8;
+                *p = add(*p, noise);
             }
         }
     }
+}
+
+#[inline(always)]
+fn add(value: u8, level: i16) -> u8 {
+    (i16::from(value) + level).clamp(0, 255) as u8
 }
 
 /// Random words that lie together.
@@ -166,6 +171,46 @@ mod tests {
             let variance = levels.iter().map(|&l| (f64::from(l) - mean).powi(2)).sum::<f64>() / n;
             assert!((mean + 0.5).abs() < 1e-3, "mean {mean}");
             assert!((variance / (sigma * sigma + 1.0 / 12.0) - 1.0).abs() < 2e-3, "variance {variance}");
+        }
+    }
+
+    /// Adding whole levels equals adding albumentations' real ones (`tests/golden/make.py`).
+    #[test]
+    fn floored_noise_equals_real_noise() {
+        const BLOB: &[u8] = include_bytes!("../../tests/golden/golden.bin");
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/golden.json")).unwrap();
+        let place = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+        let cases = golden["cases"].as_array().unwrap().iter().filter(|c| c["op"] == "noise");
+        let mut checked = 0;
+        for case in cases {
+            let input = &golden["images"][case["input"].as_str().unwrap()];
+            let len = 3 * place(&input["width"]) * place(&input["height"]);
+            let at = |value| &BLOB[place(value)..][..len];
+            let levels = at(&case["params"][0]).iter().map(|&level| i16::from(level as i8));
+            let ours: Vec<u8> =
+                at(&input["at"]).iter().zip(levels).map(|(&p, level)| add(p, level)).collect();
+            assert!(ours == at(&case["at"]), "{case}");
+            checked += 1;
+        }
+        assert_eq!(checked, 6);
+    }
+
+    #[test]
+    fn each_value_gets_the_level_of_its_word() {
+        // Pieces of all lengths, values that are cut off at either end, groups that need a search.
+        for (sigma, n) in [(5.0, 3), (50f64.sqrt(), 64 * 8 * 3 + 65), (0.3, 700)] {
+            let image: Vec<u8> = (0..n).map(|i| [0, 255, 100, 3][i % 4]).collect();
+            let mut words = vec![[0; 2]; n.next_multiple_of(64 * 8)];
+            SeededRng::new(9, "noise", "", 0, 0).fill(words.as_flattened_mut());
+            let levels = levels(sigma);
+            let expected = |(&p, word): (&u8, &[u8; 2])| {
+                (i32::from(p) + i32::from(levels[usize::from(u16::from_le_bytes(*word))])).clamp(0, 255) as u8
+            };
+            let expected: Vec<u8> = image.iter().zip(&words).map(expected).collect();
+            let mut ours = image.clone();
+            gaussian(&mut ours, sigma, 9, &mut Levels::default());
+            assert!(ours == expected && ours != image, "{sigma}");
         }
     }
 

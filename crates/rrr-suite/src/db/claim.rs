@@ -231,6 +231,6 @@ pub(crate) fn run_path(runs: &Path, hash: &str) -> PathBuf {
     runs.join(&hash[..16.min(hash.len())])
 }
 
-fn lock_path(runs: &Path, hash: &str) -> PathBuf {
+pub(crate) fn lock_path(runs: &Path, hash: &str) -> PathBuf {
     run_path(runs, hash).with_extension("lock")
 }

@@ -6,8 +6,8 @@
 mod claim;
 mod query;
 
-pub(crate) use claim::run_path;
 pub use claim::{Claim, Owner};
+pub(crate) use claim::{lock_path, run_path};
 pub use query::{Row, State, SuiteInfo};
 
 use crate::error::{Result, SuiteError};

@@ -4,6 +4,23 @@ use super::data::Report;
 use super::text::{measure, metric, p_value, percent, points};
 use std::fmt::Write;
 
+/// The head of a column.
+enum Head<'a> {
+    /// LaTeX of our own.
+    Markup(&'static str),
+    /// Any text.
+    Text(&'a str),
+}
+
+impl Head<'_> {
+    fn latex(&self) -> String {
+        match self {
+            Self::Markup(latex) => (*latex).to_owned(),
+            Self::Text(text) => escape(text),
+        }
+    }
+}
+
 pub(super) fn tables(report: &Report) -> String {
     let mut out = String::from("% \\usepackage{booktabs}\n");
     accuracies(&mut out, report);
@@ -18,7 +35,7 @@ fn accuracies(out: &mut String, report: &Report) {
         measure(report),
         report.datasets.len()
     );
-    let header: Vec<String> = report.methods.iter().map(|m| m.name.clone()).collect();
+    let header: Vec<Head<'_>> = report.methods.iter().map(|m| Head::Text(&m.name)).collect();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (name, cells) in report.datasets.iter().zip(&report.cells) {
         let best = cells.iter().filter_map(|c| c.mean()).fold(f64::NEG_INFINITY, f64::max);
@@ -42,7 +59,7 @@ fn accuracies(out: &mut String, report: &Report) {
 }
 
 fn methods(out: &mut String, report: &Report) {
-    let header = ["parameters", "multiply-adds", "ms per image", "images/s", "training s"].map(String::from);
+    let header = ["parameters", "multiply-adds", "ms per image", "images/s", "training s"].map(Head::Markup);
     let rows: Vec<Vec<String>> = report
         .methods
         .iter()
@@ -62,7 +79,7 @@ fn methods(out: &mut String, report: &Report) {
 
 fn pairs(out: &mut String, report: &Report) {
     let Some(c) = &report.comparison else { return };
-    let header = ["difference", "95\\% interval", "w/t/l", "Wilcoxon $p$", "Holm $p$"].map(String::from);
+    let header = ["difference", "95\\% interval", "w/t/l", "Wilcoxon $p$", "Holm $p$"].map(Head::Markup);
     let rows: Vec<Vec<String>> = c
         .pairs
         .iter()
@@ -88,7 +105,7 @@ fn table(
     caption: &str,
     label: &str,
     first: &str,
-    header: &[String],
+    header: &[Head<'_>],
     rows: &[Vec<String>],
     last: &[Vec<String>],
 ) {
@@ -98,7 +115,7 @@ fn table(
         "\n\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n\\begin{{tabular}}{{l{}}}\n\
          \\toprule\n{first} & {}\\midrule\n",
         "r".repeat(header.len()),
-        line(&header.iter().map(|h| escape_light(h)).collect::<Vec<_>>())
+        line(&header.iter().map(Head::latex).collect::<Vec<_>>())
     );
     rows.iter().for_each(|row| out.push_str(&line(row)));
     if !last.is_empty() {
@@ -122,7 +139,16 @@ fn escape(text: &str) -> String {
     })
 }
 
-/// Headings of our own have their markup already.
-fn escape_light(text: &str) -> String {
-    if text.contains(['$', '\\']) { text.to_owned() } else { escape(text) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_text_whatever_they_hold() {
+        let mut out = String::new();
+        let header = [Head::Text("U$1\\u"), Head::Text("a_b & 5%"), Head::Markup("Holm $p$")];
+        table(&mut out, "", "l", "dataset", &header, &[], &[]);
+        let head = r"dataset & U\$1\textbackslash{}u & a\_b \& 5\% & Holm $p$ \\";
+        assert!(out.contains(&format!("{head}\n\\midrule\n")), "{out}");
+    }
 }
