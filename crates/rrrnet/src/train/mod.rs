@@ -346,6 +346,7 @@ impl Prepared {
         options: &TrainOptions<'_>,
         events: &mut dyn FnMut(&Event<'_>),
     ) -> Result<Outcome, TrainError> {
+        run.make_checkpoints()?;
         let schedule = Schedule::new(config, self.steps_per_epoch(config) as usize);
         let total = schedule.total();
         events(&Event::Ready(self.ready(config, &state, total)));

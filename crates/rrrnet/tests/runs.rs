@@ -1,0 +1,125 @@
+//! The folder of a run: what may lie in it, and what becomes of it when somebody edits or damages it.
+
+mod common;
+
+use common::World;
+use rrrnet::config::{Augmentation, Settings};
+use rrrnet::run::{RunDir, RunError};
+use rrrnet::train::{Outcome, TrainError, TrainOptions, resume, train};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+fn settings(world: &World) -> Settings {
+    Settings {
+        data: Some(world.photos()),
+        backbone: Some(world.backbone().display().to_string()),
+        branches: Some(2),
+        epochs: Some(2),
+        warm_passes: Some(1),
+        batch_size: Some(5),
+        image_size: Some(32),
+        augmentation: Some(Augmentation::Shift),
+        checkpoint_every: Some(0),
+        threads: Some(1),
+        ..Settings::default()
+    }
+}
+
+fn with_options<T>(act: impl FnOnce(&TrainOptions<'_>) -> T) -> T {
+    let interrupt = AtomicBool::new(false);
+    act(&TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None })
+}
+
+fn run(settings: Settings, out: &Path) {
+    let config = settings.resolve().unwrap();
+    with_options(|options| train(&config, out, options, &mut |_| {})).unwrap();
+}
+
+fn go_on(out: &Path) -> Result<Outcome, TrainError> {
+    with_options(|options| resume(out, None, options, &mut |_| {}))
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn write_all(folder: &Path, names: &[&str]) {
+    for name in names {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    }
+}
+
+#[test]
+fn a_new_run_has_nothing_of_a_former_one() {
+    let world = World::new();
+    let out = world.path("run");
+    write_all(
+        &out,
+        &[
+            "config.toml",
+            "augmentation.json",
+            "metrics.jsonl",
+            "model.safetensors",
+            "model-int8.safetensors",
+            "model-int8.json",
+            "evaluation.json",
+            "predictions.csv",
+            "report.html",
+            "checkpoint/last.safetensors",
+            "checkpoint/best.safetensors",
+            "checkpoint/.rrr-Ab12.tmp",
+            "teacher/config.toml",
+            "teacher/model.safetensors",
+            "teacher/checkpoint/last.safetensors",
+            "notes.txt",
+        ],
+    );
+    RunDir::create(&out, true, "epochs = 1\n").unwrap();
+    assert_eq!(names(&out), ["checkpoint", "config.toml", "notes.txt"]);
+    assert!(names(&out.join("checkpoint")).is_empty());
+    assert_eq!(fs::read_to_string(out.join("config.toml")).unwrap(), "epochs = 1\n");
+}
+
+#[test]
+fn what_a_kill_leaves_of_a_run_that_was_about_to_begin_is_in_nobodys_way() {
+    let world = World::new();
+    let out = world.path("run");
+    write_all(&out, &[".rrr-writable-17", ".rrr-Ab12.tmp", "checkpoint/.rrr-Cd34.tmp"]);
+    RunDir::create(&out, false, "epochs = 1\n").unwrap();
+    assert_eq!(names(&out), ["checkpoint", "config.toml"]);
+    for strange in ["notes.txt", "checkpoint/mine.safetensors", "photos/a.jpg"] {
+        let out = world.path("other");
+        write_all(&out, &[strange]);
+        let refused = RunDir::create(&out, true, "").unwrap_err();
+        assert!(matches!(refused, RunError::NotARun(_)) && out.join(strange).exists(), "{strange}");
+        fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_that_is_being_replaced_stays_a_run() {
+    let world = World::new();
+    let out = world.path("run");
+    write_all(&out, &["config.toml", "metrics.jsonl", "report.html/stops the removal"]);
+    let failed = RunDir::create(&out, true, "epochs = 1\n").unwrap_err().to_string();
+    assert!(failed.starts_with("cannot remove") && failed.contains("report.html"), "{failed}");
+    assert_eq!(names(&out), ["config.toml", "report.html"]);
+    assert!(RunDir::open(&out).is_ok());
+}
+
+#[test]
+fn a_run_without_its_checkpoints_starts_over() {
+    let world = World::new();
+    let out = world.path("run");
+    run(settings(&world), &out);
+    let model = fs::read(out.join("model.safetensors")).unwrap();
+    fs::remove_dir_all(out.join("checkpoint")).unwrap();
+    assert!(matches!(go_on(&out).unwrap(), Outcome::Finished(_)));
+    assert!(fs::read(out.join("model.safetensors")).unwrap() == model);
+}
