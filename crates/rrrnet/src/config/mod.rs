@@ -4,9 +4,12 @@
 //! absent. [`Settings::resolve`] puts layers of them on top of each other (flags over `--config` file over recipe
 //! over defaults) and checks the result, a [`TrainConfig`] without gaps, which the run directory keeps.
 
+mod check;
 mod error;
 mod recipe;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 pub use error::ConfigError;
 pub use recipe::{RECIPES, Recipe};
@@ -338,14 +341,16 @@ impl TrainConfig {
     /// Reads a resolved configuration, as a run directory keeps it.
     ///
     /// # Errors
-    /// [`ConfigError`] if the file cannot be read or is not a complete configuration.
+    /// [`ConfigError`] if the file cannot be read, is not a complete configuration, or has values that make no sense.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        recipe::parse_file(path)
+        let config: Self = recipe::parse_file(path)?;
+        config.check_file(&Settings::read(path)?, path)?;
+        Ok(config)
     }
 
     /// The configuration as TOML.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a configuration is plain values, and its seed was checked to fit TOML")
+        toml::to_string(self).expect("a configuration is plain values, checked to fit TOML")
     }
 }
 

@@ -143,6 +143,7 @@ fn start(
         .as_deref()
         .map(|path| if path == Path::new(TEACHER_AUTO) { path.into() } else { absolute(path) });
     let config = &TrainConfig { data: absolute(&config.data), init, teacher, ..config.clone() };
+    config.check()?;
     let mut prepared = Prepared::new(config, resources, events)?;
     let backbone = backbone(resources, config, options, events)?;
     let start = Start::fresh(config, &prepared, &backbone)?;
