@@ -348,9 +348,18 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// The configuration as TOML.
+    /// The configuration as TOML, with every key that a recipe may set.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a configuration is plain values, checked to fit TOML")
+        let plain = "a configuration is plain values, checked to fit TOML";
+        let mut text = toml::to_string(self).expect(plain);
+        // Serde leaves these out at zero, on which the hashes of suites rest; as settings they would then be the recipe's.
+        if self.coarse_branches == 0 {
+            text.push_str("coarse_branches = 0\n");
+        }
+        if self.stem_lr == 0.0 {
+            text.push_str("stem_lr = 0.0\n");
+        }
+        text
     }
 }
 

@@ -1,8 +1,85 @@
 use super::*;
 use std::fs;
 
+/// Every optional key at the value that says least: what a recipe says instead must not come back.
+const LEAST: [(&str, &str); 38] = [
+    ("image_column", "''"),
+    ("label_column", "''"),
+    ("backbone", "''"),
+    ("mean", "[0, 0, 0]\nstd = [1, 1, 1]"),
+    ("std", "[1, 1, 1]\nmean = [0, 0, 0]"),
+    ("init", "''"),
+    ("teacher", "'auto'"),
+    ("teacher_share", "0.0\nteacher = 'auto'"),
+    ("teacher_temperature", "1.0\nteacher = 'auto'"),
+    ("blocks", "[0, 0, 0, 0]"),
+    ("split", "'layer3.0'"),
+    ("branches", "1"),
+    ("coarse_branches", "0"),
+    ("round_to", "1"),
+    ("budget", "[0, 0, 0, 0]"),
+    ("recycle", "'paper'"),
+    ("train_per_class", "1"),
+    ("val_per_class", "0"),
+    ("test_per_class", "0"),
+    ("val_fraction", "0.0"),
+    ("test_fraction", "0.0"),
+    ("epochs", "1"),
+    ("batch_size", "1"),
+    ("lr", "1e-9"),
+    ("stem_lr", "0.0"),
+    ("weight_decay", "0.0"),
+    ("label_smoothing", "0.0"),
+    ("schedule", "'constant'"),
+    ("ema_epochs", "0"),
+    ("ema_decay", "0.0"),
+    ("warm_passes", "0"),
+    ("augmentation", "'none'"),
+    ("independent_batches", "false"),
+    ("threads", "0"),
+    ("checkpoint_every", "0"),
+    ("select", "'last'"),
+    ("skip_bad", "false"),
+    ("memory_budget_mib", "0"),
+];
+
 fn resolved(text: &str) -> Result<TrainConfig, ConfigError> {
     toml::from_str::<Settings>(text).unwrap().resolve()
+}
+
+#[test]
+fn a_configuration_comes_back_from_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    let mut meaningful = 0;
+    for (recipe, _) in RECIPES {
+        for method in Method::NAMES {
+            for (key, value) in LEAST {
+                let asked =
+                    format!("data = 'photos'\nrecipe = '{recipe}'\nmethod = '{method}'\n{key} = {value}\n");
+                let with_branches = format!("{asked}branches = 2\n");
+                let texts = [Some(asked), (key != "branches").then_some(with_branches)];
+                for text in texts.iter().flatten() {
+                    let Ok(config) = resolved(text) else { continue };
+                    fs::write(&path, config.to_toml()).unwrap();
+                    assert_eq!(TrainConfig::read(&path).unwrap(), config, "{text}");
+                    assert_eq!(Settings::read(&path).unwrap().resolve().unwrap(), config, "{text}");
+                    meaningful += 1;
+                }
+            }
+        }
+    }
+    assert!(meaningful > 600, "{meaningful}");
+}
+
+#[test]
+fn every_key_of_a_configuration_is_tried() {
+    let text = resolved("data = 'photos'\nteacher = 'auto'\nval_per_class = 1").unwrap().to_toml();
+    let others = ["data", "method", "recipe", "image_size", "resize", "seed", "precision"];
+    for key in toml::from_str::<toml::Table>(&text).unwrap().keys() {
+        let tried = LEAST.iter().any(|(tried, _)| tried == key) || others.contains(&key.as_str());
+        assert!(tried, "{key}");
+    }
 }
 
 /// What [`TrainConfig::read`] says of the file of a run in which `from` was replaced.
