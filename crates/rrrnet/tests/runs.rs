@@ -3,7 +3,8 @@
 mod common;
 
 use common::World;
-use rrrnet::config::{Augmentation, Settings};
+use rrrnet::config::{Augmentation, Method, Settings};
+use rrrnet::model::Model;
 use rrrnet::run::{RunDir, RunError};
 use rrrnet::train::{Outcome, TrainError, TrainOptions, resume, train};
 use std::fs;
@@ -122,4 +123,15 @@ fn a_run_without_its_checkpoints_starts_over() {
     fs::remove_dir_all(out.join("checkpoint")).unwrap();
     assert!(matches!(go_on(&out).unwrap(), Outcome::Finished(_)));
     assert!(fs::read(out.join("model.safetensors")).unwrap() == model);
+}
+
+#[test]
+fn the_best_model_of_fge_has_all_its_copies() {
+    let world = World::new();
+    let fge =
+        Settings { method: Some(Method::Fge), epochs: Some(5), val_per_class: Some(1), ..settings(&world) };
+    let out = world.path("run");
+    run(fge, &out);
+    assert!(RunDir::open(&out).unwrap().records().unwrap().iter().all(|r| r.val_accuracy.is_some()));
+    assert_eq!(Model::load(&out.join("checkpoint/best.safetensors")).unwrap().spec.branches, 2);
 }

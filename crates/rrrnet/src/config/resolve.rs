@@ -143,7 +143,7 @@ impl Settings {
             threads: s.threads.filter(|n| *n > 0),
             precision: s.precision.unwrap_or(Precision::Auto).resolve(),
             checkpoint_every: s.checkpoint_every.unwrap_or(5),
-            select: s.select.unwrap_or(Select::Last),
+            select: s.select.filter(|_| method != Method::Fge).unwrap_or(Select::Last),
             skip_bad: s.skip_bad.unwrap_or(false),
             memory_budget_mib: s.memory_budget_mib.unwrap_or(2048),
         };
@@ -167,7 +167,7 @@ impl Settings {
             (self.coarse_branches, self.independent_batches) = (None, None);
         }
         if method == Method::Fge {
-            (self.ema_epochs, self.schedule) = (None, None);
+            (self.ema_epochs, self.schedule, self.select) = (None, None, None);
         }
         self
     }
@@ -187,6 +187,7 @@ impl Settings {
             ("independent_batches", self.independent_batches == Some(true), method == Method::Rrr),
             ("ema_epochs", self.ema_epochs.is_some_and(|n| n > 0), method != Method::Fge),
             ("schedule", self.schedule.is_some_and(|s| s != ScheduleKind::Constant), method != Method::Fge),
+            ("select", self.select.is_some_and(|s| s != Select::Last), method != Method::Fge),
         ];
         for (key, set, meaningful) in given {
             if set && !meaningful {
@@ -197,6 +198,7 @@ impl Settings {
                     "stem_lr" => "it has no stem",
                     "ema_epochs" => "its copies are snapshots of the moving weights",
                     "schedule" => "it cycles its learning rate by itself",
+                    "select" => "its copies are complete only when training ends",
                     _ => "it trains a single branch",
                 };
                 return Err(ConfigError::NotForMethod { key, method, reason });
@@ -267,6 +269,12 @@ mod tests {
         let s = Settings { method: Some(Method::Probe), branches: Some(4), ..photos() };
         let text = s.resolve().unwrap_err().to_string();
         assert_eq!(text, "branches has no meaning for method probe: it trains a single branch");
+        let s = Settings { method: Some(Method::Fge), select: Some(Select::Best), ..photos() };
+        let text = s.resolve().unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "select has no meaning for method fge: its copies are complete only when training ends"
+        );
     }
 
     #[test]
@@ -325,6 +333,7 @@ mod tests {
             blocks: Some(vec![1, 1, 1, 1]),
             independent_batches: Some(true),
             schedule: Some(ScheduleKind::Cosine),
+            select: Some(Select::Best),
             ..photos()
         };
         for method in [Method::Rrr, Method::Reduced, Method::Finetune, Method::Probe, Method::Fge] {
