@@ -3,12 +3,12 @@
 mod common;
 
 use common::World;
-use rrrnet::config::{Augmentation, Method, Settings};
+use rrrnet::config::{Augmentation, Method, Settings, TrainConfig};
 use rrrnet::model::Model;
 use rrrnet::run::{RunDir, RunError};
 use rrrnet::train::{Outcome, TrainError, TrainOptions, resume, train};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 fn settings(world: &World) -> Settings {
@@ -123,6 +123,21 @@ fn a_run_without_its_checkpoints_starts_over() {
     fs::remove_dir_all(out.join("checkpoint")).unwrap();
     assert!(matches!(go_on(&out).unwrap(), Outcome::Finished(_)));
     assert!(fs::read(out.join("model.safetensors")).unwrap() == model);
+}
+
+#[test]
+fn a_run_does_not_depend_on_where_it_was_begun() {
+    let world = World::new();
+    let out = world.path("run");
+    let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+    let relative = |path: PathBuf| up.join(path.strip_prefix("/").unwrap());
+    let backbone = relative(world.backbone()).display().to_string();
+    let data = relative(world.photos());
+    run(Settings { backbone: Some(backbone), data: Some(data), ..settings(&world) }, &out);
+    let config = TrainConfig::read(&out.join("config.toml")).unwrap();
+    for path in [&config.data, Path::new(&config.backbone)] {
+        assert!(path.is_absolute() && path.exists(), "{}", path.display());
+    }
 }
 
 #[test]

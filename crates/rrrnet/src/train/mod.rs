@@ -142,7 +142,8 @@ fn start(
         .teacher
         .as_deref()
         .map(|path| if path == Path::new(TEACHER_AUTO) { path.into() } else { absolute(path) });
-    let config = &TrainConfig { data: absolute(&config.data), init, teacher, ..config.clone() };
+    let (data, backbone_given) = (absolute(&config.data), absolute_backbone(&config.backbone));
+    let config = &TrainConfig { data, backbone: backbone_given, init, teacher, ..config.clone() };
     config.check()?;
     let mut prepared = Prepared::new(config, resources, events)?;
     let backbone = backbone(resources, config, options, events)?;
@@ -411,4 +412,11 @@ impl Prepared {
 /// The path from the root, so that the run does not depend on where the next command is typed.
 fn absolute(path: &Path) -> std::path::PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The same of a backbone that is a file or a folder; a catalog's name stays as it is.
+fn absolute_backbone(name: &str) -> String {
+    let path = Path::new(name);
+    let full = if path.exists() { absolute(path).into_os_string().into_string().ok() } else { None };
+    full.unwrap_or_else(|| name.into())
 }
