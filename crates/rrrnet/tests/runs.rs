@@ -3,10 +3,12 @@
 mod common;
 
 use common::World;
+use rrr_checkpoint::{Checkpoint, TensorRef, write_safetensors};
 use rrrnet::config::{Augmentation, Method, Settings, TrainConfig};
 use rrrnet::model::Model;
 use rrrnet::run::{RunDir, RunError};
 use rrrnet::train::{Outcome, TrainError, TrainOptions, resume, train};
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -54,6 +56,29 @@ fn write_all(folder: &Path, names: &[&str]) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "x").unwrap();
     }
+}
+
+/// Replaces text in `config.toml`.
+fn edit(out: &Path, from: &str, to: &str) {
+    let path = out.join("config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "no `{from}` in {text}");
+    fs::write(&path, text.replace(from, to)).unwrap();
+}
+
+/// Changes what the header of the run's checkpoint says.
+fn edit_header(out: &Path, change: impl FnOnce(&mut Value)) {
+    const KEY: &str = "rrrnet.checkpoint";
+    let path = out.join("checkpoint/last.safetensors");
+    let file = Checkpoint::open(&path).unwrap();
+    let mut metadata = file.metadata().clone();
+    let mut header = serde_json::from_str(&metadata[KEY]).unwrap();
+    change(&mut header);
+    metadata.insert(KEY.into(), header.to_string());
+    let tensors: Vec<_> =
+        file.tensors().iter().map(|t| (&t.name, &t.shape, file.read_f32(&t.name).unwrap())).collect();
+    let refs: Vec<_> = tensors.iter().map(|(name, shape, data)| TensorRef { name, shape, data }).collect();
+    write_safetensors(&path, &refs, &metadata).unwrap();
 }
 
 #[test]
@@ -137,6 +162,83 @@ fn a_run_does_not_depend_on_where_it_was_begun() {
     let config = TrainConfig::read(&out.join("config.toml")).unwrap();
     for path in [&config.data, Path::new(&config.backbone)] {
         assert!(path.is_absolute() && path.exists(), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_run_goes_on_only_as_it_has_begun() {
+    let world = World::new();
+    let out = world.path("run");
+    run(settings(&world), &out);
+    for (from, to, said) in [
+        ("lr = 0.001", "lr = 0.002", "lr = 0.002, but the run has begun with 0.001"),
+        ("batch_size = 5", "batch_size = 4", "batch_size = 4, but"),
+        ("epochs = 2", "epochs = 9", "epochs = 9, but"),
+        ("augmentation = \"shift\"", "augmentation = \"auto\"", "augmentation = \"auto\", but"),
+        ("coarse_branches = 0", "coarse_branches = 1", "coarse_branches = 1, but"),
+    ] {
+        edit(&out, from, to);
+        let error = go_on(&out).unwrap_err();
+        assert!(matches!(error, TrainError::ConfigChanged { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("config.toml: ") && text.contains(said), "{text}");
+        edit(&out, to, from);
+    }
+    edit(&out, "batch_size = 5", "batch_size = 0");
+    let error = go_on(&out).unwrap_err();
+    assert!(
+        matches!(error, TrainError::Config(_)) && error.to_string().contains("config.toml: batch_size = 0")
+    );
+    edit(&out, "batch_size = 0", "batch_size = 5");
+
+    fs::create_dir(world.path("moved")).unwrap();
+    fs::rename(world.photos(), world.path("moved/photos")).unwrap();
+    edit(&out, "/photos\"", "/moved/photos\"");
+    edit(&out, "checkpoint_every = 0", "checkpoint_every = 3");
+    assert!(matches!(go_on(&out).unwrap(), Outcome::Finished(_)));
+}
+
+#[test]
+fn an_augmentation_is_not_chosen_anew_behind_an_old_checkpoint() {
+    let world = World::new();
+    let out = world.path("run");
+    run(settings(&world), &out);
+    edit_header(&out, |header| drop(header.as_object_mut().unwrap().remove("config")));
+    assert!(matches!(go_on(&out).unwrap(), Outcome::Finished(_)));
+    edit_header(&out, |header| drop(header.as_object_mut().unwrap().remove("config")));
+    edit(&out, "augmentation = \"shift\"", "augmentation = \"auto\"");
+    let error = go_on(&out).unwrap_err().to_string();
+    assert!(error.contains("augmentation = auto, but the run has begun"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_has_all_of_what_it_claims() {
+    let world = World::new();
+    let fge = Settings { method: Some(Method::Fge), epochs: Some(3), ..settings(&world) };
+    for (kind, settings) in [("rrr", settings(&world)), ("fge", fge)] {
+        let out = world.path(kind);
+        run(settings, &out);
+        let last = out.join("checkpoint/last.safetensors");
+        let whole = fs::read(&last).unwrap();
+        let refused = |change: &dyn Fn(&mut Value), said: &str| {
+            fs::write(&last, &whole).unwrap();
+            edit_header(&out, change);
+            let error = go_on(&out).unwrap_err();
+            assert!(matches!(error, TrainError::Damaged { .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains("last.safetensors") && text.contains(said), "{text}");
+        };
+        refused(&|h| h["position"]["steps"] = 1000.into(), "it has done 1000 steps of");
+        refused(&|h| h["config"]["seed"] = u64::MAX.into(), "seed = 18446744073709551615 makes no sense");
+        if kind == "rrr" {
+            refused(&|h| h["copies"] = 1.into(), "1 copies of the branch, not the 0");
+            refused(&|h| h["ema_decay"] = Value::Null, "a moving average and its decay");
+            refused(&|h| h["has_ema"] = false.into(), "a moving average and its decay");
+        } else {
+            refused(&|h| h["copies"] = 1.into(), "1 copies of the branch, not the 2");
+            refused(&|h| h["copies"] = u64::MAX.into(), "copies of the branch");
+            refused(&|h| h["position"]["steps"] = 1.into(), "2 copies of the branch, not the 0");
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! absent. [`Settings::resolve`] puts layers of them on top of each other (flags over `--config` file over recipe
 //! over defaults) and checks the result, a [`TrainConfig`] without gaps, which the run directory keeps.
 
+mod change;
 mod check;
 mod error;
 mod recipe;
@@ -11,6 +12,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
+pub use change::Change;
 pub use error::ConfigError;
 pub use recipe::{RECIPES, Recipe};
 pub use resolve::DEFAULT_SPLIT;

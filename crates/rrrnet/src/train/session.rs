@@ -268,6 +268,7 @@ impl Session<'_> {
             position: self.position.clone(),
             info: self.info.clone(),
             fingerprint: self.fingerprint.clone(),
+            config: Some(self.config.clone()),
         };
         saved.write(&self.run.last())?;
         self.pace.saved(began);
