@@ -6,7 +6,7 @@
 mod common;
 
 use common::*;
-use rrr_nn::{Compute, Network, Pool, State, Trainable, Trainer, TrainerOptions};
+use rrr_nn::{Compute, Network, Pool, State, Trainable, Trainer, TrainerOptions, TrainerState};
 use std::sync::Arc;
 
 /// Outputs, losses, statistics, parameters; relative to a tensor's largest value.
@@ -106,6 +106,12 @@ fn a_resumed_trainer_goes_on_bit_for_bit() {
         trainer.step(&batches[2].f32(), &labels[2], 1e-3);
     }
     assert_eq!(trainer.save(), resumed.save());
+
+    let (average, decay) = (trainer.save(), trainer.save());
+    for half in [TrainerState { ema_decay: None, ..average }, TrainerState { ema: None, ..decay }] {
+        let error = Trainer::resume(&split_spec(), &half, &options, compute()).err().unwrap();
+        assert!(error.to_string().contains("a moving average and its decay"), "{error}");
+    }
 }
 
 #[test]

@@ -138,9 +138,19 @@ fn a_trained_stem_is_the_same_for_any_threads_and_after_a_pause() {
         let plain = run(1, false);
         assert_eq!(plain, run(4, false));
         assert_eq!(plain, run(2, true));
+        let refused = |state: &rrr_nn::TrainerState, rate| {
+            let resumed = Trainer::resume(&split(3), state, &options(rate), compute(precision, 1));
+            resumed.err().unwrap().to_string()
+        };
+        let error = refused(&plain, 0.0);
+        assert!(error.contains("the stem has an optimiser, but is frozen"), "{error}");
+        let mut half = plain.clone();
+        half.stem.as_mut().unwrap().ema = None;
+        let error = refused(&half, 0.2);
+        assert!(error.contains("only one of stem and branches has a moving average"), "{error}");
         let without = rrr_nn::TrainerState { stem: None, ..plain };
-        let error = Trainer::resume(&split(3), &without, &options(0.2), compute(precision, 1)).err().unwrap();
-        assert!(error.to_string().contains("the stem's optimiser is missing"), "{error}");
+        let error = refused(&without, 0.2);
+        assert!(error.contains("the stem's optimiser is missing"), "{error}");
     }
 }
 

@@ -9,11 +9,13 @@
 //! | `checkpoint/last.safetensors` | what it takes to go on |
 //! | `checkpoint/best.safetensors` | the model with the best validation accuracy, not calibrated, if there is a validation split |
 //! | `model.safetensors` | the finished model, self-contained |
+//! | `model-int8.safetensors`, `model-int8.json` | what `rrr quantize` made of it, and its report |
 //! | `evaluation.json` | the numbers of the test split |
 //! | `predictions.csv` | one row per test image |
 //! | `report.html` | all of it for the eye |
 
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -45,7 +47,7 @@ pub enum RunError {
     /// A file cannot be read or written.
     #[error("cannot {action} {}: {reason}", path.display())]
     File {
-        /// `read` or `write`.
+        /// `read`, `write` or `remove`.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -96,15 +98,21 @@ pub struct RunDir {
     root: PathBuf,
 }
 
-const FILES: [&str; 7] = [
+/// Everything that a run may hold, but for its configuration and its folders.
+const FILES: [&str; 8] = [
     "augmentation.json",
     "metrics.jsonl",
     "model.safetensors",
+    "model-int8.safetensors",
+    "model-int8.json",
     "evaluation.json",
     "predictions.csv",
     "report.html",
-    "config.toml",
 ];
+const CONFIG: &str = "config.toml";
+const CHECKPOINT: &str = "checkpoint";
+/// Begins the name of the file that shows that a folder can be written to.
+const PROBE: &str = ".rrr-writable-";
 const CHECKPOINTS: [&str; 2] = ["last.safetensors", "best.safetensors"];
 
 impl RunDir {
@@ -123,8 +131,7 @@ impl RunDir {
     /// [`RunError`]: something is there already, or the folder cannot be made or written to.
     pub fn check_new(root: &Path, overwrite: bool) -> Result<(), RunError> {
         let run = Self { root: root.to_path_buf() };
-        let occupied = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some());
-        match (occupied, run.config().is_file()) {
+        match (holds_anything(root), run.config().is_file()) {
             (true, false) => return Err(RunError::NotARun(root.to_path_buf())),
             (true, true) if !overwrite => return Err(RunError::Exists(root.to_path_buf())),
             _ => {}
@@ -149,18 +156,21 @@ impl RunDir {
     pub fn create(root: &Path, overwrite: bool, config: &str) -> Result<Self, RunError> {
         Self::check_new(root, overwrite)?;
         let run = Self { root: root.to_path_buf() };
+        fs::create_dir_all(root).map_err(|e| file_error("write", root, &e))?;
+        // The configuration is replaced last: whatever a kill leaves is still a run, the former one with less in it.
         let own = FILES.iter().map(|f| root.join(f));
-        for file in CHECKPOINTS.iter().map(|f| run.checkpoints().join(f)).chain(own) {
+        let checkpoints = CHECKPOINTS.iter().map(|f| run.checkpoints().join(f));
+        for file in checkpoints.chain(own).chain(leftovers(root)).chain(leftovers(&run.checkpoints())) {
             match fs::remove_file(&file) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error("write", &file, &e)),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(file_error("remove", &file, &e));
+                }
                 _ => {}
             }
         }
         if run.teacher().config().is_file() {
-            fs::remove_dir_all(&run.teacher().root)
-                .map_err(|e| file_error("remove", &run.teacher().root, &e))?;
+            run.teacher().remove()?;
         }
-        fs::create_dir_all(run.checkpoints()).map_err(|e| file_error("write", &run.checkpoints(), &e))?;
         run.write(&run.config(), config.as_bytes())?;
         Ok(run)
     }
@@ -172,7 +182,7 @@ impl RunDir {
 
     /// `config.toml`.
     pub fn config(&self) -> PathBuf {
-        self.root.join("config.toml")
+        self.root.join(CONFIG)
     }
 
     /// `metrics.jsonl`.
@@ -220,13 +230,32 @@ impl RunDir {
         Self { root: self.root.join("teacher") }
     }
 
+    /// Makes the folder of what it takes to go on.
+    pub(crate) fn make_checkpoints(&self) -> Result<(), RunError> {
+        fs::create_dir_all(self.checkpoints()).map_err(|e| file_error("write", &self.checkpoints(), &e))
+    }
+
     /// Removes what it takes to go on.
     pub(crate) fn remove_checkpoints(&self) -> Result<(), RunError> {
         fs::remove_dir_all(self.checkpoints()).map_err(|e| file_error("remove", &self.checkpoints(), &e))
     }
 
+    /// Removes the folder, the configuration last: whatever a kill leaves is still a run.
+    fn remove(&self) -> Result<(), RunError> {
+        let failed = |e: io::Error| file_error("remove", &self.root, &e);
+        for entry in fs::read_dir(&self.root).map_err(failed)?.flatten() {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            match entry.path() {
+                path if path == self.config() => {}
+                path if is_folder => fs::remove_dir_all(path).map_err(failed)?,
+                path => fs::remove_file(path).map_err(failed)?,
+            }
+        }
+        fs::remove_dir_all(&self.root).map_err(failed)
+    }
+
     fn checkpoints(&self) -> PathBuf {
-        self.root.join("checkpoint")
+        self.root.join(CHECKPOINT)
     }
 
     /// Replaces a file of the run, or leaves it as it was.
@@ -291,9 +320,30 @@ fn first_missing(path: &Path) -> Option<PathBuf> {
         .map(Path::to_path_buf)
 }
 
+/// Whether there is anything in a folder that a kill in the first moments of a run does not leave.
+fn holds_anything(root: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(root) else { return false };
+    let counts = |entry: fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => entry.file_name() != CHECKPOINT || holds_anything(&entry.path()),
+        _ => !is_leftover(&entry.file_name()),
+    };
+    entries.into_iter().any(|entry| entry.map_or(true, counts))
+}
+
+/// Files in a folder that a kill has left half-written.
+fn leftovers(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| is_leftover(&entry.file_name())).map(|entry| entry.path()).collect()
+}
+
+/// Whether a file is one of [`probe`] or of an atomic write.
+fn is_leftover(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|n| n.starts_with(PROBE) || (n.starts_with(".rrr-") && n.ends_with(".tmp")))
+}
+
 /// Writes and removes a small file.
 fn probe(root: &Path) -> io::Result<()> {
-    let path = root.join(format!(".rrr-writable-{}", std::process::id()));
+    let path = root.join(format!("{PROBE}{}", std::process::id()));
     let written = fs::write(&path, b"x");
     let _ = fs::remove_file(&path);
     written

@@ -47,7 +47,7 @@ impl Trainer {
     /// Continues from a saved state as if never stopped.
     ///
     /// # Errors
-    /// [`StateError`] names every tensor that is missing, extra or misshapen.
+    /// [`StateError`] names every tensor that is missing, extra or misshapen, and whatever else is there by half.
     pub fn resume(
         spec: &NetSpec,
         state: &TrainerState,
@@ -62,13 +62,19 @@ impl Trainer {
             let counts = [state.steps[i], state.ema_updates[i]];
             optimiser.restore(&trainer.layout, range.clone(), [&state.m[i], &state.v[i]], ema, counts);
         }
+        let problem = |text: &str| StateError { problems: vec![text.into()] };
+        if trainer.stem_optimiser.is_none() && state.stem.is_some() {
+            return Err(problem("the stem has an optimiser, but is frozen"));
+        }
         if let Some(optimiser) = &mut trainer.stem_optimiser {
-            let (layout, problem) =
-                (&trainer.stem_layout, |text: String| StateError { problems: vec![text] });
+            let layout = &trainer.stem_layout;
             let range = 0..layout.params;
             let saved = state.stem.as_ref();
-            let saved = saved.ok_or_else(|| problem("the stem's optimiser is missing".into()))?;
+            let saved = saved.ok_or_else(|| problem("the stem's optimiser is missing"))?;
             let mut problems = Vec::new();
+            if saved.ema.is_some() != state.ema.is_some() {
+                problems.push("only one of stem and branches has a moving average".to_owned());
+            }
             for state in [Some(&saved.m), Some(&saved.v), saved.ema.as_ref()].into_iter().flatten() {
                 check_moments("the stem's optimiser", state, layout, range.clone(), &mut problems);
             }
@@ -132,6 +138,9 @@ impl TrainerState {
         check("second moments", &self.v);
         if let Some(ema) = &self.ema {
             check("moving average", ema);
+        }
+        if self.ema.is_some() != self.ema_decay.is_some() {
+            problems.push("a moving average and its decay are not there together".to_owned());
         }
         if self.steps.len() != branches || self.ema_updates.len() != branches {
             problems.push("step counts do not match the number of branches".to_owned());

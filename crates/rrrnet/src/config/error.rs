@@ -23,6 +23,14 @@ pub enum ConfigError {
         /// What is wrong; names the key.
         message: String,
     },
+    /// The configuration in a file cannot be used.
+    #[error("{}: {source}", path.display())]
+    Within {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong there.
+        source: Box<ConfigError>,
+    },
     /// No recipe has this name.
     #[error("there is no recipe `{name}`\nhint: the recipes are {}", known.join(", "))]
     UnknownRecipe {

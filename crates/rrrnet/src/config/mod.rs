@@ -4,10 +4,15 @@
 //! absent. [`Settings::resolve`] puts layers of them on top of each other (flags over `--config` file over recipe
 //! over defaults) and checks the result, a [`TrainConfig`] without gaps, which the run directory keeps.
 
+mod change;
+mod check;
 mod error;
 mod recipe;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
+pub use change::Change;
 pub use error::ConfigError;
 pub use recipe::{RECIPES, Recipe};
 pub use resolve::DEFAULT_SPLIT;
@@ -338,14 +343,25 @@ impl TrainConfig {
     /// Reads a resolved configuration, as a run directory keeps it.
     ///
     /// # Errors
-    /// [`ConfigError`] if the file cannot be read or is not a complete configuration.
+    /// [`ConfigError`] if the file cannot be read, is not a complete configuration, or has values that make no sense.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        recipe::parse_file(path)
+        let config: Self = recipe::parse_file(path)?;
+        config.check_file(&Settings::read(path)?, path)?;
+        Ok(config)
     }
 
-    /// The configuration as TOML.
+    /// The configuration as TOML, with every key that a recipe may set.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a configuration is plain values, and its seed was checked to fit TOML")
+        let plain = "a configuration is plain values, checked to fit TOML";
+        let mut text = toml::to_string(self).expect(plain);
+        // Serde leaves these out at zero, on which the hashes of suites rest; as settings they would then be the recipe's.
+        if self.coarse_branches == 0 {
+            text.push_str("coarse_branches = 0\n");
+        }
+        if self.stem_lr == 0.0 {
+            text.push_str("stem_lr = 0.0\n");
+        }
+        text
     }
 }
 

@@ -66,7 +66,7 @@ impl Settings {
         let mut base = self.recipe()?;
         // A recipe's coarse branches are a share of its branches, and leave no stem to train.
         if let (Some(asked), Some(of), Some(coarse)) = (self.branches, base.branches, base.coarse_branches) {
-            base.coarse_branches = Some(asked * coarse / of.max(1));
+            base.coarse_branches = Some(asked.saturating_mul(coarse) / of.max(1));
         }
         if self.stem_lr.is_some_and(|rate| rate > 0.0) {
             base.coarse_branches = None;
@@ -76,7 +76,7 @@ impl Settings {
         let epochs = s.epochs.unwrap_or(30);
         // A recipe's average keeps its share of the epochs when somebody asks for another number of them.
         let ema_epochs = asked_ema.unwrap_or_else(|| match (base_ema, base_epochs) {
-            (Some(ema), Some(of)) => (epochs * ema).div_ceil(of.max(1)),
+            (Some(ema), Some(of)) => epochs.saturating_mul(ema).div_ceil(of.max(1)),
             _ => epochs.div_ceil(5),
         });
         let reduced = method.is_reduced();
@@ -143,7 +143,7 @@ impl Settings {
             threads: s.threads.filter(|n| *n > 0),
             precision: s.precision.unwrap_or(Precision::Auto).resolve(),
             checkpoint_every: s.checkpoint_every.unwrap_or(5),
-            select: s.select.unwrap_or(Select::Last),
+            select: s.select.filter(|_| method != Method::Fge).unwrap_or(Select::Last),
             skip_bad: s.skip_bad.unwrap_or(false),
             memory_budget_mib: s.memory_budget_mib.unwrap_or(2048),
         };
@@ -167,13 +167,13 @@ impl Settings {
             (self.coarse_branches, self.independent_batches) = (None, None);
         }
         if method == Method::Fge {
-            (self.ema_epochs, self.schedule) = (None, None);
+            (self.ema_epochs, self.schedule, self.select) = (None, None, None);
         }
         self
     }
 
     /// What somebody set on purpose must have an effect. (A recipe may set more than a method uses.)
-    fn reject_meaningless(&self, method: Method) -> Result<(), ConfigError> {
+    pub(super) fn reject_meaningless(&self, method: Method) -> Result<(), ConfigError> {
         let given = [
             ("blocks", self.blocks.is_some(), method.is_reduced()),
             ("split", self.split.is_some(), method.is_reduced()),
@@ -187,6 +187,7 @@ impl Settings {
             ("independent_batches", self.independent_batches == Some(true), method == Method::Rrr),
             ("ema_epochs", self.ema_epochs.is_some_and(|n| n > 0), method != Method::Fge),
             ("schedule", self.schedule.is_some_and(|s| s != ScheduleKind::Constant), method != Method::Fge),
+            ("select", self.select.is_some_and(|s| s != Select::Last), method != Method::Fge),
         ];
         for (key, set, meaningful) in given {
             if set && !meaningful {
@@ -197,6 +198,7 @@ impl Settings {
                     "stem_lr" => "it has no stem",
                     "ema_epochs" => "its copies are snapshots of the moving weights",
                     "schedule" => "it cycles its learning rate by itself",
+                    "select" => "its copies are complete only when training ends",
                     _ => "it trains a single branch",
                 };
                 return Err(ConfigError::NotForMethod { key, method, reason });
@@ -206,140 +208,12 @@ impl Settings {
     }
 }
 
-/// A value in an error about it.
-fn shown(value: Option<&impl std::fmt::Debug>) -> String {
-    value.map_or_else(|| "nothing".into(), |value| format!("{value:?}"))
-}
-
 fn four_stages(key: &'static str, blocks: &[usize]) -> Result<[usize; 4], ConfigError> {
     <[usize; 4]>::try_from(blocks).map_err(|_| ConfigError::Invalid {
         key,
         value: format!("{blocks:?}"),
         reason: "give one number for each of the four stages, such as 1,1,1,1".into(),
     })
-}
-
-impl TrainConfig {
-    fn check(&self) -> Result<(), ConfigError> {
-        let at_least_1 = "it must be at least 1";
-        let share = "it must be at least 0 and below 1";
-        let rules: [(&'static str, String, bool, &str); 24] = [
-            ("epochs", self.epochs.to_string(), self.epochs >= 1, at_least_1),
-            ("batch_size", self.batch_size.to_string(), self.batch_size >= 1, at_least_1),
-            (
-                "image_size",
-                self.image_size.to_string(),
-                (8..=4096).contains(&self.image_size),
-                "it must lie in 8..4096",
-            ),
-            ("lr", self.lr.to_string(), self.lr.is_finite() && self.lr > 0.0, "it must be a number above 0"),
-            (
-                "stem_lr",
-                self.stem_lr.to_string(),
-                (0.0..=1.0).contains(&self.stem_lr),
-                "it is a share of lr, in 0..1",
-            ),
-            (
-                "stem_lr",
-                self.stem_lr.to_string(),
-                self.stem_lr == 0.0 || !self.independent_batches,
-                "a stem that trains needs batches that the branches share: leave independent_batches out",
-            ),
-            (
-                "weight_decay",
-                self.weight_decay.to_string(),
-                self.weight_decay >= 0.0,
-                "it must not be negative",
-            ),
-            (
-                "label_smoothing",
-                self.label_smoothing.to_string(),
-                (0.0..1.0).contains(&self.label_smoothing),
-                share,
-            ),
-            (
-                "teacher_share",
-                shown(self.teacher_share.as_ref()),
-                self.teacher_share.is_none_or(|share| (0.0..=1.0).contains(&share)),
-                "it must lie in 0..1",
-            ),
-            (
-                "teacher_temperature",
-                shown(self.teacher_temperature.as_ref()),
-                self.teacher_temperature.is_none_or(|t| t.is_finite() && t > 0.0),
-                "it must be a number above 0",
-            ),
-            (
-                "teacher",
-                shown(self.teacher.as_ref()),
-                self.teacher.is_none() || !self.independent_batches,
-                "a teacher looks at the batches that the branches share: leave independent_batches out",
-            ),
-            ("ema_decay", self.ema_decay.to_string(), (0.0..1.0).contains(&self.ema_decay), share),
-            (
-                "ema_epochs",
-                self.ema_epochs.to_string(),
-                self.ema_epochs <= self.epochs,
-                "it must not be above the number of epochs",
-            ),
-            (
-                "branches",
-                self.branch_count().to_string(),
-                (1..=1024).contains(&self.branch_count()),
-                "it must lie in 1..1024",
-            ),
-            (
-                "coarse_branches",
-                self.coarse_branches.to_string(),
-                self.coarse_branches <= self.branch_count(),
-                "there are not as many branches",
-            ),
-            (
-                "stem_lr",
-                self.stem_lr.to_string(),
-                self.stem_lr == 0.0 || self.coarse_branches == 0,
-                "a stem that trains needs images of one size: leave coarse_branches out",
-            ),
-            (
-                "image_size",
-                self.image_size.to_string(),
-                self.coarse_branches == 0 || (self.image_size >= 16 && self.image_size.is_multiple_of(2)),
-                "coarse branches see half of it: give an even number from 16 on",
-            ),
-            ("round_to", shown(self.round_to.as_ref()), self.round_to != Some(0), at_least_1),
-            (
-                "train_per_class",
-                shown(self.train_per_class.as_ref()),
-                self.train_per_class != Some(0),
-                at_least_1,
-            ),
-            ("val_fraction", shown(self.val_fraction.as_ref()), in_share(self.val_fraction), share),
-            ("test_fraction", shown(self.test_fraction.as_ref()), in_share(self.test_fraction), share),
-            (
-                "mean",
-                shown(self.mean.as_ref()),
-                self.mean.is_some() == self.std.is_some(),
-                "give mean and std together",
-            ),
-            (
-                "std",
-                shown(self.std.as_ref()),
-                self.std.is_none_or(|s| s.iter().all(|s| *s > 0.0 && s.is_finite())),
-                "it must be above 0",
-            ),
-            ("seed", self.seed.to_string(), i64::try_from(self.seed).is_ok(), "it must be below 2^63"),
-        ];
-        for (key, value, ok, reason) in rules {
-            if !ok {
-                return Err(ConfigError::Invalid { key, value, reason: reason.into() });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn in_share(x: Option<f64>) -> bool {
-    x.is_none_or(|x| (0.0..1.0).contains(&x))
 }
 
 #[cfg(test)]
@@ -395,6 +269,12 @@ mod tests {
         let s = Settings { method: Some(Method::Probe), branches: Some(4), ..photos() };
         let text = s.resolve().unwrap_err().to_string();
         assert_eq!(text, "branches has no meaning for method probe: it trains a single branch");
+        let s = Settings { method: Some(Method::Fge), select: Some(Select::Best), ..photos() };
+        let text = s.resolve().unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "select has no meaning for method fge: its copies are complete only when training ends"
+        );
     }
 
     #[test]
@@ -453,6 +333,7 @@ mod tests {
             blocks: Some(vec![1, 1, 1, 1]),
             independent_batches: Some(true),
             schedule: Some(ScheduleKind::Cosine),
+            select: Some(Select::Best),
             ..photos()
         };
         for method in [Method::Rrr, Method::Reduced, Method::Finetune, Method::Probe, Method::Fge] {

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// How branches share out the pretrained filters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recycle {
     /// As published. For every convolution, with P filters in the backbone and q in each of B branches, a list of
@@ -40,7 +40,6 @@ pub enum Recycle {
     /// so that a branch's filter is put together from several pretrained ones once the list is extended. Batch norms are fresh
     /// (weight 1, bias 0, mean 0, variance 1). A skip convolution that the backbone lacks is drawn as timm
     /// draws a new one: normal with standard deviation `sqrt(2 / fan_out)`.
-    #[default]
     Paper,
     /// Every branch is a sub-network of the backbone. It keeps a subset of the channels of each layer, the next layer's
     /// inputs are that same subset, and one subset serves the residual stream of a whole stage (every third

@@ -2,18 +2,21 @@
 //!
 //! Batches are functions of the seed, the epoch and the step, so that no generator's state is kept.
 
-use super::TrainError;
+use super::{Schedule, TrainError};
+use crate::config::{Augmentation, Change, TrainConfig};
 use crate::model::{Combine, ModelInfo, Preprocessing, Provenance};
 use crate::tensors::{Bundle, read_states};
 use crate::trainer_file::{TrainerHeader, Unreadable};
 use rrr_checkpoint::Checkpoint;
-use rrr_nn::{NetSpec, State, TrainerState};
+use rrr_nn::{NetSpec, NetState, SequenceSpec, State, TrainerState};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 const KEY: &str = "rrrnet.checkpoint";
 const VERSION: u32 = 1;
+/// As many as there can be branches.
+const MOST_COPIES: usize = 1024;
 
 /// When a checkpoint is due within an epoch: after a minute, or later where writing one takes long.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +86,8 @@ pub(super) struct Saved {
     pub(super) info: ModelInfo,
     /// Digest of the images.
     pub(super) fingerprint: String,
+    /// What the run is trained by; old checkpoints do not say.
+    pub(super) config: Option<TrainConfig>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,6 +102,8 @@ struct Header {
     combine: Combine,
     provenance: Provenance,
     fingerprint: String,
+    #[serde(default)]
+    config: Option<TrainConfig>,
 }
 
 impl Saved {
@@ -112,6 +119,7 @@ impl Saved {
             combine: self.info.combine,
             provenance: self.info.provenance.clone(),
             fingerprint: self.fingerprint.clone(),
+            config: self.config.clone(),
         };
         let header = serde_json::to_string(&header).expect("a header is plain values");
         let mut bundle = Bundle::default();
@@ -136,6 +144,9 @@ impl Saved {
             Unreadable::File(e) => TrainError::Checkpoint(e),
             Unreadable::Damaged(reason) => damaged(reason),
         })?;
+        if h.copies > MOST_COPIES {
+            return Err(damaged(format!("it claims {} copies of the branch", h.copies)));
+        }
         let copies = read_states(&file, "copies.", h.copies, &spec.branch, false)?;
         let info = ModelInfo {
             classes: h.classes,
@@ -144,7 +155,42 @@ impl Saved {
             temperature: None,
             provenance: h.provenance,
         };
-        Ok(Self { spec, trainer, copies, position: h.position, info, fingerprint: h.fingerprint })
+        if let Some(config) = &h.config {
+            config.check().map_err(|e| damaged(e.to_string()))?;
+        }
+        let (position, fingerprint, config) = (h.position, h.fingerprint, h.config);
+        Ok(Self { spec, trainer, copies, position, info, fingerprint, config })
+    }
+
+    /// A setting of `config` that differs from what the checkpoint was made with, and may not.
+    pub(super) fn change_to(&self, config: &TrainConfig) -> Option<Change> {
+        match &self.config {
+            Some(begun) => config.change_since(begun),
+            None if config.augmentation == Augmentation::Auto => Some(Change {
+                key: "augmentation".into(),
+                now: config.augmentation.to_string(),
+                begun: "what augmentation.json says".into(),
+            }),
+            None => None,
+        }
+    }
+
+    /// What is wrong with its position and its copies, for a training with this schedule.
+    pub(super) fn check(&self, schedule: &Schedule) -> Result<(), String> {
+        let (done, total) = (self.position.steps, schedule.total());
+        if done > total {
+            return Err(format!("it has done {done} steps of {total}"));
+        }
+        let (copies, expected) = (self.copies.len(), schedule.copies_after(done));
+        if copies != expected {
+            return Err(format!("it has {copies} copies of the branch, not the {expected} of {done} steps"));
+        }
+        for copy in &self.copies {
+            let alone = NetState { stem: State::new(), branches: vec![copy.clone()] };
+            let spec = NetSpec { stem: SequenceSpec::default(), branches: 1, coarse: 0, ..self.spec.clone() };
+            alone.check(&spec).map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 }
 

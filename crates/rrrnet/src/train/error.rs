@@ -1,6 +1,6 @@
 //! Why a training failed.
 
-use crate::config::ConfigError;
+use crate::config::{Change, ConfigError};
 use crate::evaluate::EvaluateError;
 use crate::model::ModelError;
 use crate::run::RunError;
@@ -100,6 +100,17 @@ pub enum TrainError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// The configuration of the run is not what its checkpoint was made with.
+    #[error(
+        "{}: {} = {}, but the run has begun with {}\nhint: change it back, or start a new run",
+        path.display(), change.key, change.now, change.begun
+    )]
+    ConfigChanged {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        change: Change,
     },
     /// The images differ from those that the run began with.
     #[error(

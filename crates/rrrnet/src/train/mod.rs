@@ -90,8 +90,11 @@ pub fn train(
 
 /// Continues the run in the folder `run`; `threads` overrides what it was started with.
 ///
+/// Once there is a checkpoint its `config.toml` may be edited only where that changes no weights: where data, backbone,
+/// initial model and teacher lie, `threads`, `checkpoint_every`, `select`, `skip_bad` and `memory_budget_mib`.
+///
 /// # Errors
-/// [`TrainError`]: there is no run, its checkpoint is damaged, or its images have changed.
+/// [`TrainError`]: there is no run, its checkpoint is damaged, or its images or its configuration have changed.
 pub fn resume(
     run: &Path,
     threads: Option<usize>,
@@ -144,7 +147,9 @@ fn start(
         .teacher
         .as_deref()
         .map(|path| if path == Path::new(TEACHER_AUTO) { path.into() } else { absolute(path) });
-    let config = &TrainConfig { data: absolute(&config.data), init, teacher, ..config.clone() };
+    let (data, backbone_given) = (absolute(&config.data), absolute_backbone(&config.backbone));
+    let config = &TrainConfig { data, backbone: backbone_given, init, teacher, ..config.clone() };
+    config.check()?;
     let mut prepared = Prepared::new(config, resources, events)?;
     let backbone = backbone(resources, config, options, events)?;
     let start = Start::fresh(config, &prepared, &backbone)?;
@@ -170,13 +175,17 @@ fn go_on(
     let run = RunDir::open(run)?;
     let mut config = TrainConfig::read(&run.config())?;
     config.threads = threads.or(config.threads);
+    let saved = run.last().exists().then(|| Saved::read(&run.last())).transpose()?;
+    if let Some(change) = saved.as_ref().and_then(|saved| saved.change_to(&config)) {
+        return Err(TrainError::ConfigChanged { path: run.config(), change });
+    }
     let mut prepared = Prepared::new(&config, resources, events)?;
-    let state = if run.last().exists() {
-        let saved = Saved::read(&run.last())?;
+    let state = if let Some(saved) = saved {
         if saved.fingerprint != prepared.fingerprint {
             return Err(TrainError::DataChanged { data: config.data.clone() });
         }
-        Start::continued(&config, &prepared, saved)?
+        let damaged = |reason| TrainError::Damaged { path: run.last(), reason };
+        Start::continued(&config, &prepared, saved).map_err(damaged)?
     } else {
         events(&Event::Note("the run has no checkpoint yet: it starts from the beginning".into()));
         let backbone = backbone(resources, &config, options, events)?;
@@ -237,9 +246,12 @@ impl Start {
         Ok(Self { trainer, copies: Vec::new(), position: Position::default(), info: setup.info })
     }
 
-    fn continued(config: &TrainConfig, prepared: &Prepared, saved: Saved) -> Result<Self, TrainError> {
+    /// From a checkpoint, or what is wrong with that.
+    fn continued(config: &TrainConfig, prepared: &Prepared, saved: Saved) -> Result<Self, String> {
+        saved.check(&prepared.schedule(config))?;
         let options = trainer_options(config);
-        let trainer = Trainer::resume(&saved.spec, &saved.trainer, &options, prepared.compute.clone())?;
+        let trainer = Trainer::resume(&saved.spec, &saved.trainer, &options, prepared.compute.clone())
+            .map_err(|e| e.to_string())?;
         Ok(Self { trainer, copies: saved.copies, position: saved.position, info: saved.info })
     }
 }
@@ -268,7 +280,7 @@ impl Prepared {
         let given = config.teacher.as_deref().filter(|path| *path != Path::new(TEACHER_AUTO));
         let teacher = given.map(|path| Teacher::new(path, config, &data, &workers, &compute)).transpose()?;
         let prepared = Self { data, workers, compute, fingerprint, teacher };
-        let schedule = Schedule::new(config, prepared.steps_per_epoch(config) as usize);
+        let schedule = prepared.schedule(config);
         if !schedule.copies_are_distinct() {
             return Err(TrainError::TooFewSteps { steps: schedule.total(), copies: config.branch_count() });
         }
@@ -331,8 +343,12 @@ impl Prepared {
         Ok(None)
     }
 
+    fn schedule(&self, config: &TrainConfig) -> Schedule {
+        Schedule::new(config, self.steps_per_epoch(config) as usize)
+    }
+
     fn total_steps(&self, config: &TrainConfig) -> u64 {
-        Schedule::new(config, self.steps_per_epoch(config) as usize).total()
+        self.schedule(config).total()
     }
 
     fn steps_per_epoch(&self, config: &TrainConfig) -> u64 {
@@ -348,7 +364,8 @@ impl Prepared {
         options: &TrainOptions<'_>,
         events: &mut dyn FnMut(&Event<'_>),
     ) -> Result<Outcome, TrainError> {
-        let schedule = Schedule::new(config, self.steps_per_epoch(config) as usize);
+        run.make_checkpoints()?;
+        let schedule = self.schedule(config);
         let total = schedule.total();
         events(&Event::Ready(self.ready(config, &state, total)));
         let mut info = state.info;
@@ -413,4 +430,11 @@ impl Prepared {
 /// The path from the root, so that the run does not depend on where the next command is typed.
 fn absolute(path: &Path) -> std::path::PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The same of a backbone that is a file or a folder; a catalog's name stays as it is.
+fn absolute_backbone(name: &str) -> String {
+    let path = Path::new(name);
+    let full = if path.exists() { absolute(path).into_os_string().into_string().ok() } else { None };
+    full.unwrap_or_else(|| name.into())
 }

@@ -73,6 +73,11 @@ impl Schedule {
         self.cycles.as_ref().is_some_and(|c| (0..c.copies).any(|i| c.copy_at(i) == done))
     }
 
+    /// How many copies are kept by the time that `done` steps are done.
+    pub(super) fn copies_after(&self, done: u64) -> usize {
+        self.cycles.as_ref().map_or(0, |c| (0..c.copies).filter(|i| c.copy_at(*i) <= done).count())
+    }
+
     /// Whether every copy has a step of its own (always so without cycles).
     pub fn copies_are_distinct(&self) -> bool {
         self.cycles.as_ref().is_none_or(|c| {
@@ -122,6 +127,7 @@ mod tests {
         let copies: Vec<u64> = (0..=s.total()).filter(|i| s.takes_copy(*i)).collect();
         assert_eq!(copies.len(), 8);
         assert_eq!((copies[0], copies[7]), (1220, 1500));
+        assert_eq!([1219, 1220, 1499, 1500].map(|done| s.copies_after(done)), [0, 1, 7, 8]);
         assert_eq!((s.lr(0), s.lr(1199), s.lr(1200)), (1e-3, 1e-3, 1e-3));
         assert!(copies.iter().take(7).all(|c| (s.lr(*c) - 5e-4).abs() < 1e-9));
         assert!((s.lr(1240) - 1e-3).abs() < 1e-9);

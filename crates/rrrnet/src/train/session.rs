@@ -214,6 +214,7 @@ impl Session<'_> {
             seconds: self.position.seconds,
         };
         if let Some(accuracy) = record.val_accuracy
+            && self.is_complete()
             && self.position.best.is_none_or(|best| accuracy > best)
         {
             self.position.best = Some(accuracy);
@@ -227,6 +228,11 @@ impl Session<'_> {
             self.save(events)?;
         }
         Ok(())
+    }
+
+    /// Whether a model made now has all its branches: one of `fge` grows by a copy at a time.
+    fn is_complete(&self) -> bool {
+        self.config.method != Method::Fge || self.copies.len() == self.config.branch_count()
     }
 
     fn validate(&self) -> Result<Option<Metrics>, TrainError> {
@@ -262,6 +268,7 @@ impl Session<'_> {
             position: self.position.clone(),
             info: self.info.clone(),
             fingerprint: self.fingerprint.clone(),
+            config: Some(self.config.clone()),
         };
         saved.write(&self.run.last())?;
         self.pace.saved(began);
