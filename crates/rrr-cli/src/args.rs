@@ -281,7 +281,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "RUN", required_unless_present = "resume")]
     pub out: Option<PathBuf>,
     /// Continue an interrupted run as if it had never stopped
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "out", "overwrite", "config", "settings"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "out", "overwrite", "config"])]
     pub resume: Option<PathBuf>,
     /// Replace a run that is there
     #[arg(long)]

@@ -148,7 +148,7 @@ pub struct SettingsArgs {
     /// Epochs between checkpoints, of which there is also one a minute; 0 for only when interrupted and at the end [default: 5]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub checkpoint_every: Option<usize>,
-    /// Which weights become the model; `best` needs validation images [default: last]
+    /// Which weights become the model; `best` needs validation images, and is not for fge [default: last]
     #[arg(long, value_parser = named!(Select), help_heading = "Training")]
     pub select: Option<Select>,
 }

@@ -96,13 +96,9 @@ fn speed(model: &Model, precision: Precision, threads: usize) -> Result<(f64, f6
 }
 
 fn machine(threads: usize, precision: Precision) -> Machine {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
     Machine {
         host: crate::db::Owner::this_process().host,
-        cpu,
+        cpu: rrrnet::cpu_model(),
         isa: format!("{:?}", Isa::active()).to_lowercase(),
         precision: precision.to_string(),
         threads,

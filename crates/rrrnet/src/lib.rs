@@ -24,6 +24,8 @@ pub mod cost;
 pub mod plan;
 pub mod recycle;
 
+pub use machine::cpu_model;
+
 /// Number of threads to use where nothing else is said: one per core that this process may use.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The processor's name, where the system tells.
-pub(crate) fn cpu_model() -> Option<String> {
+pub fn cpu_model() -> Option<String> {
     field("/proc/cpuinfo", "model name")
 }
 

@@ -16,9 +16,10 @@
 
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why a run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum RunError {
     /// There is no run to continue or to use.
     #[error("{} holds no run: it has no config.toml\nhint: name a folder that `rrr train --out` made", .0.display())]
     NoRun(PathBuf),
+    /// Another process writes to the run.
+    #[error("another process is training in {}\nhint: wait for its end, stop it, or choose another folder", .0.display())]
+    Taken(PathBuf),
     /// The folder cannot be made or written to.
     #[error("cannot write to {}: {reason}\nhint: choose a folder that you may write to with --out", path.display())]
     NotWritable {
@@ -93,9 +97,11 @@ pub struct EpochRecord {
 }
 
 /// The folder of one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RunDir {
     root: PathBuf,
+    /// Locked for as long as somebody holds it.
+    _claim: Option<Arc<File>>,
 }
 
 /// Everything that a run may hold, but for its configuration and its folders.
@@ -121,8 +127,21 @@ impl RunDir {
     /// # Errors
     /// [`RunError::NoRun`] if the folder has no `config.toml`.
     pub fn open(root: &Path) -> Result<Self, RunError> {
-        let run = Self { root: root.to_path_buf() };
+        let run = Self::at(root);
         if run.config().is_file() { Ok(run) } else { Err(RunError::NoRun(root.to_path_buf())) }
+    }
+
+    /// An existing run, for this process alone to write to as long as the value or a clone of it is there.
+    ///
+    /// # Errors
+    /// [`RunError::NoRun`], or [`RunError::Taken`] if another process writes to it.
+    pub fn take(root: &Path) -> Result<Self, RunError> {
+        let run = Self::open(root)?;
+        Ok(Self { _claim: claim(root)?, ..run })
+    }
+
+    fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), _claim: None }
     }
 
     /// Checks, before any long work, that a new run can be written to `root`. Leaves no trace.
@@ -130,7 +149,7 @@ impl RunDir {
     /// # Errors
     /// [`RunError`]: something is there already, or the folder cannot be made or written to.
     pub fn check_new(root: &Path, overwrite: bool) -> Result<(), RunError> {
-        let run = Self { root: root.to_path_buf() };
+        let run = Self::at(root);
         match (holds_anything(root), run.config().is_file()) {
             (true, false) => return Err(RunError::NotARun(root.to_path_buf())),
             (true, true) if !overwrite => return Err(RunError::Exists(root.to_path_buf())),
@@ -149,14 +168,15 @@ impl RunDir {
         result.map_err(|e| RunError::NotWritable { path: root.to_path_buf(), reason: plain(&e) })
     }
 
-    /// Makes the folder for a new run, without anything a former run left there.
+    /// Makes the folder for a new run, without anything a former run left there, for this process alone as with
+    /// [`take`](Self::take).
     ///
     /// # Errors
-    /// Those of [`check_new`](Self::check_new).
+    /// Those of [`check_new`](Self::check_new), and [`RunError::Taken`].
     pub fn create(root: &Path, overwrite: bool, config: &str) -> Result<Self, RunError> {
         Self::check_new(root, overwrite)?;
-        let run = Self { root: root.to_path_buf() };
         fs::create_dir_all(root).map_err(|e| file_error("write", root, &e))?;
+        let run = Self { _claim: claim(root)?, ..Self::at(root) };
         // The configuration is replaced last: whatever a kill leaves is still a run, the former one with less in it.
         let own = FILES.iter().map(|f| root.join(f));
         let checkpoints = CHECKPOINTS.iter().map(|f| run.checkpoints().join(f));
@@ -227,7 +247,7 @@ impl RunDir {
 
     /// The run of a teacher that is trained for this run, perhaps not there yet.
     pub(crate) fn teacher(&self) -> Self {
-        Self { root: self.root.join("teacher") }
+        Self::at(&self.root.join("teacher"))
     }
 
     /// Makes the folder of what it takes to go on.
@@ -308,6 +328,17 @@ impl RunDir {
             kept.push('\n');
         }
         self.write(&self.metrics(), kept.as_bytes())
+    }
+}
+
+/// Locks a folder for this process, whose end unlocks it: the folder itself, so that no file is left behind.
+fn claim(root: &Path) -> Result<Option<Arc<File>>, RunError> {
+    // Not every system opens folders, and not every file system has locks.
+    let Ok(folder) = File::open(root) else { return Ok(None) };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(Arc::new(folder))),
+        Err(TryLockError::WouldBlock) => Err(RunError::Taken(root.to_path_buf())),
+        Err(TryLockError::Error(_)) => Ok(None),
     }
 }
 

@@ -4,8 +4,10 @@ mod common;
 
 use common::World;
 use rrr_checkpoint::{Checkpoint, TensorRef, write_safetensors};
+use rrrnet::compute::Precision;
 use rrrnet::config::{Augmentation, Method, Settings, TrainConfig};
 use rrrnet::model::Model;
+use rrrnet::reduce::{ReduceContext, ReduceOptions, reduce};
 use rrrnet::run::{RunDir, RunError};
 use rrrnet::train::{Outcome, TrainError, TrainOptions, resume, train};
 use serde_json::Value;
@@ -251,4 +253,69 @@ fn the_best_model_of_fge_has_all_its_copies() {
     run(fge, &out);
     assert!(RunDir::open(&out).unwrap().records().unwrap().iter().all(|r| r.val_accuracy.is_some()));
     assert_eq!(Model::load(&out.join("checkpoint/best.safetensors")).unwrap().spec.branches, 2);
+}
+
+#[test]
+fn one_process_at_a_time_writes_to_a_run() {
+    let world = World::new();
+    let out = world.path("run");
+    run(settings(&world), &out);
+    let taken = RunDir::take(&out).unwrap();
+    assert!(matches!(go_on(&out), Err(TrainError::Run(RunError::Taken(_)))));
+    assert!(matches!(RunDir::create(&out, true, ""), Err(RunError::Taken(_))));
+    assert!(out.join("model.safetensors").exists(), "nothing is removed before the run is taken");
+    // Reading is free.
+    assert!(RunDir::open(&out).is_ok());
+    drop(taken);
+    assert!(go_on(&out).is_ok());
+}
+
+#[test]
+fn a_model_that_is_no_model_is_not_written() {
+    let world = World::new();
+    let out = world.path("run");
+    // Three steps, of which the last one is never looked at by a loss.
+    let config = Settings { lr: Some(1e30), epochs: Some(1), warm_passes: Some(0), ..settings(&world) };
+    let config = config.resolve().unwrap();
+    let said = with_options(|options| train(&config, &out, options, &mut |_| {})).unwrap_err().to_string();
+    assert!(said.contains("diverged") && said.contains("--lr"), "{said}");
+    assert!(!out.join("model.safetensors").exists());
+}
+
+#[test]
+fn a_teacher_that_cannot_be_trained_is_known_before_anything_is_written() {
+    let world = World::new();
+    let small = world.path("small.safetensors");
+    let options = ReduceOptions {
+        backbone: world.backbone().display().to_string(),
+        normalize: None,
+        blocks: [1, 1, 1, 1],
+        split: "layer3.0".into(),
+        branches: 1,
+        classes: 3,
+        round_to: None,
+        budget: None,
+        seed: 0,
+        repair: None,
+    };
+    let interrupt = AtomicBool::new(false);
+    let context = ReduceContext {
+        threads: 1,
+        precision: Precision::F32,
+        overwrite: false,
+        offline: true,
+        interrupt: &interrupt,
+    };
+    reduce(&options, &small, &context, &mut |_| {}).unwrap();
+    let out = world.path("run");
+    let config = Settings {
+        backbone: Some(small.display().to_string()),
+        blocks: Some(vec![1, 1, 1, 1]),
+        teacher: Some("auto".into()),
+        ..settings(&world)
+    };
+    let config = config.resolve().unwrap();
+    let refused = with_options(|options| train(&config, &out, options, &mut |_| {})).unwrap_err();
+    assert!(matches!(refused, TrainError::ReducedBackbone { .. }), "{refused}");
+    assert!(!out.exists());
 }

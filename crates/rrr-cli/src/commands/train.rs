@@ -1,11 +1,13 @@
 //! `rrr train`: from a folder of images to a run, or on from where a run stopped.
 
 use crate::Done;
-use crate::args::{Format, Globals, TrainArgs};
+use crate::args::{Cli, Format, Globals, TrainArgs};
 use crate::interrupt;
 use crate::progress::{View, duration};
 use crate::term::Term;
 use anyhow::Context;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use rrrnet::config::Settings;
 use rrrnet::train::{Outcome, Summary, TrainOptions, resume, train};
 use std::io::Write;
@@ -17,6 +19,11 @@ pub fn run(args: TrainArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
     let mut view = View::new(term);
     let (run, outcome) = match args.resume {
         Some(run) => {
+            if args.settings.into_settings(None, None) != Settings::default() {
+                let what =
+                    "a run goes on with its own settings: only --threads and --format go with --resume";
+                Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
+            }
             let outcome = resume(&run, globals.threads, &options, &mut |e| view.show(e));
             (run, outcome)
         }

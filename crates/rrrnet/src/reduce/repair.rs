@@ -180,13 +180,12 @@ impl Work<'_> {
 
     /// A digest of all that determines the repair, so that only the same one is continued.
     fn key(&self, pictures: &Pictures) -> String {
-        use sha2::{Digest, Sha256};
-        let mut hash = Sha256::new();
+        let mut hash = rrr_checkpoint::Digest::default();
         hash.update(serde_json::to_vec(self.options).expect("options are plain values"));
         hash.update(serde_json::to_vec(&self.backbone.card).expect("a card is plain values"));
         hash.update(self.compute.precision().to_string());
         hash.update(&pictures.learnt.pixels);
         hash.update(&pictures.held_out.pixels);
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hash.hex()
     }
 }

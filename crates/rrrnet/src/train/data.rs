@@ -3,11 +3,11 @@
 use super::Resources;
 use crate::config::{Augmentation, ResizeFilter, TrainConfig};
 use crate::model::ModelInfo;
+use rrr_checkpoint::Digest;
 use rrr_data::{
     DataError, Dataset, ImageStore, LoaderOptions, OpenOptions, Policy, Resize, Source, SplitSpec, Splits,
     StoreOptions, Take, Workers,
 };
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -71,13 +71,13 @@ fn digest_of(splits: &Splits) -> String {
 
 /// A digest of image names and labels, in order.
 fn digest(parts: [Option<&Dataset>; 3]) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = Digest::default();
     for (part, dataset) in parts.into_iter().enumerate() {
         for sample in dataset.iter().flat_map(|dataset| &dataset.samples) {
             hash.update(format!("{part} {} {}\n", sample.label, sample.id));
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.hex()
 }
 
 /// What determines the decoded images of a dataset.

@@ -67,6 +67,14 @@ pub enum TrainError {
         /// The learning rate of the step.
         lr: f64,
     },
+    /// The last step has led to weights that are no numbers.
+    #[error(
+        "training diverged: its last step led to weights that are no numbers\nhint: use a smaller --lr (it is {lr})"
+    )]
+    NotFinite {
+        /// The highest learning rate.
+        lr: f64,
+    },
     /// A teacher that cannot teach here.
     #[error(
         "{} cannot be the teacher: {reason}\nhint: train it on the same images: the same --seed, --train-per-class, \

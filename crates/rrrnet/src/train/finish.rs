@@ -58,14 +58,17 @@ impl Finish<'_> {
         events: &mut dyn FnMut(&Event<'_>),
     ) -> Result<Summary, TrainError> {
         let model = &*self.calibrated(model, events)?;
-        model.save(&self.run.model())?;
         let summary =
             Summary { model: self.run.model(), evaluation: None, report: None, seconds: self.seconds };
-        let Some(test) = &self.data.test else { return Ok(summary) };
+        let Some(test) = &self.data.test else {
+            model.save(&self.run.model())?;
+            return Ok(summary);
+        };
         events(&Event::Stage("measuring on the test images"));
         let mut predictor = Predictor::new(model, self.compute.clone())?;
         let predictions = predictor.predict_store(test, self.config.batch_size, self.workers)?;
         let metrics = Metrics::evaluate(&predictions).map_err(EvaluateError::from)?;
+        model.save(&self.run.model())?;
         let evaluation = Evaluation {
             dataset: test.dataset().name.clone(),
             split: "test".into(),

@@ -153,6 +153,9 @@ fn start(
     let mut prepared = Prepared::new(config, resources, events)?;
     let backbone = backbone(resources, config, options, events)?;
     let start = Start::fresh(config, &prepared, &backbone)?;
+    if config.teacher.as_deref() == Some(Path::new(TEACHER_AUTO)) {
+        setup::check_whole(&backbone, "a teacher of its own is a whole one, fine-tuned")?;
+    }
     let run = RunDir::create(out, options.overwrite, &config.to_toml())?;
     let steps = prepared.total_steps(config);
     let Some(config) = prepared.settle(config, &backbone, &run, options, events)? else {
@@ -172,7 +175,7 @@ fn go_on(
     options: &TrainOptions<'_>,
     events: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Outcome, TrainError> {
-    let run = RunDir::open(run)?;
+    let run = RunDir::take(run)?;
     let mut config = TrainConfig::read(&run.config())?;
     config.threads = threads.or(config.threads);
     let saved = run.last().exists().then(|| Saved::read(&run.last())).transpose()?;
@@ -392,6 +395,9 @@ impl Prepared {
             Select::Last => session.model()?,
             Select::Best => Model::load(&run.best())?,
         };
+        if !model.is_finite() {
+            return Err(TrainError::NotFinite { lr: config.lr });
+        }
         let finish = Finish {
             config,
             run,

@@ -87,9 +87,7 @@ fn network(
 ) -> Result<(NetSpec, NetState), TrainError> {
     let net = &backbone.arch;
     let (Some(blocks), Some(split), Some(mode)) = (config.blocks, &config.split, config.recycle) else {
-        if backbone.kept != net.blocks {
-            return Err(reduced(backbone, format!("method {} needs the whole backbone", config.method)));
-        }
+        check_whole(backbone, &format!("method {} needs the whole backbone", config.method))?;
         return Ok((net.full_net(classes), full_state(net, &backbone.state, classes, config.seed)?));
     };
     let split = Split::parse(split, net)?;
@@ -142,6 +140,11 @@ fn prepared(
     let mut state = NetState { stem: backbone.state.clone(), branches: tail.branches.clone() };
     add_classifiers(&spec.branch, &mut state.branches, config.seed);
     Ok((spec, state))
+}
+
+/// Checks that no block of the backbone is missing, as something needs it.
+pub(super) fn check_whole(backbone: &Backbone, need: &str) -> Result<(), TrainError> {
+    if backbone.kept == backbone.arch.blocks { Ok(()) } else { Err(reduced(backbone, need.into())) }
 }
 
 fn reduced(backbone: &Backbone, reason: String) -> TrainError {
