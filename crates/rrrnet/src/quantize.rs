@@ -1,5 +1,6 @@
 //! From a trained model to one of 8-bit integers: calibration, file, and what it costs in accuracy.
 
+use crate::bench::{Latency, Until, time_calls};
 use crate::compute::Precision;
 use crate::config::{ConfigError, TrainConfig};
 use crate::evaluate::{Columns, EvaluateError, EvaluateOptions, measure, test_images};
@@ -12,7 +13,6 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Fewest images that say anything about the activations.
 const MIN_IMAGES: usize = 8;
@@ -299,15 +299,8 @@ fn latency(model: &Model, seen: &ImageStore, pool: &Arc<Pool>) -> Result<f64, Qu
     let mut pixels = vec![0; size * size * 3];
     seen.copy_to(0, &mut pixels)?;
     predictor.logits(&pixels, 1);
-    let mut times: Vec<f64> = (0..TIMINGS)
-        .map(|_| {
-            let started = Instant::now();
-            predictor.logits(&pixels, 1);
-            started.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    Ok(times[TIMINGS / 2])
+    let times = time_calls(Until::Calls(TIMINGS), || drop(predictor.logits(&pixels, 1)));
+    Ok(Latency::of(&times).p50_ms)
 }
 
 /// Whether a file is there that is no report of a quantisation.

@@ -180,7 +180,7 @@ impl QuickSpeed {
     }
 }
 
-fn time_calls(until: Until, mut call: impl FnMut()) -> Vec<Duration> {
+pub(crate) fn time_calls(until: Until, mut call: impl FnMut()) -> Vec<Duration> {
     let started = Instant::now();
     let mut times = Vec::new();
     while !until.is_reached(times.len(), started) {
