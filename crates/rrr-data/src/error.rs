@@ -68,7 +68,7 @@ pub enum DataError {
         path.display()
     )]
     NoImages {
-        /// The folder or table.
+        /// The folder.
         path: PathBuf,
         /// Files with other extensions.
         ignored: usize,
@@ -182,6 +182,13 @@ pub enum DataError {
         column: String,
         /// The columns that are there.
         present: Vec<String>,
+    },
+
+    /// A table without rows, but for a header.
+    #[error("'{}' has no rows; give an image path and a label on each line", path.display())]
+    NoRows {
+        /// The table.
+        path: PathBuf,
     },
 
     /// A row of a table cannot be used.

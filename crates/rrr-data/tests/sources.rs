@@ -162,10 +162,15 @@ fn bad_rows_are_named_by_line() {
             "line 3 names '9.jpg', which does not exist (2 of its 3",
         ),
         ("FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg,b\n1.jpg,b\n", "line 4 names '1.jpg' again (first on line 2)"),
-        ("FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg\n", "line 3: has 1 cells, cell 2 is needed"),
+        (
+            "FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg\n",
+            "line 3: has 1 cell, cell 2 is needed; separate them by commas",
+        ),
         ("FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg,\n", "line 3: cell 2 is empty"),
         ("FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg,a\n", "only one class, 'a'"),
-        ("FILE_NAME,CATEGORY\n", "holds no images"),
+        ("FILE_NAME,CATEGORY\n", "labels.csv' has no rows; give an image path and a label"),
+        ("", "labels.csv' has no rows"),
+        ("a b\n1.jpg a\n", "no column 'FILE_NAME'"),
     ];
     for (labels, expected) in cases {
         let text = message(album("{}", labels).path());
@@ -202,6 +207,65 @@ fn tables_with_and_without_header() {
     assert_eq!(Source::open(&path, &columns("where")).unwrap().train.len(), 2);
     let error = Source::open(&path, &columns("file")).unwrap_err().to_string();
     assert!(error.contains("no column 'file'; its columns are id, where, what"), "{error}");
+}
+
+#[test]
+fn quotes_that_are_not_closed_are_named_by_line() {
+    let dir = tree(&["1.jpg", "2.jpg", "3.jpg", "4.jpg"]);
+    let path = dir.path().join("t.csv");
+    let refused = |text: &str| {
+        fs::write(&path, text).unwrap();
+        message(&path)
+    };
+    let unclosed = "a cell begins with a quote that is not closed; close it or remove it";
+    let cases = [
+        ("path,label,note\n1.jpg,a,x\n2.jpg,b,\"y\n3.jpg,a,z\n4.jpg,b,z\n", 3),
+        ("path,label\n1.jpg,a\n2.jpg,\"b\n3.jpg,a\n4.jpg,b\n", 3),
+        ("path,label\r\n\r\n\"1.jpg,a\r\n2.jpg,b\r\n", 3),
+        // The next cell with a quote seems to end it.
+        ("path,label,note\n1.jpg,a,\"x\n2.jpg,b,y\n3.jpg,a,\"z\"\n4.jpg,b,z\n", 2),
+        ("\u{feff}\"path,label\n1.jpg,a\n2.jpg,b\n", 1),
+        ("1.jpg;a\n2.jpg;\"b\n", 2),
+    ];
+    for (text, line) in cases {
+        let text = refused(text);
+        assert!(text.ends_with(&format!("t.csv' line {line}: {unclosed}")), "{text}");
+    }
+    let text = refused("path,label\n1.jpg,a\n2.jpg,\"b\n3.jpg,\",a\n4.jpg,b\n");
+    assert!(
+        text.ends_with("line 3: cell 2 goes on to the next line; close its quote or remove it"),
+        "{text}"
+    );
+
+    let fine = "path,label,note\n\"1.jpg\",a,\"say \"\"so\"\"\",\n\n2.jpg,b,\"two\nlines\"\n3.jpg,a,\"\"\n4.jpg,b,5\" wide\n";
+    fs::write(&path, fine).unwrap();
+    assert_eq!(open(&path).unwrap().train.len(), 4);
+}
+
+#[test]
+fn tables_may_have_semicolons() {
+    let dir = tree(&["1.jpg", "2.jpg", "3,5.jpg"]);
+    let path = dir.path().join("t.csv");
+    for text in ["label;path\nb;1.jpg\na;2.jpg\nb;3,5.jpg\n", "1.jpg;b\n2.jpg;a\n3,5.jpg;b\n"] {
+        fs::write(&path, text).unwrap();
+        let source = open(&path).unwrap();
+        assert_eq!((source.classes, source.train.len()), (vec!["a".into(), "b".into()], 3), "{text}");
+    }
+    fs::write(&path, "path;label\n1.jpg;a\n2.jpg\n").unwrap();
+    let text = message(&path);
+    assert!(text.ends_with("line 3: has 1 cell, cell 2 is needed; separate them by semicolons"), "{text}");
+    fs::write(&path, "path,label;x\n1.jpg,a;b\n2.jpg,c\n").unwrap();
+    assert_eq!(open(&path).unwrap().classes, ["a;b", "c"]);
+}
+
+#[test]
+fn tables_without_rows_say_so() {
+    let dir = tree(&[]);
+    for text in ["", "\n\n", "path,label\n"] {
+        write(dir.path(), "t.csv", text);
+        let text = message(&dir.path().join("t.csv"));
+        assert!(text.ends_with("t.csv' has no rows; give an image path and a label on each line"), "{text}");
+    }
 }
 
 #[test]
