@@ -204,7 +204,8 @@ pub enum DataError {
 
     /// A table names image files that do not exist.
     #[error(
-        "'{}' line {line} names '{image}', which does not exist ({missing} of its {total} images are missing)",
+        "'{}' line {line} names '{image}', which does not exist ({missing} of its {total} images are missing); \
+         correct the paths, or leave these images out with --skip-bad",
         path.display()
     )]
     MissingImages {
@@ -270,7 +271,7 @@ fn unreadable(images: &[BadImage]) -> String {
     };
     let noun = if images.len() == 1 { "image is" } else { "images are" };
     format!(
-        "{} {noun} unreadable: {}{more}; repair or remove them, or skip unreadable images",
+        "{} {noun} unreadable: {}{more}; repair or remove them, or leave them out with --skip-bad",
         images.len(),
         list.join("; ")
     )

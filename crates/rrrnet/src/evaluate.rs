@@ -90,7 +90,8 @@ pub fn evaluate(
     data: &Path,
     options: EvaluateOptions<'_>,
 ) -> Result<Evaluation, EvaluateError> {
-    let open = OpenOptions { classes: Some(model.info.classes.clone()), ..OpenOptions::default() };
+    let (classes, skip_bad) = (Some(model.info.classes.clone()), options.skip_bad);
+    let open = OpenOptions { classes, skip_bad, ..OpenOptions::default() };
     let source = Source::open(data, &open)?;
     let split = match (&source.test, &source.valid) {
         (Some(_), _) => "test",

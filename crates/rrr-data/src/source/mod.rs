@@ -38,6 +38,9 @@ pub struct OpenOptions {
     pub image_column: Option<String>,
     /// Column of labels in a table or `labels.csv`, instead of the default.
     pub label_column: Option<String>,
+    /// Keep images that a table names but that do not exist: they are unreadable like others, which whoever decodes
+    /// them with [`skip_bad`](crate::StoreOptions::skip_bad) leaves out. Otherwise they are an error.
+    pub skip_bad: bool,
 }
 
 /// Labelled images as found, before any seeded split.

@@ -171,7 +171,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Source> {
     let pairs = table.pairs(path, image, label)?;
     let names = options.classes.clone().unwrap_or_else(|| sorted_classes(&pairs));
     let base = path.parent().unwrap_or(Path::new(""));
-    let samples = samples(path, base, &pairs, &ClassMap::new(path, names.clone()))?;
+    let samples = samples(path, base, &pairs, &ClassMap::new(path, names.clone()), options.skip_bad)?;
     Ok(Source {
         kind: SourceKind::Table,
         name: display_name(path),
@@ -196,12 +196,13 @@ fn sorted_classes(pairs: &[Pair<'_>]) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Labelled images of a table's rows; every file must exist and be named once.
+/// Labelled images of a table's rows; every file must be named once and, without `skip_bad`, exist.
 pub(super) fn samples(
     path: &Path,
     base: &Path,
     pairs: &[Pair<'_>],
     classes: &ClassMap<'_>,
+    skip_bad: bool,
 ) -> Result<Vec<Sample>> {
     if pairs.is_empty() {
         return Err(DataError::NoRows { path: path.to_owned() });
@@ -216,20 +217,27 @@ pub(super) fn samples(
             return Err(DataError::DuplicateImage { path, image, line, first_line });
         }
         let file = base.join(image);
-        if !file.is_file() {
-            missing += 1;
-            first_missing.get_or_insert((line, image));
+        match fs::metadata(&file) {
+            Ok(meta) if meta.is_file() => {}
+            Ok(_) => {
+                let reason = format!("names '{image}', which is not a regular file; remove the line");
+                return Err(DataError::InvalidRow { path: path.to_owned(), line, reason });
+            }
+            Err(_) => {
+                missing += 1;
+                first_missing.get_or_insert((line, image));
+            }
         }
         samples.push(Sample { path: file, id: image.replace('\\', "/"), label: classes.label(class)? });
     }
     match first_missing {
-        None => Ok(samples),
-        Some((line, image)) => Err(DataError::MissingImages {
+        Some((line, image)) if !skip_bad => Err(DataError::MissingImages {
             path: path.to_owned(),
             line,
             image: image.to_owned(),
             missing,
             total: pairs.len(),
         }),
+        _ => Ok(samples),
     }
 }

@@ -101,6 +101,7 @@ fn source(config: &TrainConfig) -> Result<Source, DataError> {
         classes: None,
         image_column: config.image_column.clone(),
         label_column: config.label_column.clone(),
+        skip_bad: config.skip_bad,
     };
     Source::open(&config.data, &options)
 }
