@@ -4,10 +4,44 @@ mod common;
 
 use common::{World, assert_fails, run, train_args};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Trains on the photos and gives the run and what was said.
+fn trained(world: &World, more: &[&str]) -> (PathBuf, String) {
+    let out = world.path("run");
+    let said = run(train_args(world, &world.photos(), &out, &[&["--branches", "2"], more].concat()));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    (out, said.err)
+}
+
+#[test]
+fn images_of_other_formats_are_no_secret() {
+    let world = World::new();
+    for name in ["red/0.tiff", "red/1.tif", "blue/0.avif", "blue/labels.csv"] {
+        fs::write(world.photos().join(name), "x").unwrap();
+    }
+    let note = "warning: left out 3 files that are not JPEG, PNG, WebP, GIF or BMP, such as ";
+    let (dir, err) = trained(&world, &[]);
+    assert!(err.contains(&format!("{note}blue/0.avif\n")), "{err}");
+    let (dir, photos) = (text(&dir), text(&world.photos()));
+    for args in [vec!["eval", &dir], vec!["eval", &dir, &photos], vec!["quantize", &dir]] {
+        let said = run(&args);
+        assert!(said.code == Some(0) && said.err.contains(&format!("{note}blue/0.avif\n")), "{}", said.err);
+    }
+    let full = text(&world.photos().join("blue/0.avif"));
+    for args in [vec!["predict", &dir, &photos], vec!["eval", &dir, "--ood", &photos]] {
+        let said = run(&args);
+        assert!(said.code == Some(0) && said.err.contains(&format!("{note}{full}\n")), "{}", said.err);
+    }
+    let json = run(["eval", &dir, "--format", "json"]).out;
+    assert!(json.contains("\"left out 3 files that are not JPEG"), "{json}");
+
+    let missing = run(["predict", &dir, "nothere.png"]);
+    assert_fails(&missing, &["'nothere.png' does not exist; give image files or folders of images"]);
 }
 
 #[test]
@@ -35,4 +69,25 @@ fn images_missing_from_a_table_can_be_skipped() {
         "{}",
         said.err
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn dead_links_and_pipes() {
+    let world = World::new();
+    let red = world.photos().join("red");
+    let made = std::process::Command::new("mkfifo").arg(red.join("f.png")).status().unwrap();
+    assert!(made.success());
+    std::os::unix::fs::symlink("..", red.join("up")).unwrap();
+    std::os::unix::fs::symlink("nothing", red.join("dead.png")).unwrap();
+    let said = run(train_args(&world, &world.photos(), &world.path("refused"), &[]));
+    assert_fails(&said, &["1 image is unreadable", "red/dead.png: cannot be read", "--skip-bad"]);
+    let (_, err) = trained(&world, &["--skip-bad"]);
+    for note in [
+        "left out 1 file that is not a regular file: red/f.png\n",
+        "left out 1 link to a folder that contains it or is read already: red/up\n",
+        "red/dead.png: cannot be read: ",
+    ] {
+        assert!(err.contains(note), "no `{note}` in: {err}");
+    }
 }

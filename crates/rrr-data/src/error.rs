@@ -35,6 +35,13 @@ pub enum DataError {
         path: PathBuf,
     },
 
+    /// A given image or folder of images does not exist.
+    #[error("'{}' does not exist; give image files or folders of images", path.display())]
+    ImageNotFound {
+        /// The path as given.
+        path: PathBuf,
+    },
+
     /// A file that is neither a folder nor a table.
     #[error(
         "'{}' is neither a folder nor a .csv/.tsv file of image paths and labels",
@@ -63,8 +70,8 @@ pub enum DataError {
 
     /// Nothing to train on.
     #[error(
-        "'{}' holds no images ({ignored} other files ignored); expected CLASS/IMAGE files named *.jpg, *.jpeg, \
-         *.png, *.webp, *.gif or *.bmp",
+        "'{}' holds no images ({ignored} other files ignored); expected files named *.jpg, *.jpeg, *.png, *.webp, \
+         *.gif or *.bmp, as CLASS/IMAGE where labels are needed",
         path.display()
     )]
     NoImages {
@@ -89,7 +96,8 @@ pub enum DataError {
 
     /// A class folder without images.
     #[error(
-        "class folder '{}' holds no images ({ignored} other files ignored); add images to it or remove it",
+        "class folder '{}' holds no images ({ignored} other files ignored); add JPEG, PNG, WebP, GIF or \
+         BMP images to it or remove it",
         path.display()
     )]
     EmptyClass {

@@ -52,6 +52,9 @@ pub struct Evaluation {
     pub precision: String,
     /// Unreadable images that were left out.
     pub skipped: Vec<String>,
+    /// What else to know about the images, such as that some are of formats that are not read. One sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The numbers.
     #[serde(flatten)]
     pub metrics: Metrics,
@@ -61,6 +64,13 @@ pub struct Evaluation {
     /// How well images of another kind are told from these, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out_of_distribution: Option<OutOfDistribution>,
+}
+
+impl Evaluation {
+    fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.notes.splice(0..0, notes);
+        self
+    }
 }
 
 /// How to measure.
@@ -105,7 +115,7 @@ pub fn evaluate(
         ..StoreOptions::new(model.info.preprocessing.size)
     };
     let store = Arc::new(ImageStore::load(source.evaluation(), store_options, &workers)?);
-    measure(model, &store, split, options, &workers)
+    Ok(measure(model, &store, split, options, &workers)?.with_notes(source.notes))
 }
 
 /// Runs `network` over all images of `store`, in order.
@@ -168,8 +178,10 @@ pub fn evaluate_run(run: &Path, options: EvaluateOptions<'_>) -> Result<Evaluati
     let mut config = TrainConfig::read(&dir.config())?;
     config.skip_bad |= options.skip_bad;
     let workers = Workers::new(options.threads)?;
-    let store = RunImages::open(&config, &workers, None)?.test.ok_or(EvaluateError::NoTestSplit)?;
-    measure(&model, &store, "test", options, &workers)
+    let mut images = RunImages::open(&config, &workers, None)?;
+    let store = images.test.ok_or(EvaluateError::NoTestSplit)?;
+    images.notes.truncate(images.source_notes);
+    Ok(measure(&model, &store, "test", options, &workers)?.with_notes(images.notes))
 }
 
 /// Measures `model` on all images of `store`.
@@ -181,7 +193,7 @@ pub(crate) fn measure(
     workers: &Workers,
 ) -> Result<Evaluation, EvaluateError> {
     let open = |folder| ood::open(folder, &model.info, options.skip_bad, workers);
-    let other = options.ood.map(open).transpose()?;
+    let (other, notes) = options.ood.map(open).transpose()?.unzip();
     let mut predictor = Predictor::new(model, options.precision.compute(options.threads))?;
     let predictions = predictor.predict_store(store, options.batch_size, workers)?;
     let out_of_distribution = other
@@ -195,6 +207,7 @@ pub(crate) fn measure(
             None => options.precision.resolve().to_string(),
         },
         skipped: store.bad().iter().map(ToString::to_string).collect(),
+        notes: notes.unwrap_or_default(),
         metrics: Metrics::evaluate(&predictions)?,
         selective: options.abstain_below.map(|p| Selective::evaluate(&predictions, p)).transpose()?,
         out_of_distribution,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use rrr_data::{BadImage, Workers};
+pub use rrr_data::{BadImage, FoundImages, Workers};
 
 /// A class and its probability.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -257,7 +257,7 @@ fn seconds(since: &Instant) -> f64 {
 ///
 /// # Errors
 /// [`DataError`] names a path that does not exist or a folder without images.
-pub fn find_images(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+pub fn find_images(paths: &[PathBuf]) -> Result<FoundImages, DataError> {
     rrr_data::find_images(paths)
 }
 

@@ -89,6 +89,9 @@ pub struct QuantizeReport {
     pub report: PathBuf,
     /// Calibration images.
     pub calibration_images: usize,
+    /// What to know about the images, such as that some are of formats that are not read. One sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Accuracy before and after; absent where there are no labelled images besides those of the calibration.
     pub accuracy: Option<AccuracyChange>,
     /// Bytes of the two model files.
@@ -190,6 +193,7 @@ pub fn quantize(
     let report = QuantizeReport {
         report: out.with_extension("json"),
         calibration_images: seen.len(),
+        notes: images.notes,
         accuracy: made.accuracy,
         bytes: Change { before: size(&file), after: size(&out) },
         latency_ms,
@@ -206,6 +210,7 @@ struct Chosen {
     calibration: Dataset,
     /// With the name of the part.
     test: Option<(Dataset, &'static str)>,
+    notes: Vec<String>,
 }
 
 impl Chosen {
@@ -220,10 +225,13 @@ impl Chosen {
         let tested: BTreeSet<PathBuf> = test.iter().flat_map(|t| &t.samples).map(|s| key(&s.path)).collect();
         let classes = Some(model.info.classes.clone());
         let labelled = Source::open(calibrate, &OpenOptions { classes, ..OpenOptions::default() });
-        let dataset = match (labelled, calibrate.is_dir()) {
-            (Ok(source), _) => Ok(source.everything()),
+        let (dataset, notes) = match (labelled, calibrate.is_dir()) {
+            (Ok(source), _) => (Ok(source.everything()), source.notes),
             // Calibration needs no labels.
-            (Err(_), true) => Err(Dataset::unlabelled(calibrate, model.info.classes.clone())?),
+            (Err(_), true) => {
+                let (dataset, notes) = Dataset::unlabelled(calibrate, model.info.classes.clone())?;
+                (Err(dataset), notes)
+            }
             (Err(e), false) => return Err(e.into()),
         };
         let mut all = dataset.as_ref().unwrap_or_else(|unlabelled| unlabelled).clone();
@@ -243,7 +251,7 @@ impl Chosen {
             (None, Ok(_)) if !rest.is_empty() => Some((Dataset { samples: rest, ..all.clone() }, "rest")),
             _ => None,
         };
-        Ok(Self { calibration: Dataset { samples: calibration, ..all }, test })
+        Ok(Self { calibration: Dataset { samples: calibration, ..all }, test, notes })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Done;
 use crate::args::{EvalArgs, Format, Globals};
-use crate::term::Term;
+use crate::term::{Term, visible};
 use rrrnet::evaluate::{EvaluateOptions, Evaluation, evaluate, evaluate_run};
 use rrrnet::model::Model;
 use std::io::{self, Write};
@@ -23,6 +23,9 @@ pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
         Some(data) => evaluate(&Model::load(&args.run)?, data, options)?,
         None => evaluate_run(&args.run, options)?,
     };
+    for note in &evaluation.notes {
+        term.warn(&visible(note));
+    }
     let others = evaluation.out_of_distribution.iter().flat_map(|o| &o.skipped);
     for bad in evaluation.skipped.iter().chain(others) {
         term.warn(&format!("left out {bad}"));

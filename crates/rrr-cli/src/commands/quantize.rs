@@ -2,13 +2,16 @@
 
 use crate::Done;
 use crate::args::{Format, Globals, QuantizeArgs};
-use crate::term::Term;
+use crate::term::{Term, visible};
 use rrrnet::quantize::{QuantizeOptions, QuantizeReport, quantize};
 use std::io::{self, Write};
 
 pub fn run(args: &QuantizeArgs, globals: &Globals, term: &Term) -> anyhow::Result<Done> {
     let options = QuantizeOptions { images: args.images, threads: globals.thread_count() };
     let report = quantize(&args.run, args.calibrate.as_deref(), args.out.as_deref(), options)?;
+    for note in &report.notes {
+        term.warn(&visible(note));
+    }
     if report.accuracy.is_none() {
         term.warn(
             "the accuracy was not measured: there are no labelled images besides those of the calibration",

@@ -20,7 +20,10 @@ pub(crate) struct Images {
     pub(crate) train: Arc<ImageStore>,
     pub(crate) valid: Option<Arc<ImageStore>>,
     pub(crate) test: Option<Arc<ImageStore>>,
+    /// What the source says, then what was left out.
     pub(crate) notes: Vec<String>,
+    /// How many of the notes are the source's.
+    pub(crate) source_notes: usize,
 }
 
 impl Images {
@@ -51,7 +54,7 @@ impl Images {
         let train = load(splits.train)?;
         let valid = splits.valid.map(&mut load).transpose()?;
         let test = splits.test.map(&mut load).transpose()?;
-        Ok(Self { train, valid, test, notes })
+        Ok(Self { train, valid, test, notes, source_notes: source.notes.len() })
     }
 
     /// A digest of what a run learns from and is measured on: image names and labels, in order.
