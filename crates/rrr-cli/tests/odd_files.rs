@@ -91,3 +91,37 @@ fn dead_links_and_pipes() {
         assert!(err.contains(note), "no `{note}` in: {err}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_plain_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    fs::rename(world.photos().join("red"), world.photos().join("r\ne\x1bd")).unwrap();
+    let (dir, _) = trained(&world, &[]);
+    let pictures = world.path("pict\tures");
+    fs::create_dir(&pictures).unwrap();
+    let image = world.photos().join("blue/0.jpg");
+    for name in [&b"a\nb.jpg"[..], b"caf\xe9.jpg"] {
+        fs::copy(&image, pictures.join(OsStr::from_bytes(name))).unwrap();
+    }
+    fs::write(pictures.join("c\r.jpg"), "x").unwrap();
+
+    let (dir, pictures) = (text(&dir), text(&pictures));
+    let said = run(["predict", &dir, &pictures, "--skip-bad"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out.contains("pict\\tures/a\\nb.jpg  ("), "{}", said.out);
+    assert!(said.out.contains("%  r\\ne\\u{1b}d\n"), "{}", said.out);
+    assert!(said.err.contains("pict\\tures/c\\r.jpg: "), "{}", said.err);
+    assert_eq!(said.out.lines().count(), 2 * (1 + common::CLASSES.len()), "{}", said.out);
+
+    let said = run(["predict", &dir, &pictures, "--skip-bad", "--format", "json"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out.contains("caf\u{fffd}.jpg") && said.out.contains("a\\nb.jpg"), "{}", said.out);
+
+    let said = run(["eval", &dir]);
+    assert!(said.out.contains("\nr\\ne\\u{1b}d  "), "{}", said.out);
+    let widths: Vec<usize> = said.out.lines().skip_while(|l| !l.starts_with("class")).map(str::len).collect();
+    assert!(widths.len() == 4 && widths.iter().all(|w| *w == widths[0]), "{}", said.out);
+}

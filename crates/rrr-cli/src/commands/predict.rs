@@ -42,7 +42,7 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
             match result {
                 Ok(prediction) => predictions.push(prediction),
                 Err(bad) => {
-                    term.warn(&bad.to_string());
+                    term.warn(&visible(&bad));
                     unreadable.push(Unreadable { path: bad.path.display().to_string(), reason: bad.reason });
                 }
             }
@@ -111,13 +111,13 @@ impl Printer {
                     writeln!(
                         out,
                         "{}  ({}agreement {:.0}%, uncertainty {:.3} nats)",
-                        p.path.display(),
+                        visible(p.path.display()),
                         if p.abstained == Some(true) { "abstained, " } else { "" },
                         100.0 * p.agreement,
                         p.mutual_information
                     )?;
                     for r in &p.top {
-                        writeln!(out, "  {:5.1}%  {}", 100.0 * r.probability, r.class)?;
+                        writeln!(out, "  {:5.1}%  {}", 100.0 * r.probability, visible(&r.class))?;
                     }
                 }
             }

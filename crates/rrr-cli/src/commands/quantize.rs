@@ -33,7 +33,9 @@ fn print(out: &mut impl Write, r: &QuantizeReport) -> io::Result<()> {
         writeln!(
             out,
             "accuracy     {before:.1}% before, {after:.1}% after ({change:+.1} points; {} {}, {} images)",
-            a.dataset, a.split, a.images
+            visible(&a.dataset),
+            a.split,
+            a.images
         )?;
     }
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
