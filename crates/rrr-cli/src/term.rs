@@ -1,6 +1,7 @@
 //! Talking to people: errors, hints and notes on standard error, in colour where that is wanted.
 
 use clap::ValueEnum;
+use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -14,6 +15,15 @@ pub enum Color {
     Always,
     /// Never.
     Never,
+}
+
+/// A name with its control characters escaped: file and class names may have line breaks and what moves a cursor.
+pub fn visible(name: impl Display) -> String {
+    let mut text = String::new();
+    for c in name.to_string().chars() {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text
 }
 
 /// Standard error.

@@ -30,17 +30,20 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// All images below a folder whose labels nobody needs: each gets that of the first of `classes`.
+    /// All images below a folder whose labels nobody needs: each gets that of the first of `classes`. With the notes of
+    /// [`find_images`].
     ///
     /// # Errors
     /// [`DataError::NotAFolder`], and those of [`find_images`].
-    pub fn unlabelled(folder: &Path, classes: Vec<String>) -> Result<Self> {
+    pub fn unlabelled(folder: &Path, classes: Vec<String>) -> Result<(Self, Vec<String>)> {
         if !folder.is_dir() {
             return Err(DataError::NotAFolder { path: folder.to_owned() });
         }
         let sample = |path: PathBuf| Sample { id: relative_id(folder, &path), path, label: 0 };
-        let samples = find_images(&[folder.to_owned()])?.into_iter().map(sample).collect();
-        Ok(Self { name: display_name(folder), root: folder.to_owned(), classes, samples })
+        let found = find_images(&[folder.to_owned()])?;
+        let samples = found.images.into_iter().map(sample).collect();
+        let dataset = Self { name: display_name(folder), root: folder.to_owned(), classes, samples };
+        Ok((dataset, found.notes))
     }
 
     /// Number of images.

@@ -35,6 +35,13 @@ pub enum DataError {
         path: PathBuf,
     },
 
+    /// A given image or folder of images does not exist.
+    #[error("'{}' does not exist; give image files or folders of images", path.display())]
+    ImageNotFound {
+        /// The path as given.
+        path: PathBuf,
+    },
+
     /// A file that is neither a folder nor a table.
     #[error(
         "'{}' is neither a folder nor a .csv/.tsv file of image paths and labels",
@@ -63,12 +70,12 @@ pub enum DataError {
 
     /// Nothing to train on.
     #[error(
-        "'{}' holds no images ({ignored} other files ignored); expected CLASS/IMAGE files named *.jpg, *.jpeg, \
-         *.png, *.webp, *.gif or *.bmp",
+        "'{}' holds no images ({ignored} other files ignored); expected files named *.jpg, *.jpeg, *.png, *.webp, \
+         *.gif or *.bmp, as CLASS/IMAGE where labels are needed",
         path.display()
     )]
     NoImages {
-        /// The folder or table.
+        /// The folder.
         path: PathBuf,
         /// Files with other extensions.
         ignored: usize,
@@ -89,7 +96,8 @@ pub enum DataError {
 
     /// A class folder without images.
     #[error(
-        "class folder '{}' holds no images ({ignored} other files ignored); add images to it or remove it",
+        "class folder '{}' holds no images ({ignored} other files ignored); add JPEG, PNG, WebP, GIF or \
+         BMP images to it or remove it",
         path.display()
     )]
     EmptyClass {
@@ -184,6 +192,13 @@ pub enum DataError {
         present: Vec<String>,
     },
 
+    /// A table without rows, but for a header.
+    #[error("'{}' has no rows; give an image path and a label on each line", path.display())]
+    NoRows {
+        /// The table.
+        path: PathBuf,
+    },
+
     /// A row of a table cannot be used.
     #[error("'{}' line {line}: {reason}", path.display())]
     InvalidRow {
@@ -197,7 +212,8 @@ pub enum DataError {
 
     /// A table names image files that do not exist.
     #[error(
-        "'{}' line {line} names '{image}', which does not exist ({missing} of its {total} images are missing)",
+        "'{}' line {line} names '{image}', which does not exist ({missing} of its {total} images are missing); \
+         correct the paths, or leave these images out with --skip-bad",
         path.display()
     )]
     MissingImages {
@@ -263,7 +279,7 @@ fn unreadable(images: &[BadImage]) -> String {
     };
     let noun = if images.len() == 1 { "image is" } else { "images are" };
     format!(
-        "{} {noun} unreadable: {}{more}; repair or remove them, or skip unreadable images",
+        "{} {noun} unreadable: {}{more}; repair or remove them, or leave them out with --skip-bad",
         images.len(),
         list.join("; ")
     )

@@ -29,7 +29,7 @@ pub use decode::{Limits, RgbImage};
 pub use error::{BadImage, DataError, Result};
 pub use loader::{Batch, EpochIter, Loader, LoaderOptions};
 pub use resize::Resize;
-pub use source::{EXTENSIONS, OpenOptions, Source, SourceKind, find_images, is_image_name};
+pub use source::{EXTENSIONS, FoundImages, OpenOptions, Source, SourceKind, find_images, is_image_name};
 pub use split::{SplitSpec, Take};
 pub use store::{DecodedImages, ImageStore, StoreOptions};
 pub use workers::Workers;

@@ -145,7 +145,10 @@ fn unreadable_images_are_listed_or_skipped() {
         let options = StoreOptions { memory_budget, ..StoreOptions::new(SIZE) };
         let error = ImageStore::load(dataset(dir.path()), options, &workers).unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("2 images are unreadable: ") && text.contains("skip unreadable"), "{text}");
+        assert!(
+            text.starts_with("2 images are unreadable: ") && text.ends_with("leave them out with --skip-bad"),
+            "{text}"
+        );
         let DataError::Unreadable { images } = error else { panic!("{error}") };
         assert!(images[0].path.ends_with("cat/01.png") && images[1].path.ends_with("dog/02.png"));
 
@@ -167,6 +170,28 @@ fn unreadable_images_are_listed_or_skipped() {
     let options = StoreOptions { skip_bad: true, ..StoreOptions::new(SIZE) };
     let error = ImageStore::load(dataset(dir.path()), options, &workers).unwrap_err();
     assert_eq!(error.to_string(), "class 'cat' has no readable image left after skipping 4 unreadable ones");
+}
+
+#[test]
+fn images_that_a_table_names_but_that_are_missing_are_listed_or_skipped() {
+    let dir = images(3);
+    let path = dir.path().join("t.csv");
+    fs::write(&path, "cat/00.png,cat\nno/1.png,cat\ndog/00.png,dog\nno/2.png,dog\n").unwrap();
+    let text = Source::open(&path, &OpenOptions::default()).unwrap_err().to_string();
+    assert!(text.contains("t.csv' line 2 names 'no/1.png', which does not exist (2 of its 4"), "{text}");
+    assert!(text.ends_with("leave these images out with --skip-bad"), "{text}");
+
+    let dataset =
+        || Source::open(&path, &OpenOptions { skip_bad: true, ..Default::default() }).unwrap().everything();
+    let workers = Workers::new(1).unwrap();
+    let options = StoreOptions { skip_bad: true, ..StoreOptions::new(SIZE) };
+    let store = ImageStore::load(dataset(), options, &workers).unwrap();
+    let ids: Vec<_> = store.dataset().samples.iter().map(|s| s.id.as_str()).collect();
+    assert_eq!(ids, ["cat/00.png", "dog/00.png"]);
+    let bad: Vec<_> = store.bad().iter().map(ToString::to_string).collect();
+    assert!(bad.len() == 2 && bad[0].contains("no/1.png: cannot be read: "), "{bad:?}");
+    let strict = ImageStore::load(dataset(), StoreOptions::new(SIZE), &workers).unwrap_err();
+    assert!(matches!(strict, DataError::Unreadable { images } if images.len() == 2));
 }
 
 #[test]

@@ -162,10 +162,15 @@ fn bad_rows_are_named_by_line() {
             "line 3 names '9.jpg', which does not exist (2 of its 3",
         ),
         ("FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg,b\n1.jpg,b\n", "line 4 names '1.jpg' again (first on line 2)"),
-        ("FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg\n", "line 3: has 1 cells, cell 2 is needed"),
+        (
+            "FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg\n",
+            "line 3: has 1 cell, cell 2 is needed; separate them by commas",
+        ),
         ("FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg,\n", "line 3: cell 2 is empty"),
         ("FILE_NAME,CATEGORY\n1.jpg,a\n2.jpg,a\n", "only one class, 'a'"),
-        ("FILE_NAME,CATEGORY\n", "holds no images"),
+        ("FILE_NAME,CATEGORY\n", "labels.csv' has no rows; give an image path and a label"),
+        ("", "labels.csv' has no rows"),
+        ("a b\n1.jpg a\n", "no column 'FILE_NAME'"),
     ];
     for (labels, expected) in cases {
         let text = message(album("{}", labels).path());
@@ -204,12 +209,171 @@ fn tables_with_and_without_header() {
     assert!(error.contains("no column 'file'; its columns are id, where, what"), "{error}");
 }
 
+/// Images and the note about the first of each kind of file that was left out.
+fn found(dir: &Path) -> (Vec<String>, Vec<String>) {
+    let source = open(dir).unwrap();
+    (source.train.into_iter().map(|s| s.id).collect(), source.notes)
+}
+
+#[test]
+fn images_of_other_formats_are_counted_in_a_note() {
+    let dir = tree(&["a/0.png", "a/1.TIFF", "a/in/2.avif", "b/0.png", "b/1.heic", "c.psd"]);
+    for usual in
+        ["README", "labels.txt", "info.json", "a/Thumbs.db", "a/.DS_Store", "b/.x.tiff", "b/notes.md"]
+    {
+        write(dir.path(), usual, "");
+    }
+    let (images, notes) = found(dir.path());
+    assert_eq!(images, ["a/0.png", "b/0.png"]);
+    assert_eq!(notes, ["left out 4 files that are not JPEG, PNG, WebP, GIF or BMP, such as c.psd"]);
+    assert_eq!(open(dir.path()).unwrap().ignored, 4 + 5);
+    let notes = find_images(&[dir.path().join("a")]).unwrap().notes;
+    let first = dir.path().join("a/1.TIFF").display().to_string();
+    assert_eq!(
+        notes,
+        [format!("left out 2 files that are not JPEG, PNG, WebP, GIF or BMP, such as {first}")]
+    );
+    let (_, notes) = Dataset::unlabelled(&dir.path().join("b"), vec!["x".into()]).unwrap();
+    assert!(notes[0].starts_with("left out 1 file that is not JPEG, PNG, WebP, GIF or BMP: "), "{notes:?}");
+    assert!(notes[0].ends_with("b/1.heic"), "{notes:?}");
+    // A model's class may be empty, and then nothing else tells.
+    let dir = tree(&["a/0.png", "b/1.tif"]);
+    let classes = Some(vec!["a".into(), "b".into()]);
+    let source = Source::open(dir.path(), &OpenOptions { classes, ..OpenOptions::default() }).unwrap();
+    assert_eq!(source.notes, ["left out 1 file that is not JPEG, PNG, WebP, GIF or BMP: b/1.tif"]);
+    assert!(message(dir.path()).contains("/b' holds no images (1 other files ignored); add JPEG, PNG,"));
+}
+
+#[test]
+fn images_beside_class_folders_are_counted_in_a_note() {
+    let note = |files: &[&str]| found(tree(files).path()).1;
+    assert_eq!(note(&["a/0.png", "b/0.png", "c.png"]), ["left out 1 image beside the class folders: c.png"]);
+    let parts = ["train/a/0.png", "train/b/0.png", "train/1.png", "2.png"];
+    assert_eq!(note(&parts), ["left out 2 images beside the class folders, such as 2.png"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_or_in_circles_spoil_nothing() {
+    use std::os::unix::fs::symlink;
+    let dir = tree(&["a/0.png", "a/in/1.png", "b/0.png"]);
+    let link = |to: &str, from: &str| symlink(to, dir.path().join(from)).unwrap();
+    link("nothing", "a/dead.png");
+    link("self.png", "b/self.png");
+    let images = ["a/0.png", "a/dead.png", "a/in/1.png", "b/0.png", "b/self.png"];
+    assert_eq!(found(dir.path()), (images.map(String::from).to_vec(), vec![]));
+
+    link("..", "a/up");
+    link("../..", "a/in/up");
+    link("../../..", "b/out");
+    link(".", "c");
+    link("nothing", "d");
+    let (found_images, notes) = found(dir.path());
+    assert_eq!(found_images, images);
+    let expected = [
+        "left out 1 link that leads nowhere: d",
+        "left out 4 links to folders that contain them or are read already, such as a/in/up",
+    ];
+    assert_eq!(notes, expected);
+    assert_eq!(open(dir.path()).unwrap().classes, ["a", "b"]);
+    let found = find_images(&[dir.path().to_owned()]).unwrap();
+    assert_eq!(found.images.len(), 5);
+    assert_eq!(found.notes.len(), 2);
+
+    // Another folder is a part of the class that links to it, once.
+    let others = tree(&["x/7.png"]);
+    for name in ["a/more", "a/once_more"] {
+        symlink(others.path().join("x"), dir.path().join(name)).unwrap();
+    }
+    let ids: Vec<_> = open(dir.path()).unwrap().train.into_iter().map(|s| s.id).collect();
+    assert_eq!(ids, ["a/0.png", "a/dead.png", "a/in/1.png", "a/more/7.png", "b/0.png", "b/self.png"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn sockets_named_like_images_are_left_out() {
+    let dir = tree(&["a/0.png", "b/0.png"]);
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("a/f.png")).unwrap();
+    let (images, notes) = found(dir.path());
+    assert_eq!(images, ["a/0.png", "b/0.png"]);
+    assert_eq!(notes, ["left out 1 file that is not a regular file: a/f.png"]);
+    write(dir.path(), "t.csv", "a/0.png,a\nb/0.png,b\na/f.png,a\n");
+    assert!(
+        message(&dir.path().join("t.csv")).contains("t.csv' line 3: names 'a/f.png', which is not a regular")
+    );
+}
+
+#[test]
+fn quotes_that_are_not_closed_are_named_by_line() {
+    let dir = tree(&["1.jpg", "2.jpg", "3.jpg", "4.jpg"]);
+    let path = dir.path().join("t.csv");
+    let refused = |text: &str| {
+        fs::write(&path, text).unwrap();
+        message(&path)
+    };
+    let unclosed = "a cell begins with a quote that is not closed; close it or remove it";
+    let cases = [
+        ("path,label,note\n1.jpg,a,x\n2.jpg,b,\"y\n3.jpg,a,z\n4.jpg,b,z\n", 3),
+        ("path,label\n1.jpg,a\n2.jpg,\"b\n3.jpg,a\n4.jpg,b\n", 3),
+        ("path,label\r\n\r\n\"1.jpg,a\r\n2.jpg,b\r\n", 3),
+        // The next cell with a quote seems to end it.
+        ("path,label,note\n1.jpg,a,\"x\n2.jpg,b,y\n3.jpg,a,\"z\"\n4.jpg,b,z\n", 2),
+        ("\u{feff}\"path,label\n1.jpg,a\n2.jpg,b\n", 1),
+        ("1.jpg;a\n2.jpg;\"b\n", 2),
+    ];
+    for (text, line) in cases {
+        let text = refused(text);
+        assert!(text.ends_with(&format!("t.csv' line {line}: {unclosed}")), "{text}");
+    }
+    let text = refused("path,label\n1.jpg,a\n2.jpg,\"b\n3.jpg,\",a\n4.jpg,b\n");
+    assert!(
+        text.ends_with("line 3: cell 2 goes on to the next line; close its quote or remove it"),
+        "{text}"
+    );
+
+    let fine = "path,label,note\n\"1.jpg\",a,\"say \"\"so\"\"\",\n\n2.jpg,b,\"two\nlines\"\n3.jpg,a,\"\"\n4.jpg,b,5\" wide\n";
+    fs::write(&path, fine).unwrap();
+    assert_eq!(open(&path).unwrap().train.len(), 4);
+}
+
+#[test]
+fn tables_may_have_semicolons() {
+    let dir = tree(&["1.jpg", "2.jpg", "3,5.jpg"]);
+    let path = dir.path().join("t.csv");
+    for text in ["label;path\nb;1.jpg\na;2.jpg\nb;3,5.jpg\n", "1.jpg;b\n2.jpg;a\n3,5.jpg;b\n"] {
+        fs::write(&path, text).unwrap();
+        let source = open(&path).unwrap();
+        assert_eq!((source.classes, source.train.len()), (vec!["a".into(), "b".into()], 3), "{text}");
+    }
+    fs::write(&path, "path;label\n1.jpg;a\n2.jpg\n").unwrap();
+    let text = message(&path);
+    assert!(text.ends_with("line 3: has 1 cell, cell 2 is needed; separate them by semicolons"), "{text}");
+    fs::write(&path, "path,label;x\n1.jpg,a;b\n2.jpg,c\n").unwrap();
+    assert_eq!(open(&path).unwrap().classes, ["a;b", "c"]);
+}
+
+#[test]
+fn tables_without_rows_say_so() {
+    let dir = tree(&[]);
+    for text in ["", "\n\n", "path,label\n"] {
+        write(dir.path(), "t.csv", text);
+        let text = message(&dir.path().join("t.csv"));
+        assert!(text.ends_with("t.csv' has no rows; give an image path and a label on each line"), "{text}");
+    }
+}
+
 #[test]
 fn find_images_expands_folders() {
     let dir = tree(&["b/2.png", "a/1.jpg", "notes.txt"]);
     let explicit = dir.path().join("notes.txt");
     let found = find_images(&[explicit.clone(), dir.path().to_owned()]).unwrap();
-    assert_eq!(found, [explicit, dir.path().join("a/1.jpg"), dir.path().join("b/2.png")]);
+    assert_eq!(found.images, [explicit, dir.path().join("a/1.jpg"), dir.path().join("b/2.png")]);
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+    let missing = find_images(&[dir.path().join("nothere.png")]).unwrap_err().to_string();
+    assert!(
+        missing.ends_with("nothere.png' does not exist; give image files or folders of images"),
+        "{missing}"
+    );
     let empty = tree(&["x.txt"]);
     assert!(matches!(find_images(&[empty.path().to_owned()]), Err(DataError::NoImages { ignored: 1, .. })));
 }
@@ -217,7 +381,8 @@ fn find_images_expands_folders() {
 #[test]
 fn folders_without_labels_become_datasets() {
     let dir = tree(&["b/2.png", "1.jpg", "notes.txt"]);
-    let found = Dataset::unlabelled(dir.path(), vec!["x".into(), "y".into()]).unwrap();
+    let (found, notes) = Dataset::unlabelled(dir.path(), vec!["x".into(), "y".into()]).unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
     let ids: Vec<_> = found.samples.iter().map(|s| (s.id.as_str(), s.label)).collect();
     assert_eq!((ids, found.classes.len()), (vec![("1.jpg", 0), ("b/2.png", 0)], 2));
     let not = |path: &Path| Dataset::unlabelled(path, vec!["x".into()]).unwrap_err();

@@ -66,7 +66,7 @@ impl<'a> Digests<'a> {
         if let Some(found) = self.datasets.get(&key) {
             return Ok(found.clone());
         }
-        let open = OpenOptions { classes: None, image_column: columns.0, label_column: columns.1 };
+        let open = OpenOptions { image_column: columns.0, label_column: columns.1, ..OpenOptions::default() };
         let source = Source::open(&config.data, &open)?;
         let workers = Workers::new(self.options.threads)?;
         let parts = [Some(&source.train), source.valid.as_ref(), source.test.as_ref()];

@@ -8,9 +8,7 @@ use crate::ood::{self, OutOfDistribution};
 use crate::predict::{Predictor, probabilities};
 use crate::run::{RunDir, RunError};
 use crate::train::{Listed, store_options};
-use rrr_data::{
-    DataError, Dataset, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers,
-};
+use rrr_data::{DataError, ImageStore, Loader, LoaderOptions, OpenOptions, Source, StoreOptions, Workers};
 use rrr_nn::{Compute, Images, Normalize, Pixels};
 use rrr_report::metrics::{self, Metrics, MetricsError, Predictions, Selective, Temperature};
 use serde::Serialize;
@@ -63,6 +61,9 @@ pub struct Evaluation {
     pub precision: String,
     /// Unreadable images that were left out.
     pub skipped: Vec<String>,
+    /// What else to know about the images, such as that some are of formats that are not read. One sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The numbers.
     #[serde(flatten)]
     pub metrics: Metrics,
@@ -72,6 +73,13 @@ pub struct Evaluation {
     /// How well images of another kind are told from these, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out_of_distribution: Option<OutOfDistribution>,
+}
+
+impl Evaluation {
+    fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.notes.splice(0..0, notes);
+        self
+    }
 }
 
 /// How to measure.
@@ -104,9 +112,10 @@ pub struct Columns<'a> {
 
 impl Columns<'_> {
     /// How to open a dataset with the classes of a model.
-    pub(crate) fn open(self, classes: &[String]) -> OpenOptions {
+    pub(crate) fn open(self, classes: &[String], skip_bad: bool) -> OpenOptions {
         OpenOptions {
             classes: Some(classes.to_vec()),
+            skip_bad,
             image_column: self.image.map(String::from),
             label_column: self.label.map(String::from),
         }
@@ -123,7 +132,7 @@ pub fn evaluate(
     data: &Path,
     options: EvaluateOptions<'_>,
 ) -> Result<Evaluation, EvaluateError> {
-    let source = Source::open(data, &options.columns.open(&model.info.classes))?;
+    let source = Source::open(data, &options.columns.open(&model.info.classes, options.skip_bad))?;
     let split = match (&source.test, &source.valid) {
         (Some(_), _) => "test",
         (None, Some(_)) => "validation",
@@ -136,7 +145,7 @@ pub fn evaluate(
         ..StoreOptions::new(model.info.preprocessing.size)
     };
     let store = Arc::new(ImageStore::load(source.evaluation(), store_options, &workers)?);
-    measure(model, &store, split, options, &workers)
+    Ok(measure(model, &store, split, options, &workers)?.with_notes(source.notes))
 }
 
 /// Runs `network` over all images of `store`, in order.
@@ -202,20 +211,17 @@ pub fn evaluate_run(run: &Path, options: EvaluateOptions<'_>) -> Result<Evaluati
     let dir = RunDir::open(run)?;
     let mut config = TrainConfig::read(&dir.config())?;
     config.skip_bad |= options.skip_bad;
-    let test = test_images(&config, &model)?.ok_or(EvaluateError::NoTestSplit)?;
+    let listed = listed(&config, &model)?;
+    let test = listed.test.ok_or(EvaluateError::NoTestSplit)?;
     let workers = Workers::new(options.threads)?;
     let store = Arc::new(ImageStore::load(test, store_options(&config), &workers)?);
-    measure(&model, &store, "test", options, &workers)
+    Ok(measure(&model, &store, "test", options, &workers)?.with_notes(listed.notes))
 }
 
-/// The test split that a finished run's model was measured with.
-pub(crate) fn test_images(config: &TrainConfig, model: &Model) -> Result<Option<Dataset>, EvaluateError> {
+/// The images of a finished run, which must be those that its model was trained on and measured with.
+pub(crate) fn listed(config: &TrainConfig, model: &Model) -> Result<Listed, EvaluateError> {
     let listed = Listed::open(config)?;
-    if listed.is_of(&model.info) {
-        Ok(listed.test)
-    } else {
-        Err(EvaluateError::DataChanged(config.data.clone()))
-    }
+    if listed.is_of(&model.info) { Ok(listed) } else { Err(EvaluateError::DataChanged(config.data.clone())) }
 }
 
 /// Measures `model` on all images of `store`.
@@ -227,7 +233,7 @@ pub(crate) fn measure(
     workers: &Workers,
 ) -> Result<Evaluation, EvaluateError> {
     let open = |folder| ood::open(folder, &model.info, options.skip_bad, workers);
-    let other = options.ood.map(open).transpose()?;
+    let (other, notes) = options.ood.map(open).transpose()?.unzip();
     let mut predictor = Predictor::new(model, options.precision.compute(options.threads))?;
     let predictions = predictor.predict_store(store, options.batch_size, workers)?;
     let out_of_distribution = other
@@ -241,6 +247,7 @@ pub(crate) fn measure(
             None => options.precision.resolve().to_string(),
         },
         skipped: store.bad().iter().map(ToString::to_string).collect(),
+        notes: notes.unwrap_or_default(),
         metrics: Metrics::evaluate(&predictions)?,
         selective: options.abstain_below.map(|p| Selective::evaluate(&predictions, p)).transpose()?,
         out_of_distribution,

@@ -33,19 +33,19 @@ pub struct OodAuroc {
     pub top_probability: f64,
 }
 
-/// The images below `folder`, decoded for a model.
+/// The images below `folder`, decoded for a model, and notes about them.
 pub(crate) fn open(
     folder: &Path,
     info: &ModelInfo,
     skip_bad: bool,
     workers: &Workers,
-) -> Result<Arc<ImageStore>, EvaluateError> {
-    let dataset = Dataset::unlabelled(folder, info.classes.clone())?;
+) -> Result<(Arc<ImageStore>, Vec<String>), EvaluateError> {
+    let (dataset, notes) = Dataset::unlabelled(folder, info.classes.clone())?;
     let resize = info.preprocessing.resize();
     let options = StoreOptions { resize, skip_bad, ..StoreOptions::new(info.preprocessing.size) };
     match ImageStore::load(dataset, options, workers) {
         Err(DataError::ClassUnreadable { .. }) => Err(EvaluateError::NothingReadable(folder.into())),
-        loaded => Ok(Arc::new(loaded?)),
+        loaded => Ok((Arc::new(loaded?), notes)),
     }
 }
 

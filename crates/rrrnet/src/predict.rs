@@ -8,12 +8,12 @@ use rrr_data::decode::{self, RgbImage};
 use rrr_data::{DataError, ImageStore, Limits};
 use rrr_nn::{Compute, Images, Logits, Normalize, Pixels};
 use rrr_report::metrics::{Predictions, argmax, softmax, softmax_of_mean_logits, uncertainty};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use rrr_data::{BadImage, Workers};
+pub use rrr_data::{BadImage, FoundImages, Workers};
 
 /// A class and its probability.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,6 +28,7 @@ pub struct Ranked {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// The image.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// The most probable classes, most probable first.
     pub top: Vec<Ranked>,
@@ -40,6 +41,11 @@ pub struct Prediction {
     /// Whether the top probability is below [`Predictor::abstain_below`]; none without such a threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abstained: Option<bool>,
+}
+
+/// Writes a path with replacement characters for what is no Unicode, rather than fail after all the work.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// Where the time went; stages run one after another.
@@ -267,7 +273,7 @@ fn seconds(since: &Instant) -> f64 {
 ///
 /// # Errors
 /// [`DataError`] names a path that does not exist or a folder without images.
-pub fn find_images(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+pub fn find_images(paths: &[PathBuf]) -> Result<FoundImages, DataError> {
     rrr_data::find_images(paths)
 }
 

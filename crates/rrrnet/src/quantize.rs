@@ -3,7 +3,7 @@
 use crate::bench::{Latency, Until, time_calls};
 use crate::compute::Precision;
 use crate::config::{ConfigError, TrainConfig};
-use crate::evaluate::{Columns, EvaluateError, EvaluateOptions, measure, test_images};
+use crate::evaluate::{Columns, EvaluateError, EvaluateOptions, listed, measure};
 use crate::model::{AccuracyChange, Model, ModelError, Preprocessing, Quantization, Weights};
 use crate::predict::Predictor;
 use crate::run::{RunDir, RunError};
@@ -98,6 +98,9 @@ pub struct QuantizeReport {
     pub report: PathBuf,
     /// Calibration images.
     pub calibration_images: usize,
+    /// What to know about the images, such as that some are of formats that are not read. One sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Accuracy before and after; absent where there are no labelled images besides those of the calibration.
     pub accuracy: Option<AccuracyChange>,
     /// Bytes of the two model files.
@@ -163,7 +166,7 @@ pub fn quantize(
     let skip_bad = options.skip_bad || config.as_ref().is_some_and(|config| config.skip_bad);
     let workers = Workers::new(options.threads)?;
     let pool = Arc::new(Pool::new(options.threads));
-    let images = Chosen::new(&model, (&calibrate, columns), config.as_ref(), options.images)?;
+    let images = Chosen::new(&model, (&calibrate, columns, skip_bad), config.as_ref(), options.images)?;
     let store_options = StoreOptions {
         resize: model.info.preprocessing.resize(),
         skip_bad,
@@ -213,6 +216,7 @@ pub fn quantize(
     let report = QuantizeReport {
         report,
         calibration_images: seen.len(),
+        notes: images.notes,
         accuracy: made.accuracy,
         bytes: Change { before: size(&file), after: size(&out) },
         latency_ms,
@@ -229,23 +233,27 @@ struct Chosen {
     calibration: Dataset,
     /// With the name of the part.
     test: Option<(Dataset, &'static str)>,
+    notes: Vec<String>,
 }
 
 impl Chosen {
     fn new(
         model: &Model,
-        (calibrate, columns): (&Path, Columns<'_>),
+        (calibrate, columns, skip_bad): (&Path, Columns<'_>, bool),
         config: Option<&TrainConfig>,
         most: usize,
     ) -> Result<Self, QuantizeError> {
-        let test = config.map(|config| test_images(config, model)).transpose()?.flatten();
+        let test = config.map(|config| listed(config, model)).transpose()?.and_then(|listed| listed.test);
         let key = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let tested: BTreeSet<PathBuf> = test.iter().flat_map(|t| &t.samples).map(|s| key(&s.path)).collect();
-        let labelled = Source::open(calibrate, &columns.open(&model.info.classes));
-        let dataset = match (labelled, calibrate.is_dir()) {
-            (Ok(source), _) => Ok(source.everything()),
+        let labelled = Source::open(calibrate, &columns.open(&model.info.classes, skip_bad));
+        let (dataset, notes) = match (labelled, calibrate.is_dir()) {
+            (Ok(source), _) => (Ok(source.everything()), source.notes),
             // Calibration needs no labels.
-            (Err(_), true) => Err(Dataset::unlabelled(calibrate, model.info.classes.clone())?),
+            (Err(_), true) => {
+                let (dataset, notes) = Dataset::unlabelled(calibrate, model.info.classes.clone())?;
+                (Err(dataset), notes)
+            }
             (Err(e), false) => return Err(e.into()),
         };
         let mut all = dataset.as_ref().unwrap_or_else(|unlabelled| unlabelled).clone();
@@ -265,7 +273,7 @@ impl Chosen {
             (None, Ok(_)) if !rest.is_empty() => Some((Dataset { samples: rest, ..all.clone() }, "rest")),
             _ => None,
         };
-        Ok(Self { calibration: Dataset { samples: calibration, ..all }, test })
+        Ok(Self { calibration: Dataset { samples: calibration, ..all }, test, notes })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Done;
 use crate::args::{EvalArgs, Format, Globals};
-use crate::term::Term;
+use crate::term::{Term, visible};
 use rrrnet::evaluate::{EvaluateOptions, Evaluation, evaluate, evaluate_run};
 use rrrnet::model::Model;
 use std::io::{self, Write};
@@ -24,9 +24,12 @@ pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
         Some(data) => evaluate(&Model::load(&args.run)?, data, options)?,
         None => evaluate_run(&args.run, options)?,
     };
+    for note in &evaluation.notes {
+        term.warn(&visible(note));
+    }
     let others = evaluation.out_of_distribution.iter().flat_map(|o| &o.skipped);
     for bad in evaluation.skipped.iter().chain(others) {
-        term.warn(&format!("left out {bad}"));
+        term.warn(&format!("left out {}", visible(bad)));
     }
     let mut out = io::stdout().lock();
     match args.format {
@@ -39,7 +42,7 @@ pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
 fn print(out: &mut impl Write, e: &Evaluation) -> io::Result<()> {
     let m = &e.metrics;
     let percent = |x: f64| format!("{:.1}%", 100.0 * x);
-    writeln!(out, "dataset             {} ({}, {} images)", e.dataset, e.split, m.n)?;
+    writeln!(out, "dataset             {} ({}, {} images)", visible(&e.dataset), e.split, m.n)?;
     writeln!(out, "precision           {}", e.precision)?;
     writeln!(
         out,
@@ -69,7 +72,7 @@ fn print(out: &mut impl Write, e: &Evaluation) -> io::Result<()> {
         writeln!(out, "accuracy of these   {}", s.accuracy.map_or("-".into(), percent))?;
     }
     if let Some(o) = &e.out_of_distribution {
-        writeln!(out, "out of distribution {} ({} images)", o.dataset, o.images)?;
+        writeln!(out, "out of distribution {} ({} images)", visible(&o.dataset), o.images)?;
         let line = |name: &str, auroc: f64| format!("  AUROC by {name:20} {auroc:.3}");
         if let Some(auroc) = o.auroc.mutual_information {
             writeln!(out, "{}", line("mutual information", auroc))?;
@@ -77,12 +80,13 @@ fn print(out: &mut impl Write, e: &Evaluation) -> io::Result<()> {
         writeln!(out, "{}", line("entropy", o.auroc.entropy))?;
         writeln!(out, "{}", line("1 - top probability", o.auroc.top_probability))?;
     }
-    let width = m.per_class.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(5);
+    let names: Vec<String> = m.per_class.iter().map(|c| visible(&c.name)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(5);
     writeln!(out, "\n{:width$}  precision  recall     F1  images", "class")?;
     let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3}"));
-    for c in &m.per_class {
+    for (c, name) in m.per_class.iter().zip(names) {
         let (precision, recall, f1) = (number(c.precision), number(c.recall), number(c.f1));
-        writeln!(out, "{:width$}  {precision:>9}  {recall:>6}  {f1:>5}  {:>6}", c.name, c.support)?;
+        writeln!(out, "{name:width$}  {precision:>9}  {recall:>6}  {f1:>5}  {:>6}", c.support)?;
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use crate::Done;
 use crate::args::{Globals, PredictArgs, TableFormat};
-use crate::term::Term;
+use crate::term::{Term, visible};
 use anyhow::bail;
-use rrrnet::predict::{Prediction, Timing, Workers, find_images, load};
+use rrrnet::predict::{FoundImages, Prediction, Timing, Workers, find_images, load};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -28,7 +28,10 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
     let predictor = load(&args.run, globals.thread_count(), args.precision)?;
     let mut predictor = predictor.abstain_below(args.abstain_below);
     let workers = Workers::new(globals.thread_count())?;
-    let paths = find_images(&args.images)?;
+    let FoundImages { images: paths, notes } = find_images(&args.images)?;
+    for note in &notes {
+        term.warn(&visible(note));
+    }
     let mut timing = Timing::default();
     let (mut kept, mut unreadable) = (Vec::new(), Vec::new());
     let mut printer = Printer::new(args)?;
@@ -39,7 +42,7 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
             match result {
                 Ok(prediction) => predictions.push(prediction),
                 Err(bad) => {
-                    term.warn(&bad.to_string());
+                    term.warn(&visible(&bad));
                     unreadable.push(Unreadable { path: bad.path.display().to_string(), reason: bad.reason });
                 }
             }
@@ -108,13 +111,13 @@ impl Printer {
                     writeln!(
                         out,
                         "{}  ({}agreement {:.0}%, uncertainty {:.3} nats)",
-                        p.path.display(),
+                        visible(p.path.display()),
                         if p.abstained == Some(true) { "abstained, " } else { "" },
                         100.0 * p.agreement,
                         p.mutual_information
                     )?;
                     for r in &p.top {
-                        writeln!(out, "  {:5.1}%  {}", 100.0 * r.probability, r.class)?;
+                        writeln!(out, "  {:5.1}%  {}", 100.0 * r.probability, visible(&r.class))?;
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::Done;
 use crate::args::{Format, Globals, QuantizeArgs};
-use crate::term::Term;
+use crate::term::{Term, visible};
 use rrrnet::quantize::{QuantizeOptions, QuantizeReport, quantize};
 use std::io::{self, Write};
 
@@ -14,6 +14,9 @@ pub fn run(args: &QuantizeArgs, globals: &Globals, term: &Term) -> anyhow::Resul
         threads: globals.thread_count(),
     };
     let report = quantize(&args.run, args.calibrate.as_deref(), args.out.as_deref(), options)?;
+    for note in &report.notes {
+        term.warn(&visible(note));
+    }
     if report.accuracy.is_none() {
         term.warn(
             "the accuracy was not measured: there are no labelled images besides those of the calibration",
@@ -35,7 +38,9 @@ fn print(out: &mut impl Write, r: &QuantizeReport) -> io::Result<()> {
         writeln!(
             out,
             "accuracy     {before:.1}% before, {after:.1}% after ({change:+.1} points; {} {}, {} images)",
-            a.dataset, a.split, a.images
+            visible(&a.dataset),
+            a.split,
+            a.images
         )?;
     }
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

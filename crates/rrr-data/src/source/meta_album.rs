@@ -42,7 +42,8 @@ pub(super) fn open(root: &Path, options: &OpenOptions) -> Result<Source> {
         let mut seen = HashSet::new();
         pairs.iter().filter(|p| seen.insert(p.2)).map(|p| p.2.to_owned()).collect()
     });
-    let samples = table::samples(&path, &root.join("images"), &pairs, &ClassMap::new(&path, names.clone()))?;
+    let map = ClassMap::new(&path, names.clone());
+    let samples = table::samples(&path, &root.join("images"), &pairs, &map, options.skip_bad)?;
     Ok(Source {
         kind: SourceKind::MetaAlbum,
         name: info.dataset_name.unwrap_or_else(|| display_name(root)),

@@ -3,6 +3,7 @@
 mod folder;
 mod meta_album;
 mod table;
+mod walk;
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,8 +13,7 @@ use crate::dataset::{Dataset, Sample, Splits};
 use crate::error::{DataError, Result};
 use crate::split::{self, SplitSpec};
 
-/// File name extensions of supported images, lower case. Content decides the format, not the extension.
-pub const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+pub use walk::{EXTENSIONS, FoundImages, find_images, is_image_name};
 
 /// What a [`Source`] was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub struct OpenOptions {
     pub image_column: Option<String>,
     /// Column of labels in a table or `labels.csv`, instead of the default.
     pub label_column: Option<String>,
+    /// Keep images that a table names but that do not exist: they are unreadable like others, which whoever decodes
+    /// them with [`skip_bad`](crate::StoreOptions::skip_bad) leaves out. Otherwise they are an error.
+    pub skip_bad: bool,
 }
 
 /// Labelled images as found, before any seeded split.
@@ -59,7 +62,8 @@ pub struct Source {
     pub test: Option<Vec<Sample>>,
     /// Files that are not supported images and were passed over.
     pub ignored: usize,
-    /// What a user may want to know: folders passed over, defaults assumed. One sentence each.
+    /// What a user may want to know: folders passed over, images of other formats left out, defaults assumed. One
+    /// sentence each.
     pub notes: Vec<String>,
 }
 
@@ -117,73 +121,6 @@ impl Source {
     pub(crate) fn dataset(&self, samples: Vec<Sample>) -> Dataset {
         Dataset { name: self.name.clone(), root: self.root.clone(), classes: self.classes.clone(), samples }
     }
-}
-
-/// Whether a file name has one of the supported [`EXTENSIONS`], in any case.
-pub fn is_image_name(path: &Path) -> bool {
-    path.extension()
-        .and_then(|e| e.to_str())
-        .is_some_and(|e| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(e)))
-}
-
-/// Expands files and folders (searched with their subfolders) to image files, each folder's in byte order of
-/// their paths. Files named explicitly are kept whatever their extension.
-///
-/// # Errors
-/// [`DataError::PathNotFound`], [`DataError::Io`], or [`DataError::NoImages`] for a folder without any.
-pub fn find_images(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in paths {
-        let meta = fs::metadata(path).map_err(|e| DataError::io(path, e))?;
-        if !meta.is_dir() {
-            found.push(path.clone());
-            continue;
-        }
-        let mut inside = Found::default();
-        walk(path, &mut inside)?;
-        if inside.images.is_empty() {
-            return Err(DataError::NoImages { path: path.clone(), ignored: inside.ignored });
-        }
-        inside.images.sort();
-        found.append(&mut inside.images);
-    }
-    Ok(found)
-}
-
-/// Image files below a folder.
-#[derive(Default)]
-pub(crate) struct Found {
-    pub images: Vec<PathBuf>,
-    pub ignored: usize,
-}
-
-/// Entries of a folder by name, without hidden ones and archivers' leftovers.
-pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|e| DataError::io(dir, e))? {
-        let entry = entry.map_err(|e| DataError::io(dir, e))?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") && name != "__MACOSX" {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// Adds every image below `dir`. Symbolic links are followed; a cycle of them ends in the system's own error.
-pub(crate) fn walk(dir: &Path, found: &mut Found) -> Result<()> {
-    for path in entries(dir)? {
-        let meta = fs::metadata(&path).map_err(|e| DataError::io(&path, e))?;
-        if meta.is_dir() {
-            walk(&path, found)?;
-        } else if is_image_name(&path) {
-            found.images.push(path);
-        } else {
-            found.ignored += 1;
-        }
-    }
-    Ok(())
 }
 
 /// `path` below `root` with `/` separators.

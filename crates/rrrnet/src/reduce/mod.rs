@@ -145,6 +145,7 @@ pub fn reduce(
     let compute = context.precision.compute(context.threads);
     events(&ReduceEvent::Stage("cutting the pictures"));
     let pictures = Pictures::new(repair, options.seed, &workers)?;
+    pictures.notes.iter().for_each(|note| events(&ReduceEvent::Note(note.clone())));
     let unreadable = pictures.unreadable.clone();
     for bad in &unreadable {
         events(&ReduceEvent::Note(format!("left out {bad}")));

@@ -5,7 +5,7 @@ use super::teacher::{self, Targets};
 use super::{ReduceError, ReduceEvent, ReduceOptions, RepairEpoch, RepairOptions, Small, without_classifier};
 use crate::backbone::Backbone;
 use rrr_data::rng::SeededRng;
-use rrr_data::{CropOptions, Crops, Limits, Resize, Workers, find_images};
+use rrr_data::{CropOptions, Crops, FoundImages, Limits, Resize, Workers, find_images};
 use rrr_nn::{Compute, NetSpec, NetState, SequenceSpec};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -20,6 +20,8 @@ pub(super) struct Pictures {
     pub(super) learnt: Crops,
     pub(super) held_out: Crops,
     pub(super) unreadable: Vec<String>,
+    /// What else to know about the pictures.
+    pub(super) notes: Vec<String>,
     /// Side of the crops.
     pub(super) size: usize,
 }
@@ -27,7 +29,7 @@ pub(super) struct Pictures {
 impl Pictures {
     /// As the full backbone sees them.
     pub(super) fn new(repair: &RepairOptions, seed: u64, workers: &Workers) -> Result<Self, ReduceError> {
-        let mut paths = find_images(&repair.pictures)?;
+        let FoundImages { images: mut paths, notes } = find_images(&repair.pictures)?;
         if paths.len() < 2 {
             return Err(ReduceError::TooFewPictures { found: paths.len(), needed: 2 });
         }
@@ -43,7 +45,7 @@ impl Pictures {
             return Err(ReduceError::TooFewPictures { found: learnt.n, needed: repair.batch_size });
         }
         let unreadable = learnt.bad.iter().chain(&held_out.bad).map(ToString::to_string).collect();
-        Ok(Self { learnt, held_out, unreadable, size: repair.teacher_size })
+        Ok(Self { learnt, held_out, unreadable, notes, size: repair.teacher_size })
     }
 
     /// The same crops, resized with antialiasing.

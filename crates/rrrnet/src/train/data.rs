@@ -106,6 +106,8 @@ impl SourceKey {
 pub(crate) struct Listed {
     /// The test split, if there is one.
     pub(crate) test: Option<Dataset>,
+    /// What the user should know of the dataset.
+    pub(crate) notes: Vec<String>,
     classes: Vec<String>,
     digest: String,
 }
@@ -113,9 +115,10 @@ pub(crate) struct Listed {
 impl Listed {
     /// Lists the dataset of `config`, and splits it.
     pub(crate) fn open(config: &TrainConfig) -> Result<Self, DataError> {
-        let splits = source(config)?.split(&split_spec(config), config.seed)?;
+        let source = source(config)?;
+        let splits = source.split(&split_spec(config), config.seed)?;
         let digest = digest_of(&splits);
-        Ok(Self { test: splits.test, classes: splits.train.classes, digest })
+        Ok(Self { test: splits.test, notes: source.notes, classes: splits.train.classes, digest })
     }
 
     /// Whether they are the images that `model` was trained on and measured with: if any came, went or changed its name, the
@@ -131,6 +134,7 @@ fn source(config: &TrainConfig) -> Result<Source, DataError> {
         classes: None,
         image_column: config.image_column.clone(),
         label_column: config.label_column.clone(),
+        skip_bad: config.skip_bad,
     };
     Source::open(&config.data, &options)
 }

@@ -74,6 +74,7 @@ impl Finish<'_> {
             split: "test".into(),
             precision: self.config.precision.to_string(),
             skipped: test.bad().iter().map(ToString::to_string).collect(),
+            notes: Vec::new(),
             metrics,
             selective: None,
             out_of_distribution: None,

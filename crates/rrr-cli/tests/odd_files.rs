@@ -1,0 +1,127 @@
+//! Folders with more in them than images: other formats, links, pipes, strange names.
+
+mod common;
+
+use common::{World, assert_fails, run, train_args};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Trains on the photos and gives the run and what was said.
+fn trained(world: &World, more: &[&str]) -> (PathBuf, String) {
+    let out = world.path("run");
+    let said = run(train_args(world, &world.photos(), &out, &[&["--branches", "2"], more].concat()));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    (out, said.err)
+}
+
+#[test]
+fn images_of_other_formats_are_no_secret() {
+    let world = World::new();
+    for name in ["red/0.tiff", "red/1.tif", "blue/0.avif", "blue/labels.csv"] {
+        fs::write(world.photos().join(name), "x").unwrap();
+    }
+    let note = "warning: left out 3 files that are not JPEG, PNG, WebP, GIF or BMP, such as ";
+    let (dir, err) = trained(&world, &[]);
+    assert!(err.contains(&format!("{note}blue/0.avif\n")), "{err}");
+    let (dir, photos) = (text(&dir), text(&world.photos()));
+    for args in [vec!["eval", &dir], vec!["eval", &dir, &photos], vec!["quantize", &dir]] {
+        let said = run(&args);
+        assert!(said.code == Some(0) && said.err.contains(&format!("{note}blue/0.avif\n")), "{}", said.err);
+    }
+    let full = text(&world.photos().join("blue/0.avif"));
+    for args in [vec!["predict", &dir, &photos], vec!["eval", &dir, "--ood", &photos]] {
+        let said = run(&args);
+        assert!(said.code == Some(0) && said.err.contains(&format!("{note}{full}\n")), "{}", said.err);
+    }
+    let json = run(["eval", &dir, "--format", "json"]).out;
+    assert!(json.contains("\"left out 3 files that are not JPEG"), "{json}");
+
+    let missing = run(["predict", &dir, "nothere.png"]);
+    assert_fails(&missing, &["'nothere.png' does not exist; give image files or folders of images"]);
+}
+
+#[test]
+fn images_missing_from_a_table_can_be_skipped() {
+    let world = World::new();
+    let table = world.path("t.csv");
+    let mut rows = String::from("path,label\n");
+    for class in common::CLASSES {
+        (0..=common::IMAGES).for_each(|i| rows += &format!("photos/{class}/{i}.jpg,{class}\n"));
+    }
+    fs::write(&table, rows).unwrap();
+    let (refused, out) = (world.path("refused"), world.path("run"));
+    let said = run(train_args(&world, &table, &refused, &[]));
+    assert_fails(&said, &["t.csv' line 7 names 'photos/blue/5.jpg'", "--skip-bad"]);
+    let said =
+        run(train_args(&world, &table, &out, &["--skip-bad", "--branches", "2", "--test-per-class", "2"]));
+    assert_eq!((said.code, said.err.matches("warning: left out ").count()), (Some(0), 3), "{}", said.err);
+    assert!(said.err.contains("photos/red/5.jpg: cannot be read: "), "{}", said.err);
+
+    let (dir, table) = (text(&out), text(&table));
+    assert_fails(&run(["eval", &dir, &table]), &["line 7 names 'photos/blue/5.jpg'"]);
+    let said = run(["eval", &dir, &table, "--skip-bad"]);
+    assert!(
+        said.code == Some(0) && said.err.contains("left out ") && said.out.contains("15 images"),
+        "{}",
+        said.err
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn dead_links_and_pipes() {
+    let world = World::new();
+    let red = world.photos().join("red");
+    let made = std::process::Command::new("mkfifo").arg(red.join("f.png")).status().unwrap();
+    assert!(made.success());
+    std::os::unix::fs::symlink("..", red.join("up")).unwrap();
+    std::os::unix::fs::symlink("nothing", red.join("dead.png")).unwrap();
+    let said = run(train_args(&world, &world.photos(), &world.path("refused"), &[]));
+    assert_fails(&said, &["1 image is unreadable", "red/dead.png: cannot be read", "--skip-bad"]);
+    let (_, err) = trained(&world, &["--skip-bad"]);
+    for note in [
+        "left out 1 file that is not a regular file: red/f.png\n",
+        "left out 1 link to a folder that contains it or is read already: red/up\n",
+        "red/dead.png: cannot be read: ",
+    ] {
+        assert!(err.contains(note), "no `{note}` in: {err}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_plain_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    fs::rename(world.photos().join("red"), world.photos().join("r\ne\x1bd")).unwrap();
+    let (dir, _) = trained(&world, &[]);
+    let pictures = world.path("pict\tures");
+    fs::create_dir(&pictures).unwrap();
+    let image = world.photos().join("blue/0.jpg");
+    for name in [&b"a\nb.jpg"[..], b"caf\xe9.jpg"] {
+        fs::copy(&image, pictures.join(OsStr::from_bytes(name))).unwrap();
+    }
+    fs::write(pictures.join("c\r.jpg"), "x").unwrap();
+
+    let (dir, pictures) = (text(&dir), text(&pictures));
+    let said = run(["predict", &dir, &pictures, "--skip-bad"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out.contains("pict\\tures/a\\nb.jpg  ("), "{}", said.out);
+    assert!(said.out.contains("%  r\\ne\\u{1b}d\n"), "{}", said.out);
+    assert!(said.err.contains("pict\\tures/c\\r.jpg: "), "{}", said.err);
+    assert_eq!(said.out.lines().count(), 2 * (1 + common::CLASSES.len()), "{}", said.out);
+
+    let said = run(["predict", &dir, &pictures, "--skip-bad", "--format", "json"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out.contains("caf\u{fffd}.jpg") && said.out.contains("a\\nb.jpg"), "{}", said.out);
+
+    let said = run(["eval", &dir]);
+    assert!(said.out.contains("\nr\\ne\\u{1b}d  "), "{}", said.out);
+    let widths: Vec<usize> = said.out.lines().skip_while(|l| !l.starts_with("class")).map(str::len).collect();
+    assert!(widths.len() == 4 && widths.iter().all(|w| *w == widths[0]), "{}", said.out);
+}
