@@ -43,6 +43,8 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
     let mut steps = TakenSteps(STEPS.take());
     let steps = &mut steps.0.0;
     let mut sums = Sums([0; STRIP * 2 * TILE]);
+    // Taken once: every new borrow would invalidate the pointer of the product before.
+    let sums = sums.0.as_mut_ptr();
     let (first_group, first_column) = (task.columns.start / p.columns(), task.columns.start % p.columns());
     // Finished together with the next product.
     let mut before: Option<Finish<O>> = None;
@@ -58,7 +60,7 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
             // SAFETY: the weights were checked to hold all panels, the sums hold all tiles of a strip.
             unsafe {
                 let b = work.w.as_ptr().add((group * p.panels + 2 * column) * plan.steps * TILE_BYTES);
-                let product = Product { steps, b, c: sums.0.as_mut_ptr() };
+                let product = Product { steps, b, c: sums };
                 let n = (p.panels - 2 * column).min(2);
                 let finished = before.as_ref();
                 match (strip.len(), n) {
