@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::World;
+use common::{OPTIONS, World};
 use rrrnet::compute::Precision;
 use rrrnet::config::{Method, Settings};
 use rrrnet::evaluate::{Columns, EvaluateError, EvaluateOptions, evaluate, evaluate_run};
@@ -13,16 +13,6 @@ use rrrnet::train::{TrainOptions, train};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-
-const OPTIONS: EvaluateOptions<'_> = EvaluateOptions {
-    batch_size: 4,
-    threads: 1,
-    precision: Precision::Auto,
-    skip_bad: false,
-    columns: Columns { image: None, label: None },
-    abstain_below: None,
-    ood: None,
-};
 
 fn settings(world: &World) -> Settings {
     Settings {

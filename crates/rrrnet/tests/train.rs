@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{CLASSES, World};
+use common::{CLASSES, OPTIONS, World};
 use rrr_checkpoint::Checkpoint;
 use rrrnet::compute::Precision;
 use rrrnet::config::{Augmentation, Method, Select, Settings, TEACHER_AUTO, TrainConfig};
-use rrrnet::evaluate::{Columns, EvaluateOptions, evaluate, evaluate_run};
+use rrrnet::evaluate::{evaluate, evaluate_run};
 use rrrnet::model::{Combine, Model};
 use rrrnet::predict::{Timing, Workers, load};
 use rrrnet::run::{EpochRecord, RunDir};
@@ -16,16 +16,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const METHODS: [Method; 5] = [Method::Rrr, Method::Reduced, Method::Finetune, Method::Probe, Method::Fge];
-
-const OPTIONS: EvaluateOptions<'_> = EvaluateOptions {
-    batch_size: 2,
-    threads: 1,
-    precision: Precision::Auto,
-    skip_bad: false,
-    columns: Columns { image: None, label: None },
-    abstain_below: None,
-    ood: None,
-};
 
 fn settings(world: &World, method: Method) -> Settings {
     Settings {

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::World;
+use common::{OPTIONS, World};
 use rrr_checkpoint::Checkpoint;
 use rrrnet::compute::Precision;
 use rrrnet::config::{Method, Select, Settings, TrainConfig};
-use rrrnet::evaluate::{Columns, EvaluateOptions, evaluate, evaluate_run};
+use rrrnet::evaluate::{evaluate, evaluate_run};
 use rrrnet::model::{Model, ModelError};
 use rrrnet::predict::{Timing, Workers, load};
 use rrrnet::train::{Event, Outcome, TrainOptions, resume, train};
@@ -14,15 +14,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const OPTIONS: EvaluateOptions<'_> = EvaluateOptions {
-    batch_size: 4,
-    threads: 1,
-    precision: Precision::Auto,
-    skip_bad: false,
-    columns: Columns { image: None, label: None },
-    abstain_below: None,
-    ood: None,
-};
 const EPOCHS: usize = 30;
 /// Nine training images in batches of five.
 const STEPS: u64 = 2 * EPOCHS as u64;

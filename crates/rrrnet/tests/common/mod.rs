@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 use rrr_checkpoint::{Card, ResNetLayout, TensorRef, write_safetensors};
+use rrrnet::compute::Precision;
+use rrrnet::evaluate::{Columns, EvaluateOptions};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,17 @@ pub struct World {
 }
 
 pub const CLASSES: [&str; 3] = ["blue", "green", "red"];
+/// How everything is measured.
+pub const OPTIONS: EvaluateOptions<'_> = EvaluateOptions {
+    batch_size: 4,
+    threads: 1,
+    precision: Precision::Auto,
+    skip_bad: false,
+    columns: Columns { image: None, label: None },
+    abstain_below: None,
+    ood: None,
+};
+
 /// Images per class; a fifth of them are test images by default.
 pub const IMAGES: usize = 5;
 
