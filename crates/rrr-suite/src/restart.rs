@@ -12,18 +12,18 @@ use std::io::ErrorKind;
 ///
 /// Before, what was left of the run is damaged, incomplete or names files that have moved since. Once training goes on,
 /// images and backbone are what they should be, and it can only be that the best model so far is not. Neither helps
-/// where the disk is full or does not let itself be read or written.
+/// where the disk is full or does not let itself be read or written, or another process has the run.
 pub(crate) fn helps(e: &TrainError, training: bool) -> bool {
-    let disk = match e {
+    let withheld = match e {
         TrainError::Checkpoint(e)
         | TrainError::Backbone(BackboneError::Checkpoint(e))
         | TrainError::Model(ModelError::File(e))
         | TrainError::Run(RunError::Write(e)) => is_disk(e),
         TrainError::Run(RunError::File { action, .. }) => *action != "read",
-        TrainError::Run(e) => matches!(e, RunError::NotWritable { .. }),
+        TrainError::Run(e) => matches!(e, RunError::NotWritable { .. } | RunError::Taken(_)),
         _ => false,
     };
-    !disk && (!training || matches!(e, TrainError::Model(_)))
+    !withheld && (!training || matches!(e, TrainError::Model(_)))
 }
 
 fn is_disk(e: &FileError) -> bool {
@@ -61,6 +61,7 @@ mod tests {
             (run("write").into(), false, false),
             (RunError::Write(full()).into(), false, false),
             (RunError::NotWritable { path: path(), reason: String::new() }.into(), false, false),
+            (RunError::Taken(path()).into(), false, false),
             (BackboneError::Checkpoint(damaged()).into(), false, true),
             (ModelError::NotFound(path()).into(), false, true),
             (ModelError::File(damaged()).into(), true, true),

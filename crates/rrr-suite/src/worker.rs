@@ -100,7 +100,8 @@ enum TaskEnd {
 /// Runs tasks until none is left.
 ///
 /// # Errors
-/// [`SuiteError`](crate::SuiteError) of the database or the folder of the runs; what happens within a task is recorded there instead.
+/// [`SuiteError`](crate::SuiteError) of the database or the folder of the runs; what happens within a task is recorded there
+/// instead.
 pub fn run(
     db: &mut Database,
     suite: &str,

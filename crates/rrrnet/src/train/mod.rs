@@ -19,7 +19,6 @@ mod trial;
 pub use augmentation::{Choice, Trial};
 pub use checkpoint::training_position;
 pub(crate) use data::{Listed, resize, store_options};
-
 pub use error::TrainError;
 pub use events::{Event, Ready, Step};
 pub use finish::Summary;
