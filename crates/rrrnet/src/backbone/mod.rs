@@ -16,6 +16,7 @@ pub use reduced::{Header, ReducedBackbone, Repair};
 pub use weights::{read_layout, read_weights};
 
 use crate::arch::{ResNet, Split};
+use crate::model::can_normalize;
 use rrr_checkpoint::{Card, Checkpoint, ColorOrder, PullOptions, resolve};
 use rrr_nn::State;
 use std::path::PathBuf;
@@ -68,8 +69,7 @@ impl Backbone {
     /// # Errors
     /// [`BackboneError`] if it cannot be found or fetched, has no card, or is no bottleneck ResNet.
     pub fn load(spec: &str, options: &BackboneOptions<'_>) -> Result<Self, BackboneError> {
-        let usable = |(mean, std): (&f32, &f32)| mean.is_finite() && std.is_finite() && *std > 0.0;
-        if options.normalize.is_some_and(|(mean, std)| !mean.iter().zip(&std).all(usable)) {
+        if options.normalize.is_some_and(|(mean, std)| !can_normalize(&mean, &std)) {
             return Err(BackboneError::Normalize);
         }
         let found = resolve(spec, &options.pull)?;

@@ -6,6 +6,7 @@
 
 use super::{Backbone, BackboneError, Tail};
 use crate::arch::{ResNet, Split};
+use crate::model::MAX_BRANCHES;
 use crate::tensors::{Bundle, read_state, read_states};
 use rrr_checkpoint::{Card, Checkpoint};
 use rrr_nn::{NetSpec, NetState, SequenceSpec};
@@ -82,7 +83,7 @@ impl Header {
 
     /// The network without classifiers.
     fn spec(&self) -> Result<NetSpec, String> {
-        if self.branches == 0 || self.branches > 1024 {
+        if self.branches == 0 || self.branches > MAX_BRANCHES {
             return Err(format!("{} branches make no sense", self.branches));
         }
         let wrong = |(&q, &p): (&usize, &usize)| q == 0 || q > p || p > 1 << 16;

@@ -2,6 +2,7 @@
 
 use super::{ConfigError, Settings, TrainConfig};
 use crate::compute::Precision;
+use crate::model::MAX_BRANCHES;
 use std::fmt::{Debug, Display};
 use std::path::Path;
 
@@ -66,7 +67,7 @@ impl TrainConfig {
         }
         let (size, branches) = (self.image_size, self.branch_count());
         rule("image_size", size, (8..=4096).contains(&size), "it must lie in 8..4096")?;
-        rule("branches", branches, (1..=1024).contains(&branches), "it must lie in 1..1024")?;
+        rule("branches", branches, (1..=MAX_BRANCHES).contains(&branches), "it must lie in 1..1024")?;
         rule("seed", self.seed, i64::try_from(self.seed).is_ok(), "it must be below 2^63")
     }
 

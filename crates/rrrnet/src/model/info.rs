@@ -30,6 +30,11 @@ pub struct Preprocessing {
     pub std: [f32; 3],
 }
 
+/// Whether images can be normalised with a mean and a standard deviation per channel.
+pub(crate) fn can_normalize(mean: &[f32; 3], std: &[f32; 3]) -> bool {
+    mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0)
+}
+
 /// Where a model comes from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {

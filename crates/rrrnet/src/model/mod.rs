@@ -8,8 +8,9 @@
 mod info;
 mod spec;
 
+pub(crate) use info::can_normalize;
 pub use info::{AccuracyChange, Combine, ModelInfo, Preprocessing, Provenance, Quantization};
-pub(crate) use spec::SpecFile;
+pub(crate) use spec::{MAX_BRANCHES, SpecFile};
 
 use crate::engine::Engine;
 use crate::tensors::{Bundle, read_quantized, read_state, view_state};
@@ -224,8 +225,7 @@ impl Model {
         if !(least..=1 << 14).contains(&preprocessing.size) {
             return Err(damaged(format!("an input of {} pixels makes no sense", preprocessing.size)));
         }
-        let normal = |(mean, std): (&f32, &f32)| mean.is_finite() && std.is_finite() && *std > 0.0;
-        if !preprocessing.mean.iter().zip(&preprocessing.std).all(normal) {
+        if !can_normalize(&preprocessing.mean, &preprocessing.std) {
             return Err(damaged("its mean and standard deviation make no sense".into()));
         }
         if (spec.coarse > 0) != (h.version == COARSE_VERSION) {

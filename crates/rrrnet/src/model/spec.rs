@@ -5,7 +5,7 @@ use rrr_nn::{BlockSpec, NetSpec, SequenceSpec};
 use serde::{Deserialize, Serialize};
 
 /// More than any network has, and so few that no number of weights overflows.
-const MAX_BRANCHES: usize = 1 << 10;
+pub(crate) const MAX_BRANCHES: usize = 1 << 10;
 const MAX_BLOCKS: usize = 1 << 10;
 const MAX_CHANNELS: usize = 1 << 16;
 

@@ -4,7 +4,7 @@
 
 use super::{Schedule, TrainError};
 use crate::config::{Augmentation, Change, TrainConfig};
-use crate::model::{Combine, ModelInfo, Preprocessing, Provenance};
+use crate::model::{Combine, MAX_BRANCHES, ModelInfo, Preprocessing, Provenance};
 use crate::tensors::{Bundle, read_states};
 use crate::trainer_file::{TrainerHeader, Unreadable};
 use rrr_checkpoint::Checkpoint;
@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 const KEY: &str = "rrrnet.checkpoint";
 const VERSION: u32 = 1;
-/// As many as there can be branches.
-const MOST_COPIES: usize = 1024;
 
 /// When a checkpoint is due within an epoch: after a minute, or later where writing one takes long.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +142,7 @@ impl Saved {
             Unreadable::File(e) => TrainError::Checkpoint(e),
             Unreadable::Damaged(reason) => damaged(reason),
         })?;
-        if h.copies > MOST_COPIES {
+        if h.copies > MAX_BRANCHES {
             return Err(damaged(format!("it claims {} copies of the branch", h.copies)));
         }
         let copies = read_states(&file, "copies.", h.copies, &spec.branch, false)?;
