@@ -61,11 +61,6 @@ pub trait Simd: Copy {
     /// # Safety
     /// See [`Simd::zero`].
     unsafe fn relu(a: Self::V) -> Self::V;
-    /// Lane-wise maximum; NaN if one is, as in PyTorch.
-    ///
-    /// # Safety
-    /// See [`Simd::zero`].
-    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// `a` in the lanes where `b` is positive, else 0.
     ///
     /// # Safety
@@ -97,7 +92,7 @@ macro_rules! row_functions {
 }
 
 impl<S: Simd, const N: usize> Row<S, N> {
-    row_functions! { add(b) sub(b) mul(b) mul_add(b, c) relu() max(b) where_positive(b) }
+    row_functions! { add(b) sub(b) mul(b) mul_add(b, c) relu() where_positive(b) }
 
     /// # Safety
     /// The CPU must support the instruction set.
@@ -169,7 +164,7 @@ macro_rules! impl_simd {
      broadcast($bp:ident) => $broadcast:expr, mul_add($ma:ident, $mb:ident, $mc:ident) => $mul_add:expr,
      add($aa:ident, $ab:ident) => $add:expr, sub($sa:ident, $sb:ident) => $sub:expr,
      mul($mua:ident, $mub:ident) => $mul:expr, relu($ra:ident) => $relu:expr,
-     max($xa:ident, $xb:ident) => $max:expr, where_positive($wa:ident, $wb:ident) => $where_positive:expr) => {
+     where_positive($wa:ident, $wb:ident) => $where_positive:expr) => {
         impl Simd for $name {
             type V = $v;
             const LANES: usize = $lanes;
@@ -220,11 +215,6 @@ macro_rules! impl_simd {
                 unsafe { $relu }
             }
             #[inline(always)]
-            unsafe fn max($xa: $v, $xb: $v) -> $v {
-                // SAFETY: features by the caller.
-                unsafe { $max }
-            }
-            #[inline(always)]
             unsafe fn where_positive($wa: $v, $wb: $v) -> $v {
                 // SAFETY: features by the caller.
                 unsafe { $where_positive }
@@ -249,7 +239,6 @@ mod x86 {
         sub(a, b) => _mm256_sub_ps(a, b),
         mul(a, b) => _mm256_mul_ps(a, b),
         relu(a) => _mm256_max_ps(_mm256_setzero_ps(), a),
-        max(a, b) => _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)),
         where_positive(a, b) => _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_GT_OQ>(b, _mm256_setzero_ps())));
 
     impl_simd!(Avx512, __m512, 16, registers: 32,
@@ -262,7 +251,6 @@ mod x86 {
         sub(a, b) => _mm512_sub_ps(a, b),
         mul(a, b) => _mm512_mul_ps(a, b),
         relu(a) => relu512(a),
-        max(a, b) => max512(a, b),
         where_positive(a, b) => where_positive512(a, b));
 
     #[inline(always)]
@@ -273,18 +261,6 @@ mod x86 {
                 return lanes512(a, b, |a, b| if b > 0.0 { a } else { 0.0 });
             }
             _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(b, _mm512_setzero_ps()), a)
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn max512(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: features by the caller.
-        unsafe {
-            if cfg!(miri) {
-                return lanes512(a, b, |a, b| if a > b || a.is_nan() { a } else { b });
-            }
-            let a_is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
-            _mm512_mask_mov_ps(_mm512_max_ps(a, b), a_is_nan, a)
         }
     }
 
@@ -327,7 +303,6 @@ mod arm {
         sub(a, b) => vsubq_f32(a, b),
         mul(a, b) => vmulq_f32(a, b),
         relu(a) => vmaxq_f32(vdupq_n_f32(0.0), a),
-        max(a, b) => vmaxq_f32(a, b),
         where_positive(a, b) => vbslq_f32(vcgtzq_f32(b), a, vdupq_n_f32(0.0)));
 }
 
@@ -346,7 +321,6 @@ mod portable {
         sub(a, b) => [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]],
         mul(a, b) => [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]],
         relu(a) => a.map(|x| if x < 0.0 { 0.0 } else { x }),
-        max(a, b) => lanes(a, b, |a, b| if a > b || a.is_nan() { a } else { b }),
         where_positive(a, b) => lanes(a, b, |a, b| if b > 0.0 { a } else { 0.0 }));
 
     #[inline(always)]

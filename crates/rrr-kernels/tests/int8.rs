@@ -378,7 +378,7 @@ fn image_convolution_equals_plain_loops() {
 
 #[test]
 fn pooling_equals_plain_loops() {
-    let all = [(2, 17, 3, 2, 1), (1, 5, 1, 1, 1), (2, 20, 5, 4, 3), (3, 16, 8, 7, 1)];
+    let all = [(2, 17, 3, 2, 1), (1, 5, 1, 1, 1), (2, 20, 5, 4, 3), (3, 16, 8, 7, 1), (1, 20, 9, 5, 21)];
     let sizes = if cfg!(miri) { &all[..2] } else { &all[..] };
     for isa in Int8Isa::available() {
         let compute = Int8Compute::with_isa(Arc::new(Pool::new(2)), isa).unwrap();

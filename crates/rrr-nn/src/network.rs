@@ -6,7 +6,7 @@ use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::plans::{Plans, Workspace};
-use crate::profile::{LayerTime, Profile};
+use crate::profile::{LayerTime, Profile, timed};
 use crate::state::{StateView, borrow};
 use crate::stem;
 use crate::{Images, Logits, NetSpec, NetState, Part, Pixels, SequenceSpec, StateError};
@@ -240,11 +240,12 @@ impl F32Network {
             let input = match &stem {
                 Some(features) => Input::Features(&features[0]),
                 None => {
-                    self.images.load(&part, plans.compute());
+                    let (compute, profile) = plans.compute_and_profile();
+                    timed(profile, || "images".into(), 0, || self.images.load(&part, compute));
                     Input::Images(self.images.all())
                 }
             };
-            let mut pass = Pass { plans, workspace, observer: None };
+            let mut pass = Pass { place: "branches", plans, workspace, observer: None };
             let x = folded::run(branches, input, &mut pass);
             let (features, logits) = folded::run_head(branches, &x, &mut pass);
             let picked = if want_features { &features } else { &logits };

@@ -25,14 +25,6 @@ impl Plans {
         Self { compute, gradients, plans: HashMap::new(), profile: None }
     }
 
-    /// Runs a layer of inference, and notes its time if a profile is wanted.
-    pub fn time(&mut self, layer: &str, macs: u64, run: impl FnOnce(&Compute)) {
-        match &mut self.profile {
-            None => run(&self.compute),
-            Some(profile) => profile.time(layer, macs, || run(&self.compute)),
-        }
-    }
-
     pub fn compute_and_profile(&mut self) -> (&Compute, &mut Option<Profile>) {
         (&self.compute, &mut self.profile)
     }

@@ -2,6 +2,7 @@
 
 use super::{Int8Activation, Int8Compute};
 use crate::isa::Vectorize;
+use crate::pooling::Planes;
 use crate::shared::SharedMut;
 use crate::{BLOCK, max_pool_size};
 
@@ -16,53 +17,11 @@ const SUMS: usize = 1 << 10;
 
 /// 3x3 windows, stride 2, padding 1, as torchvision's stem; `y` takes the shape that this gives.
 pub fn int8_max_pool(x: &Int8Activation, y: &mut Int8Activation, compute: &Int8Compute) {
-    let ((height, width), n) = (x.size(), x.n());
-    let (oh, ow) = (max_pool_size(height), max_pool_size(width));
-    y.reshape(x.groups(), x.channels(), (oh, ow), n);
-    let (x_plane, y_plane, line) = (x.plane_len(), y.plane_len(), ow * n * x.block());
-    let row = n * x.block();
-    let x = x.data();
-    compute.pool().for_each_chunk(y.data_mut(), y_plane, |plane, y| {
-        y[oh * line..].fill(0);
-        let x = &x[plane * x_plane..][..x_plane];
-        compute.isa().base().vectorize(|| {
-            for (oy, line) in y[..oh * line].chunks_exact_mut(line).enumerate() {
-                let ys = (oy * 2).saturating_sub(1)..(oy * 2 + 2).min(height);
-                for (ox, out) in line.chunks_exact_mut(row).enumerate() {
-                    let xs = (ox * 2).saturating_sub(1)..(ox * 2 + 2).min(width);
-                    let pixels = ys.clone().flat_map(|y| xs.clone().map(move |x| y * width + x));
-                    // The window's pixels; at an edge the first one again, which changes no maximum.
-                    let first = ys.start * width + xs.start;
-                    let mut window = [&x[first * row..][..row]; 9];
-                    for (slot, pixel) in window.iter_mut().zip(pixels) {
-                        *slot = &x[pixel * row..][..row];
-                    }
-                    let (lines, rest) = out.as_chunks_mut::<LINE>();
-                    for (at, out) in lines.iter_mut().enumerate() {
-                        *out = most(&window, at * LINE);
-                    }
-                    let done = lines.len() * LINE;
-                    for (at, out) in rest.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                        *out = most(&window, done + at * BLOCK);
-                    }
-                }
-            }
-        });
-    });
-}
-
-/// Maximum of `L` bytes of each row from `at` on.
-#[inline(always)]
-fn most<const L: usize>(rows: &[&[u8]; 9], at: usize) -> [u8; L] {
-    let of = |row: &[u8]| *row[at..].first_chunk::<L>().expect("rows of the same length");
-    let mut most = of(rows[0]);
-    for row in &rows[1..] {
-        let row = of(row);
-        for c in 0..L {
-            most[c] = most[c].max(row[c]);
-        }
-    }
-    most
+    let (size, n) = (x.size(), x.n());
+    y.reshape(x.groups(), x.channels(), (max_pool_size(size.0), max_pool_size(size.1)), n);
+    let x = Planes { data: x.data(), plane: x.plane_len(), row: n * x.block(), size };
+    let plane = y.plane_len();
+    x.max_pool::<{ 4 * LINE }, LINE>(y.data_mut(), plane, compute.isa().base(), compute.pool());
 }
 
 /// Mean over the pixels, times a scale for every group and channel: `y` is `[group][n][channels]`.

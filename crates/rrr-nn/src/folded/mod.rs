@@ -5,7 +5,8 @@ mod conv;
 use crate::input::Padded;
 use crate::layout::{Bottleneck, ConvBn, Layout};
 use crate::plans::{Plans, Workspace};
-use rrr_kernels::{Activation, Arena, Conv, ConvPlan, RowsJob, avg_pool, max_pool, max_pool_size};
+use crate::profile::timed;
+use rrr_kernels::{Activation, Arena, Compute, Conv, ConvPlan, RowsJob, avg_pool, max_pool, max_pool_size};
 use std::ops::Range;
 
 pub(crate) use conv::{FoldedConv, Source};
@@ -39,6 +40,8 @@ pub(crate) type Observer<'a> = dyn FnMut(&str, &[Activation]) + 'a;
 
 /// What a forward pass works with.
 pub(crate) struct Pass<'a> {
+    /// In front of the layers' names in a profile: `stem` or `branches`.
+    pub place: &'static str,
     pub plans: &'a mut Plans,
     pub workspace: &'a mut Workspace,
     /// Hears of every convolution and of the max pooling.
@@ -46,6 +49,12 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Runs a layer, and notes its time if a profile is wanted.
+    fn time(&mut self, layer: &str, macs: u64, run: impl FnOnce(&Compute)) {
+        let (compute, profile) = self.plans.compute_and_profile();
+        timed(profile, || format!("{}.{layer}", self.place), macs, || run(compute));
+    }
+
     fn show(&mut self, layer: &str, y: &[Activation]) {
         if let Some(observer) = &mut self.observer {
             observer(layer, y);
@@ -173,7 +182,7 @@ pub(crate) fn run_head(
     pass: &mut Pass<'_>,
 ) -> (Vec<Activation>, Vec<Activation>) {
     let mut features = pass.workspace.take_many(x.len(), x[0].channels(), (1, 1), x[0].n());
-    pass.plans.time("avgpool", 0, |compute| avg_pool(compute, x.iter().zip(&mut features)));
+    pass.time("avgpool", 0, |compute| avg_pool(compute, x.iter().zip(&mut features)));
     let fc = |branch: usize| sequences[branch].fc.as_ref().expect("has a classifier");
     let layer = ConvLayer { branches: sequences.len(), conv: &fc, relu: false };
     let logits = layer.run(|branch| &features[branch], NO_RESIDUAL, None, pass);
@@ -187,7 +196,7 @@ fn run_image_layers(sequences: &[Folded], input: Input<'_>, pass: &mut Pass<'_>)
     let y = layer.run_images(images, pass);
     let size = (max_pool_size(y[0].height()), max_pool_size(y[0].width()));
     let mut pooled = pass.workspace.take_many(y.len(), y[0].channels(), size, images.n);
-    pass.plans.time("maxpool", 0, |compute| {
+    pass.time("maxpool", 0, |compute| {
         y.iter().zip(&mut pooled).for_each(|(y, pooled)| max_pool(compute, y, pooled));
     });
     pass.show("maxpool", &pooled);
@@ -291,7 +300,7 @@ impl ConvLayer<'_> {
         let name = (self.conv)(0).name();
         let mut own = Vec::new();
         let y = self.place(plan, place, &mut own, pass);
-        pass.plans.time(name, self.branches as u64 * plan.macs(), |_| {
+        pass.time(name, self.branches as u64 * plan.macs(), |_| {
             plan.forward(y.whole.iter_mut().enumerate().map(|(branch, whole)| {
                 let conv = (self.conv)(branch);
                 let Reads { x, skip, residual } = reads(branch);

@@ -179,6 +179,6 @@ impl Observed {
                 ranges.add(y, pool);
             }
         };
-        folded::run(sequences, input, &mut Pass { plans, workspace, observer: Some(&mut count) })
+        folded::run(sequences, input, &mut Pass { place: "", plans, workspace, observer: Some(&mut count) })
     }
 }

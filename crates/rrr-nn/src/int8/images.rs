@@ -2,7 +2,7 @@
 
 use crate::{Images, Normalize, Pixels};
 use rrr_kernels::int8::INT8_IMAGE_SLACK;
-use rrr_kernels::{Buffer, Isa, Pool};
+use rrr_kernels::{Buffer, Isa, Pool, Vectorize};
 
 /// Zero padding of the 7x7 convolution.
 const PAD: usize = 3;
@@ -69,7 +69,7 @@ impl PaddedPixels {
                     Pixels::F32(data) => {
                         let (scale, shift) =
                             (normalize.std.map(|s| 255.0 * s), normalize.mean.map(|m| 255.0 * m));
-                        isa.vectorize(|| halve(&data[from..from + row], to, scale, shift));
+                        isa.vectorize(Halve { from: &data[from..from + row], to, scale, shift });
                     }
                 }
             }
@@ -86,17 +86,32 @@ impl PaddedPixels {
 const GROUP: usize = 48;
 
 /// Halves of the pixels nearest to `from * scale + shift`.
-#[inline(always)]
-fn halve(from: &[f32], to: &mut [u8], scale: [f32; 3], shift: [f32; 3]) {
-    let (scale, shift): ([f32; GROUP], [f32; GROUP]) =
-        (std::array::from_fn(|i| scale[i % 3]), std::array::from_fn(|i| shift[i % 3]));
-    let convert = |from: f32, i: usize| to_pixel(from * scale[i] + shift[i]) / 2;
-    let ((groups, rest), (from_groups, from_rest)) = (to.as_chunks_mut::<GROUP>(), from.as_chunks::<GROUP>());
-    for (to, from) in groups.iter_mut().zip(from_groups) {
-        *to = std::array::from_fn(|i| convert(from[i], i));
-    }
-    for (i, (to, from)) in rest.iter_mut().zip(from_rest).enumerate() {
-        *to = convert(*from, i);
+struct Halve<'a> {
+    from: &'a [f32],
+    to: &'a mut [u8],
+    scale: [f32; 3],
+    shift: [f32; 3],
+}
+
+impl Vectorize for Halve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { from, to, scale, shift } = self;
+        let (scale, shift): ([f32; GROUP], [f32; GROUP]) =
+            (std::array::from_fn(|i| scale[i % 3]), std::array::from_fn(|i| shift[i % 3]));
+        let convert = |from: f32, i: usize| to_pixel(from * scale[i] + shift[i]) / 2;
+        let ((groups, rest), (from_groups, from_rest)) =
+            (to.as_chunks_mut::<GROUP>(), from.as_chunks::<GROUP>());
+        for (to, from) in groups.iter_mut().zip(from_groups) {
+            for i in 0..GROUP {
+                to[i] = convert(from[i], i);
+            }
+        }
+        for (i, (to, from)) in rest.iter_mut().zip(from_rest).enumerate() {
+            *to = convert(*from, i);
+        }
     }
 }
 

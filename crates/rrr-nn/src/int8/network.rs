@@ -184,17 +184,16 @@ impl QuantizedNetwork {
         let row = if want_features { classifiers.features } else { classifiers.classes };
         let branches = out.len() / (images.n * row).max(1);
         let image_size = (images.height, images.width);
+        let load = |pixels: &mut PaddedPixels, part: &Images<'_>, profile: &mut Option<Profile>| {
+            let (isa, pool) = (compute.isa().base(), compute.pool());
+            timed(profile, || "images".into(), 0, || pixels.load(part, &self.normalize, isa, pool));
+        };
         for range in branch_parts(images.n, image_size, stem.is_some()) {
             let (start, n) = (range.start, range.len());
             let mut size = image_size;
             if let Some(stem) = stem {
                 for part in stem_parts(n, image_size, stem.have_blocks()) {
-                    pixels.load(
-                        &images.slice(start + part.start, part.len()),
-                        &self.normalize,
-                        compute.isa().base(),
-                        compute.pool(),
-                    );
+                    load(pixels, &images.slice(start + part.start, part.len()), profile);
                     let numbers = (part.len(), n);
                     let plan = || stem.plan(image_size, numbers, compute);
                     let (plans, output) = stem_plans.entry((image_size, numbers)).or_insert_with(plan);
@@ -202,7 +201,7 @@ impl QuantizedNetwork {
                     stem.run(plans, Pass { pixels, images: part, all: n, arena, compute, profile });
                 }
             } else {
-                pixels.load(&images.slice(start, n), &self.normalize, compute.isa().base(), compute.pool());
+                load(pixels, &images.slice(start, n), profile);
             }
             let plans = plans.entry((size, (n, n))).or_insert_with(|| layers.plan(size, (n, n), compute).0);
             layers.run(plans, Pass { pixels, images: 0..n, all: n, arena, compute, profile });

@@ -5,10 +5,8 @@ use super::activation::{Bf16Activation, widen};
 use crate::compute::Compute;
 use crate::isa::Vectorize;
 use crate::max_pool_size;
+use crate::pooling::Planes;
 use crate::shared::SharedMut;
-
-/// Numbers that a task of max pooling puts out, about.
-const TASK_LEN: usize = 8 << 10;
 
 /// Numbers that a task of average pooling reads, about.
 const TASK_INPUT: usize = 16 << 10;
@@ -20,64 +18,10 @@ const IMAGES: usize = 32;
 /// not negative, as they are behind a ReLU: these are compared by their bits (NaN is above all).
 pub fn bf16_max_pool(x: &Bf16Activation, y: &mut Bf16Activation, compute: &Compute) {
     let (size, n) = (x.size(), x.n());
-    let (oh, ow) = (max_pool_size(size.0), max_pool_size(size.1));
-    y.reshape(x.groups(), x.channels(), (oh, ow), n);
-    let (x_plane, y_plane, row) = (x.plane_len(), y.plane_len(), n * WIDTH);
-    let planes = y.data().len() / y_plane;
-    let lines = (TASK_LEN / (ow * row)).clamp(1, oh);
-    let cuts = oh.div_ceil(lines);
-    let (x, y) = (x.data(), SharedMut::new(y.data_mut()));
-    compute.pool().run(planes * cuts, |task| {
-        let (plane, cut) = (task / cuts, task % cuts);
-        let (first, end) = (cut * lines, ((cut + 1) * lines).min(oh));
-        let x = &x[plane * x_plane..][..x_plane];
-        // SAFETY: these lines of this plane are this task's.
-        let y = unsafe { y.part(plane * y_plane + first * ow * row, (end - first) * ow * row) };
-        compute.isa().vectorize(MaxPool { x, size, n, first, y });
-    });
-}
-
-/// Some lines of a plane.
-struct MaxPool<'a> {
-    /// The plane.
-    x: &'a [u16],
-    size: (usize, usize),
-    n: usize,
-    /// First line of the output.
-    first: usize,
-    /// Whole lines.
-    y: &'a mut [u16],
-}
-
-impl Vectorize for MaxPool<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { x, size: (height, width), n, first, y } = self;
-        let (x, y) = (x.as_chunks::<WIDTH>().0, y.as_chunks_mut::<WIDTH>().0);
-        for (i, out) in y.chunks_exact_mut(n).enumerate() {
-            let ow = max_pool_size(width);
-            let (oy, ox) = (first + i / ow, i % ow);
-            // Lines and columns of the window; at an edge the first one again, which changes no maximum.
-            let near = |o: usize, size: usize| [(2 * o).saturating_sub(1), 2 * o, (2 * o + 1).min(size - 1)];
-            let (ys, xs) = (near(oy, height), near(ox, width));
-            let mut window = [x; 9];
-            for (at, pixel) in window.iter_mut().enumerate() {
-                *pixel = &x[(ys[at / 3] * width + xs[at % 3]) * n..][..n];
-            }
-            for image in 0..n {
-                let mut most = window[0][image];
-                for pixel in &window[1..] {
-                    let row = &pixel[image];
-                    for c in 0..WIDTH {
-                        most[c] = most[c].cast_signed().max(row[c].cast_signed()).cast_unsigned();
-                    }
-                }
-                out[image] = most;
-            }
-        }
-    }
+    y.reshape(x.groups(), x.channels(), (max_pool_size(size.0), max_pool_size(size.1)), n);
+    let x = Planes { data: x.data(), plane: x.plane_len(), row: n * WIDTH, size };
+    let plane = y.plane_len();
+    x.max_pool::<{ 4 * WIDTH }, WIDTH>(y.data_mut(), plane, compute.isa(), compute.pool());
 }
 
 /// Mean over the pixels: `y` is `[group][n][channels]`, in f32.

@@ -1,8 +1,11 @@
 //! Pooling, one plane of 16 channels at a time.
 
+mod windows;
+
+pub(crate) use windows::Planes;
+
 use crate::batch_norm::{rows, rows_mut};
 use crate::isa::Kernel;
-use crate::shared::SharedMut;
 use crate::simd::{Row, Simd};
 use crate::{Activation, BLOCK, Compute, Isa};
 
@@ -11,67 +14,18 @@ pub fn max_pool_size(size: usize) -> usize {
     (size - 1) / 2 + 1
 }
 
-/// Lines of an output that a task of [`max_pool`] takes.
-const TASK_LINES: usize = 4;
-
-/// 3x3 windows, stride 2, padding 1, as torchvision's stem.
+/// 3x3 windows, stride 2, padding 1, as torchvision's stem; NaN is above all, as in PyTorch.
 ///
 /// # Panics
 /// If the shapes do not fit.
 pub fn max_pool(compute: &Compute, x: &Activation, y: &mut Activation) {
-    let (isa, n, blocks) = (compute.isa(), x.n(), x.planes().len());
-    let size = (x.height(), x.width());
-    let (lines, line) = (max_pool_size(size.0), max_pool_size(size.1) * n * BLOCK);
-    let shape = |a: &Activation| (a.channels(), a.height(), a.width(), a.n());
-    assert_eq!(shape(y), (x.channels(), lines, max_pool_size(size.1), n), "output of another shape");
+    let (size, n) = ((x.height(), x.width()), x.n());
+    let out = (max_pool_size(size.0), max_pool_size(size.1));
+    let shape = |a: &Activation| (a.channels(), (a.height(), a.width()), a.n());
+    assert_eq!(shape(y), (x.channels(), out, n), "output of another shape");
+    let x = Planes { data: x.data(), plane: x.plane_len(), row: n * BLOCK, size };
     let plane = y.plane_len();
-    let y = SharedMut::new(y.data_mut());
-    // Lines first: as the convolution before it, so that a thread reads what it wrote.
-    compute.pool().run(lines.div_ceil(TASK_LINES) * blocks, |task| {
-        let (first, block) = (task / blocks * TASK_LINES, task % blocks);
-        let lines = first..(first + TASK_LINES).min(lines);
-        // SAFETY: the pieces do not overlap.
-        let y = unsafe { y.part(block * plane + first * line, lines.len() * line) };
-        isa.run(MaxPool { size, n, x: rows(x.plane(block)), first, y: y.as_chunks_mut().0 });
-    });
-}
-
-/// Lines of a plane, from `first` on.
-struct MaxPool<'a> {
-    size: (usize, usize),
-    n: usize,
-    x: &'a [[f32; BLOCK]],
-    first: usize,
-    y: &'a mut [[f32; BLOCK]],
-}
-
-impl Kernel for MaxPool<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd, const N: usize>(self) {
-        let Self { size: (height, width), n, x, first, y } = self;
-        let line = max_pool_size(width);
-        for (pixel, out) in y.chunks_exact_mut(n).enumerate() {
-            let (oy, ox) = (first + pixel / line, pixel % line);
-            // At an edge the pixel there again, which changes no maximum.
-            let around =
-                |at: usize, size: usize| [(2 * at).saturating_sub(1), 2 * at, (2 * at + 1).min(size - 1)];
-            let (ys, xs) = (around(oy, height), around(ox, width));
-            let mut places = [0; 9];
-            for (i, place) in places.iter_mut().enumerate() {
-                *place = (ys[i / 3] * width + xs[i % 3]) * n;
-            }
-            for (image, out) in out.iter_mut().enumerate() {
-                // SAFETY: the CPU by the caller.
-                unsafe {
-                    let mut most = Row::<S, N>::load(&x[places[0] + image]);
-                    for place in &places[1..] {
-                        most = most.max(Row::load(&x[place + image]));
-                    }
-                    most.store(out);
-                }
-            }
-        }
-    }
+    x.max_pool::<{ 4 * BLOCK }, BLOCK>(y.data_mut(), plane, compute.isa(), compute.pool());
 }
 
 /// Gradient of [`max_pool`]: goes to the first maximum of each window in reading order, as in PyTorch.
