@@ -55,6 +55,17 @@ const FEW: usize = 4;
 /// Rows that a weight gradient's are fetched ahead.
 const GRAD_AHEAD: usize = 16;
 
+/// Values of k whose products are a loop's body, so that its own instructions are few beside these. With 32 registers there
+/// are enough products for each, and more of them would make the compiler run out of registers.
+const fn unrolled<S: Simd>() -> usize {
+    if S::REGISTERS == 16 { 4 } else { 1 }
+}
+
+/// Rows of a weight gradient in a loop's body, for the same reason.
+const fn grad_unrolled<S: Simd>() -> usize {
+    if S::REGISTERS == 16 { 2 } else { 1 }
+}
+
 /// Most runs that any kernel takes.
 pub const MAX_RUNS: usize = 4;
 
@@ -103,6 +114,20 @@ pub struct Panel {
     pub y: *mut f32,
     /// How to finish.
     pub epilogue: Epilogue,
+}
+
+impl Panel {
+    /// None.
+    pub const EMPTY: Self = Self {
+        w: std::ptr::null(),
+        y: std::ptr::null_mut(),
+        epilogue: Epilogue {
+            bias: std::ptr::null(),
+            residual: std::ptr::null(),
+            accumulate: false,
+            relu: false,
+        },
+    };
 }
 
 /// `y[row] = epilogue(sum over items, k of x[row, k] * w[k])` for some rows of some blocks of 16 channels.
@@ -276,7 +301,7 @@ unsafe fn rows_body<
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].w.add(item.w));
             let mut a: [*const f32; R] = std::array::from_fn(|r| item.x.add(*rows.add(r / G) as usize));
             rows = rows.add(R.div_ceil(G));
-            if G > 1 && A == BLOCK {
+            if A == BLOCK && (G > 1 || S::REGISTERS == 16 && item.blocks > FEW) {
                 // The last blocks are busy while the first ones of the rows that follow are fetched.
                 let own = if item.blocks > FEW { item.blocks - AHEAD } else { 0 };
                 for _ in 0..own {
@@ -340,11 +365,13 @@ unsafe fn block<S: Simd, const R: usize, const G: usize, const A: usize, const P
 ) {
     // SAFETY: see `rows_body`.
     unsafe {
-        for k in 0..BLOCK {
-            for p in 0..P {
-                prefetch::<NEAR>(b[p].wrapping_add((BLOCK + k) * BLOCK));
+        for first in (0..BLOCK).step_by(const { unrolled::<S>() }) {
+            for k in first..first + const { unrolled::<S>() } {
+                for p in 0..P {
+                    prefetch::<NEAR>(b[p].wrapping_add((BLOCK + k) * BLOCK));
+                }
+                step::<S, R, G, A, P, N>(acc, a, k, b);
             }
-            step::<S, R, G, A, P, N>(acc, a, k, b);
         }
         for p in b {
             *p = p.add(BLOCK * BLOCK);
@@ -438,25 +465,14 @@ unsafe fn grad_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
         for run in t.runs {
             let mut x = t.x.add(run.x as usize);
             let mut dy: [*const f32; P] = std::array::from_fn(|p| panels[p].0.add(run.dy as usize));
-            for _ in 0..run.len {
-                prefetch::<NEAR>(x.wrapping_add(GRAD_AHEAD * t.x_stride));
-                for p in 0..P {
-                    prefetch::<NEAR>(dy[p].wrapping_add(GRAD_AHEAD * BLOCK));
+            let unrolled = const { grad_unrolled::<S>() };
+            for _ in 0..run.len as usize / unrolled {
+                for _ in 0..unrolled {
+                    row::<S, R, P, N>(&mut acc, &mut x, t.x_stride, &mut dy);
                 }
-                let b: [[S::V; N]; P] =
-                    std::array::from_fn(|p| std::array::from_fn(|n| S::load(dy[p].add(n * S::LANES))));
-                for r in 0..R {
-                    let v = S::broadcast(x.add(r));
-                    for p in 0..P {
-                        for n in 0..N {
-                            acc[r][p][n] = S::mul_add(v, b[p][n], acc[r][p][n]);
-                        }
-                    }
-                }
-                x = x.wrapping_add(t.x_stride);
-                for p in &mut dy {
-                    *p = p.wrapping_add(BLOCK);
-                }
+            }
+            for _ in 0..run.len as usize % unrolled {
+                row::<S, R, P, N>(&mut acc, &mut x, t.x_stride, &mut dy);
             }
         }
         for p in 0..P {
@@ -466,6 +482,37 @@ unsafe fn grad_body<S: Simd, const R: usize, const P: usize, const N: usize>(t: 
                     S::store(dw, S::add(S::load(dw), acc[r][p][n]));
                 }
             }
+        }
+    }
+}
+
+/// Adds the products of a row, and goes on to the next one.
+#[inline(always)]
+unsafe fn row<S: Simd, const R: usize, const P: usize, const N: usize>(
+    acc: &mut [[[S::V; N]; P]; R],
+    x: &mut *const f32,
+    x_stride: usize,
+    dy: &mut [*const f32; P],
+) {
+    // SAFETY: see `grad_body`.
+    unsafe {
+        prefetch::<NEAR>(x.wrapping_add(GRAD_AHEAD * x_stride));
+        for p in 0..P {
+            prefetch::<NEAR>(dy[p].wrapping_add(GRAD_AHEAD * BLOCK));
+        }
+        let b: [[S::V; N]; P] =
+            std::array::from_fn(|p| std::array::from_fn(|n| S::load(dy[p].add(n * S::LANES))));
+        for r in 0..R {
+            let v = S::broadcast(x.add(r));
+            for p in 0..P {
+                for n in 0..N {
+                    acc[r][p][n] = S::mul_add(v, b[p][n], acc[r][p][n]);
+                }
+            }
+        }
+        *x = x.wrapping_add(x_stride);
+        for p in dy {
+            *p = p.wrapping_add(BLOCK);
         }
     }
 }
@@ -530,4 +577,4 @@ kernels!(avx512, Avx512, 1, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"],
 kernels!(avx2, Avx2, 2, ["avx2,fma"], rows: [1: [1 2 3 4 5 6]], runs: [], grad: [1: [1 2 3 4 5 6]]);
 #[cfg(target_arch = "aarch64")]
 kernels!(neon, Neon, 4, ["neon"], rows: [1: [1 2 3 4 5 6]], runs: [], grad: [1: [1 2 3 4 5 6]]);
-kernels!(portable, Portable, 4, [], rows: [1: [1 2 3]], runs: [], grad: [1: [1 2 3]]);
+kernels!(portable, Portable, 4, [], rows: [1: [1 2]], runs: [], grad: [1: [1 2 3]]);

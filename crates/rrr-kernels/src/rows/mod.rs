@@ -3,11 +3,11 @@
 mod partition;
 mod plan;
 
-use crate::micro::{BLOCK, Epilogue, Item, MAX_PANELS, Micro, Panel, RowsTile};
+use crate::micro::{BLOCK, Epilogue, Item, Micro, Panel, RowsTile};
 use crate::pool::Pool;
 use crate::precision::Weights;
 use crate::shared::SharedMut;
-use partition::Partition;
+use partition::{MAX_GROUP, Partition};
 use std::ptr::null;
 
 pub(crate) use plan::{Depth, Limits, Output, Part, RowsPlan};
@@ -115,7 +115,13 @@ pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, jobs: &mut [RowsJo
         for from in panels.clone().step_by(p.group) {
             let group = from..(from + p.group).min(panels.end);
             let mut ahead = p.ahead(&group, tiles.len(), plan, &jobs[first_job..]);
-            let first = Column::new(first_job, from, plan.output.panels);
+            let mut columns = [Panel::EMPTY; MAX_GROUP];
+            for (to, index) in columns.iter_mut().zip(group.clone()) {
+                let (job, panel) = (first_job + index / plan.output.panels, index % plan.output.panels);
+                // SAFETY: there is such a panel of this job.
+                *to = unsafe { jobs[job].panel(panel, plan) };
+            }
+            let columns = &columns[..group.len()];
             for (i, tile) in tiles.iter().enumerate() {
                 if filled != Some(tile.class) {
                     filled = Some(tile.class);
@@ -123,55 +129,25 @@ pub(crate) fn run(micro: Micro, pool: &Pool, plan: &RowsPlan, jobs: &mut [RowsJo
                 }
                 let [x_rows, y_rows, residual_rows] = plan.offsets(tile);
                 let [next_rows, ..] = plan.offsets(tiles.get(i + 1).unwrap_or(&tiles[0]));
-                let mut column = first;
-                for from in group.clone().step_by(micro.max_panels()) {
-                    let wide = (group.end - from).min(micro.max_panels());
+                let mut left = columns.len();
+                for panels in columns.chunks(micro.max_panels()) {
+                    left -= panels.len();
+                    let rows = RowsTile {
+                        items: &items[..count],
+                        panels,
+                        x_rows,
+                        y_rows,
+                        residual_rows,
+                        y_step: plan.y_step,
+                        ahead,
+                        then: if left > 0 { x_rows } else { next_rows },
+                    };
                     // SAFETY: the slices were checked above to hold what the plan's offsets reach; this task alone
                     // writes these rows of these planes.
-                    unsafe {
-                        let mut next = || {
-                            let Column { job, panel } = column;
-                            column.step(plan.output.panels);
-                            jobs[job].panel(panel, plan)
-                        };
-                        let mut panels = [next(); MAX_PANELS];
-                        panels[1..wide].fill_with(next);
-                        let rows = RowsTile {
-                            items: &items[..count],
-                            panels: &panels[..wide],
-                            x_rows,
-                            y_rows,
-                            residual_rows,
-                            y_step: plan.y_step,
-                            ahead,
-                            then: if from + wide < group.end { x_rows } else { next_rows },
-                        };
-                        micro.rows(plan.order, tile.rows as usize, &rows);
-                        ahead.from = ahead.from.wrapping_add(ahead.lines * plan.blocks() * BLOCK);
-                    }
+                    unsafe { micro.rows(plan.order, tile.rows as usize, &rows) };
+                    ahead.from = ahead.from.wrapping_add(ahead.lines * plan.blocks() * BLOCK);
                 }
             }
         }
     });
-}
-
-/// A block of output channels among those of some jobs.
-#[derive(Clone, Copy)]
-struct Column {
-    job: usize,
-    panel: usize,
-}
-
-impl Column {
-    /// The `index`th from a job on.
-    fn new(job: usize, index: usize, panels: usize) -> Self {
-        Self { job: job + index / panels, panel: index % panels }
-    }
-
-    fn step(&mut self, panels: usize) {
-        self.panel += 1;
-        if self.panel == panels {
-            *self = Self { job: self.job + 1, panel: 0 };
-        }
-    }
 }

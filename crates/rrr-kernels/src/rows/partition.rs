@@ -7,6 +7,9 @@ use std::ops::Range;
 /// Weights that a task keeps in the second-level cache.
 const PANEL_BYTES: usize = 160 << 10;
 
+/// Most panels of a group.
+pub(super) const MAX_GROUP: usize = 64;
+
 /// Input that a task keeps in the second-level cache beside the weights.
 const ROWS_BYTES: usize = 256 << 10;
 
@@ -53,9 +56,10 @@ impl Partition {
         }
         let cuts = tiles.div_ceil(tiles_per_task);
         let splits = wanted.div_ceil(cuts).min(worth(tiles_per_task)).min(panels.div_ceil(unit));
-        let group = (PANEL_BYTES / panel_bytes).max(1);
+        let group = (PANEL_BYTES / panel_bytes).clamp(1, MAX_GROUP);
         // Tiles of as many panels as the kernels take.
         let group = group.next_multiple_of(unit);
+        debug_assert!(group <= MAX_GROUP);
         Self { width, panels, splits, cuts, tiles_per_task, group, unit }
     }
 
