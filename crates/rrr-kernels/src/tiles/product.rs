@@ -20,6 +20,11 @@ pub struct Step {
     pub b: u32,
 }
 
+impl Step {
+    /// None.
+    pub const EMPTY: Self = Self { a: [std::ptr::null(); STRIP], stride: [0; STRIP], b: 0 };
+}
+
 /// `c[m][n] = sum over steps of a[m][step] * b[step][n]` of whole tiles.
 pub struct Product<'a> {
     /// At least one.

@@ -11,9 +11,9 @@ thread_local! {
     static STEPS: RefCell<Steps> = RefCell::default();
 }
 
-/// Steps of a strip of tiles: memory that a thread keeps between tasks.
+/// The steps of two strips of tiles: memory that a thread keeps between tasks.
 #[derive(Default)]
-struct Steps(Vec<Step>);
+struct Steps([Vec<Step>; 2]);
 
 impl Drop for TakenSteps {
     fn drop(&mut self) {
@@ -23,6 +23,17 @@ impl Drop for TakenSteps {
 
 /// [`Steps`] for as long as a task holds them.
 struct TakenSteps(Steps);
+
+impl TakenSteps {
+    /// Room for as many steps as a plan has.
+    fn take(steps: usize) -> Self {
+        let mut taken = Self(STEPS.take());
+        for list in &mut taken.0.0 {
+            list.resize(list.len().max(steps), Step::EMPTY);
+        }
+        taken
+    }
+}
 
 /// Result tiles before they are finished.
 #[repr(align(1024))]
@@ -39,31 +50,48 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
     let plan = &p.rows;
     // SAFETY: the tile registers are there, by the caller.
     let tiles = unsafe { T::new() };
-    let mut scratch = ThreadScratch::take(STRIP * plan.steps * TILE);
-    let mut steps = TakenSteps(STEPS.take());
+    let half = STRIP * plan.steps * TILE;
+    let mut scratch = ThreadScratch::take(2 * half);
+    let (front, back) = scratch.0.split_at_mut(half);
+    let mut scratch = [front, back];
+    let mut steps = TakenSteps::take(plan.steps);
     let steps = &mut steps.0.0;
     let mut sums = Sums([0; STRIP * 2 * TILE]);
     // Taken once: every new borrow would invalidate the pointer of the product before.
     let sums = sums.0.as_mut_ptr();
     let (first_group, first_column) = (task.columns.start / p.columns(), task.columns.start % p.columns());
+    let turns = task.columns.len();
     // Finished together with the next product.
     let mut before: Option<Finish<O>> = None;
+    let mut coming = None;
     for i in task.strips.clone() {
-        let strip = strip(plan, i);
-        // SAFETY: by the caller; the scratch holds all tiles of a strip.
-        unsafe { find_steps(work, first_group, strip.clone(), &mut scratch.0, steps) };
+        let tiles_of = strip(plan, i);
+        let (now, then) = (i % 2, (i + 1) % 2);
+        // SAFETY: by the caller; the scratch holds all tiles of a strip, the list all steps.
+        let count = coming.take().unwrap_or_else(|| unsafe {
+            find_steps(work, first_group, tiles_of.clone(), scratch[now], &mut steps[now])
+        });
+        let next = (i + 1 < task.strips.end).then(|| strip(plan, i + 1));
         let (mut group, mut column) = (first_group, first_column);
-        for turn in 0..task.columns.len() {
-            if i + 1 < task.strips.end {
-                prefetch_rows::<T, O>(work, first_group, i + 1, turn, task.columns.len());
+        for turn in 0..turns {
+            if let Some(next) = &next {
+                prefetch_rows::<T, O>(work, first_group, next, turn, turns);
+                // Before the last product, not behind it: the next one would wait until what is written has reached the
+                // cache.
+                if turn + 1 == turns {
+                    // SAFETY: as above.
+                    coming = Some(unsafe {
+                        find_steps(work, first_group, next.clone(), scratch[then], &mut steps[then])
+                    });
+                }
             }
             // SAFETY: the weights were checked to hold all panels, the sums hold all tiles of a strip.
             unsafe {
                 let b = work.w.as_ptr().add((group * p.panels + 2 * column) * plan.steps * TILE_BYTES);
-                let product = Product { steps, b, c: sums };
+                let product = Product { steps: &steps[now][..count], b, c: sums };
                 let n = (p.panels - 2 * column).min(2);
                 let finished = before.as_ref();
-                match (strip.len(), n) {
+                match (tiles_of.len(), n) {
                     (3, 2) => tiles.multiply_rows::<3, 2>(&product, finished),
                     (3, _) => tiles.multiply_rows::<3, 1>(&product, finished),
                     (2, 2) => tiles.multiply_rows::<2, 2>(&product, finished),
@@ -71,7 +99,7 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
                     (_, 2) => tiles.multiply_rows::<1, 2>(&product, finished),
                     (_, _) => tiles.multiply_rows::<1, 1>(&product, finished),
                 }
-                before = Some(finish(work, &strip, (group, column), n, product.c));
+                before = Some(finish(work, &tiles_of, (group, column), n, product.c));
             }
             column += 1;
             if column == p.columns() {
@@ -88,12 +116,17 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
 /// Fetches some tiles of a strip, in one of `turns`: of a 1x1 convolution only, others read mostly what they have just
 /// read.
 #[inline(always)]
-fn prefetch_rows<T: RowTiles<O>, O>(work: &Work<'_, O>, group: usize, i: usize, turn: usize, turns: usize) {
+fn prefetch_rows<T: RowTiles<O>, O>(
+    work: &Work<'_, O>,
+    group: usize,
+    strip: &Range<usize>,
+    turn: usize,
+    turns: usize,
+) {
     let plan = &work.p.rows;
     if plan.taps.len() > plan.parts.len() {
         return;
     }
-    let strip = strip(plan, i);
     for i in part(strip.len() * plan.steps, turn, turns) {
         let (tile, step) = (strip.start + i / plan.steps, i % plan.steps);
         let tap = usize::from(step >= plan.parts[0].blocks);
@@ -106,20 +139,20 @@ fn prefetch_rows<T: RowTiles<O>, O>(work: &Work<'_, O>, group: usize, i: usize, 
     }
 }
 
-/// Lists the steps of a strip of tiles, and gathers the rows that lie unevenly.
+/// Lists the steps of a strip of tiles, gathers the rows that lie unevenly, and says how many steps there are.
 ///
 /// # Safety
-/// As for [`work`]; `scratch` must hold a strip's tiles for every step of the plan.
+/// As for [`work`]; `scratch` must hold a strip's tiles for every step of the plan, `steps` all of them.
 #[inline(always)]
 unsafe fn find_steps<O>(
     work: &Work<'_, O>,
     group: usize,
     strip: Range<usize>,
     scratch: &mut [u32],
-    steps: &mut Vec<Step>,
-) {
+    steps: &mut [Step],
+) -> usize {
     let plan = &work.p.rows;
-    steps.clear();
+    let mut count = 0;
     let zero = |s: &Source| matches!(s, Source::Zeros { .. });
     let mut free = scratch.as_mut_ptr().cast::<u8>();
     for (i, tap) in plan.taps.iter().enumerate() {
@@ -127,31 +160,32 @@ unsafe fn find_steps<O>(
             continue;
         }
         let part = &plan.parts[tap.part];
+        let list = &mut steps[count..][..part.blocks];
+        count += part.blocks;
         // SAFETY: by the caller; a tile takes up what its tap's steps have in the scratch.
-        unsafe {
-            let x = work.x[tap.part].as_ptr().add(group * work.x_group[tap.part]);
-            let mut a = [x; STRIP];
-            let (mut stride, mut advance) = ([0; STRIP], [0; STRIP]);
-            for (j, tile) in strip.clone().enumerate() {
-                (a[j], stride[j], advance[j]) = match plan.sources(tile)[i] {
-                    Source::Rows { first, stride } => (x.add(first as usize), stride, part.block),
-                    Source::Zeros { at } => (x.add(at as usize), 0, 0),
-                    Source::Gather(list) => {
-                        let to = free;
-                        gather(plan, list, x, part.block, part.blocks, to);
+        let x = unsafe { work.x[tap.part].as_ptr().add(group * work.x_group[tap.part]) };
+        for (j, tile) in strip.clone().enumerate() {
+            let (mut a, stride, advance) = match plan.sources(tile)[i] {
+                Source::Rows { first, stride } => (x.wrapping_add(first as usize), stride, part.block),
+                Source::Zeros { at } => (x.wrapping_add(at as usize), 0, 0),
+                Source::Gather(rows) => {
+                    let to = free;
+                    // SAFETY: as above.
+                    unsafe {
+                        gather(plan, rows, x, part.block, part.blocks, to);
                         free = free.add(part.blocks * TILE_BYTES);
-                        (to.cast_const(), ROW_BYTES as u32, TILE_BYTES)
                     }
-                };
-            }
-            for block in 0..part.blocks {
-                steps.push(Step { a, stride, b: (tap.step + block) as u32 });
-                for (a, advance) in a.iter_mut().zip(advance) {
-                    *a = a.wrapping_add(advance);
+                    (to.cast_const(), ROW_BYTES as u32, TILE_BYTES)
                 }
+            };
+            // Number by number, as they are read: a step that is copied as a whole waits for what it was made of.
+            for (step, number) in list.iter_mut().zip(tap.step..) {
+                (step.a[j], step.stride[j], step.b) = (a, stride, number as u32);
+                a = a.wrapping_add(advance);
             }
         }
     }
+    count
 }
 
 /// Copies the rows of a list, tiles of all blocks one after another.
