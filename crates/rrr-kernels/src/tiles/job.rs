@@ -34,6 +34,8 @@ pub struct TilePlan {
     reach: usize,
     /// Columns of an output plane.
     plane_columns: usize,
+    /// Blocks of tiles that are gathered.
+    gathered_blocks: usize,
 }
 
 impl TilePlan {
@@ -50,6 +52,7 @@ impl TilePlan {
         let plan = RowsPlan::new(parts, out, all, panels);
         let n = plan.n();
         Self {
+            gathered_blocks: plan.gathered_blocks(),
             rows: plan,
             y_plane: plane_rows(rows(out, all)) * ROW_BYTES,
             r_plane: plane_rows(rows(out, n)) * ROW_BYTES,
@@ -122,6 +125,9 @@ pub struct Task<'a, O> {
     pub(super) columns: Range<usize>,
 }
 
+/// What gathering a tile of a block is worth in tiles that are read: it is read and written.
+const GATHER_BLOCKS: usize = 2;
+
 /// How a job is cut into tasks: along the rows, and along the planes of groups that read the same input.
 struct Partition {
     /// Sets of groups that share all input; each is cut for itself.
@@ -130,6 +136,9 @@ struct Partition {
     planes: usize,
     splits: usize,
     cuts: usize,
+    /// Whether tasks of the same rows follow one another, not those of the same planes. A thread begins with such: in a stem
+    /// with the rows that it made before, while all weights stay in its caches; in branches with the branches that it made.
+    by_rows: bool,
 }
 
 impl Partition {
@@ -137,7 +146,8 @@ impl Partition {
         let spans = if shared { 1 } else { p.groups };
         let planes = p.groups / spans * p.planes();
         let (rows, strips) = (&p.rows, strips(&p.rows));
-        let input = rows.tiles.len() * TILE_BYTES * rows.parts.iter().map(|part| part.blocks).sum::<usize>();
+        let blocks = rows.parts.iter().map(|part| part.blocks).sum::<usize>();
+        let input = (rows.tiles.len() * blocks + GATHER_BLOCKS * p.gathered_blocks) * TILE_BYTES;
         let weights = p.groups / spans * p.panels * rows.steps * TILE_BYTES;
         let products = rows.tiles.len() * rows.steps * p.panels * p.groups;
         let wanted = (TASKS_PER_THREAD * threads).min(products / TASK_PRODUCTS).div_ceil(spans);
@@ -153,7 +163,19 @@ impl Partition {
                 (false, false) => break,
             }
         }
-        Self { spans, planes, splits, cuts }
+        let by_rows = p.groups == 1 && weights <= WEIGHT_BYTES;
+        Self { spans, planes, splits, cuts, by_rows }
+    }
+
+    /// Span, split and cut of a task.
+    fn task(&self, task: usize) -> (usize, usize, usize) {
+        let (span, task) = (task / (self.splits * self.cuts), task % (self.splits * self.cuts));
+        let (split, cut) = if self.by_rows {
+            (task % self.splits, task / self.splits)
+        } else {
+            (task / self.cuts, task % self.cuts)
+        };
+        (span, split, cut)
     }
 }
 
@@ -205,9 +227,10 @@ impl<O: Outcome> Job<'_, O> {
         let cut = Partition::new(p, shared, pool.threads());
         let strips = strips(rows);
         pool.run(cut.spans * cut.splits * cut.cuts, |task| {
-            let (task, strips) = (task / cut.cuts, part(strips, task % cut.cuts, cut.cuts));
-            let planes = part(cut.planes, task % cut.splits, cut.splits);
-            let first = task / cut.splits * cut.planes;
+            let (span, split, piece) = cut.task(task);
+            let strips = part(strips, piece, cut.cuts);
+            let planes = part(cut.planes, split, cut.splits);
+            let first = span * cut.planes;
             let columns = p.column_of(first + planes.start)..p.column_of(first + planes.end);
             // SAFETY: the slices were checked above to hold what the plan's offsets reach, the CPU by the caller;
             // this task alone writes these rows of these planes.

@@ -187,6 +187,16 @@ impl RowsPlan {
         self.sources.chunks_exact(self.taps.len()).all(|tile| !tile.iter().all(empty))
     }
 
+    /// Blocks of tiles that are gathered.
+    pub fn gathered_blocks(&self) -> usize {
+        let of = |tile: &[Source]| -> usize {
+            let gathered =
+                tile.iter().zip(&self.taps).filter(|(source, _)| matches!(source, Source::Gather(_)));
+            gathered.map(|(_, tap)| self.parts[tap.part].blocks).sum()
+        };
+        self.sources.chunks_exact(self.taps.len()).map(of).sum()
+    }
+
     /// Where a tile's rows lie under each tap.
     pub fn sources(&self, tile: usize) -> &[Source] {
         &self.sources[tile * self.taps.len()..][..self.taps.len()]
