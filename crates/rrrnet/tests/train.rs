@@ -362,6 +362,14 @@ fn damaged_checkpoints_and_changed_images_are_refused() {
     assert!(matches!(go(), TrainError::DataChanged { .. }));
     fs::rename(world.photos().join("red/9.jpg"), world.photos().join("red/4.jpg")).unwrap();
 
+    // Whatever part it is in.
+    for name in ["red/0.jpg", "red/1.jpg", "red/2.jpg", "red/3.jpg", "red/4.jpg"] {
+        let (image, former) = (world.photos().join(name), fs::read(world.photos().join(name)).unwrap());
+        fs::copy(world.photos().join("blue/0.jpg"), &image).unwrap();
+        assert!(matches!(go(), TrainError::ContentsChanged { .. }), "{name}");
+        fs::write(&image, former).unwrap();
+    }
+
     let last = out.join("checkpoint/last.safetensors");
     let whole = fs::read(&last).unwrap();
     for length in [0, 5, 100, whole.len() / 2, whole.len() - 1] {
@@ -370,6 +378,23 @@ fn damaged_checkpoints_and_changed_images_are_refused() {
     }
     fs::copy(out.join("model.safetensors"), &last).unwrap();
     assert!(matches!(go(), TrainError::Damaged { .. }));
+}
+
+#[test]
+fn a_checkpoint_that_knows_no_contents_of_images_is_continued() {
+    let world = World::new();
+    let out = world.path("run");
+    run(&config(&world, Method::Rrr), &out);
+    let last = out.join("checkpoint/last.safetensors");
+    let mut bytes = fs::read(&last).unwrap();
+    let key = b"\"contents\\\"";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap();
+    bytes[at + 1] = b'x';
+    fs::write(&last, &bytes).unwrap();
+    fs::copy(world.photos().join("blue/0.jpg"), world.photos().join("red/0.jpg")).unwrap();
+    let interrupt = AtomicBool::new(false);
+    let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+    assert!(matches!(resume(&out, None, &options, &mut |_| {}).unwrap(), Outcome::Finished(_)));
 }
 
 #[test]

@@ -186,6 +186,9 @@ fn go_on(
         if saved.fingerprint != prepared.fingerprint {
             return Err(TrainError::DataChanged { data: config.data.clone() });
         }
+        if saved.contents.as_ref().is_some_and(|contents| *contents != prepared.data.contents()) {
+            return Err(TrainError::ContentsChanged { data: config.data.clone() });
+        }
         let damaged = |reason| TrainError::Damaged { path: run.last(), reason };
         Start::continued(&config, &prepared, saved).map_err(damaged)?
     } else {
@@ -380,6 +383,7 @@ impl Prepared {
             compute: self.compute.clone(),
             info,
             fingerprint: self.fingerprint.clone(),
+            contents: self.data.contents(),
             schedule,
             trainer: state.trainer,
             copies: state.copies,
