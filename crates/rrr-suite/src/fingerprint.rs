@@ -112,9 +112,11 @@ pub(crate) fn hash_of(
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     };
-    settings.retain(|key, _| !LEFT_OUT.contains(&key.as_str()));
+    let own_teacher = config.teacher.as_deref() == Some(Path::new(TEACHER_AUTO));
+    // The teacher is trained by the recipe too, with other settings of it.
+    settings.retain(|key, _| !LEFT_OUT.contains(&key.as_str()) || (own_teacher && key == "recipe"));
     // A method's name stands for the task in `after`.
-    if config.teacher.as_deref().is_some_and(|teacher| teacher != Path::new(TEACHER_AUTO)) {
+    if config.teacher.is_some() && !own_teacher {
         settings.insert("teacher".into(), true.into());
     }
     let card = backbone
@@ -170,6 +172,25 @@ mod tests {
         assert!(auto.1.contains(r#""teacher":"auto""#) && !alone.1.contains(r#""teacher":"#));
         let others = [auto.0, alone.0, of(Some(TEACHER_AUTO), Some("task")).0, of(None, Some("task")).0];
         assert!(!others.contains(&taught.0));
+    }
+
+    #[test]
+    fn a_recipe_counts_where_it_trains_a_teacher() {
+        let backbone = BackboneDigest { weights: String::new(), card: None, layout: None };
+        let of = |recipe: &str, teacher: Option<&str>| {
+            let given = Settings {
+                data: Some("photos".into()),
+                recipe: Some("fast".into()),
+                teacher: teacher.map(Into::into),
+                ..Settings::default()
+            };
+            // Every setting the same, but for where it came from.
+            let config = TrainConfig { recipe: recipe.into(), ..given.resolve().unwrap() };
+            hash_of(&config, "", &backbone, None)
+        };
+        assert_eq!(of("fast", None), of("best", None));
+        assert_eq!(of("fast", Some("B")), of("best", Some("B")));
+        assert_ne!(of("fast", Some(TEACHER_AUTO)).0, of("best", Some(TEACHER_AUTO)).0);
     }
 
     #[test]
