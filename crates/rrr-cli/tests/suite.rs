@@ -88,6 +88,7 @@ impl Bench {
     }
 }
 
+const PROBE: &str = "[[method]]\nname = \"A\"\nmethod = \"probe\"\n";
 const TWO: &str = "[[method]]\nname = \"A\"\nmethod = \"probe\"\n\n\
                    [[method]]\nname = \"D\"\nmethod = \"rrr\"\nbranches = 2\n";
 
@@ -280,6 +281,29 @@ fn exports_and_reports_are_whole() {
     report().unwrap();
     assert!(once == files(), "the same results gave another report");
     assert!(once.len() > 15);
+}
+
+#[cfg(unix)]
+#[test]
+fn unreadable_images_are_left_out_if_that_is_asked_for() {
+    let bench = Bench::new(&format!("{SMALL}skip_bad = true\n"), PROBE);
+    let (dead, target) = (bench.world.photos().join("red/dead.jpg"), bench.world.path("target.jpg"));
+    std::os::unix::fs::symlink(&target, &dead).unwrap();
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("red/dead.jpg: cannot be read: "), "{}", ran.err);
+    let hashes = || -> Vec<String> { bench.rows(&bench.db).iter().map(|r| r["hash"].to_string()).collect() };
+    let before = hashes();
+
+    // With another image where the link leads to, it is another dataset.
+    fs::copy(bench.world.photos().join("red/0.jpg"), &target).unwrap();
+    assert_eq!(bench.run(&[]).code, Some(0));
+    let after = hashes();
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
+
+    fs::remove_file(&target).unwrap();
+    bench.write("", SMALL, PROBE);
+    assert_fails(&bench.run(&[]), &["red/dead.jpg"]);
 }
 
 #[test]
