@@ -283,6 +283,38 @@ fn exports_and_reports_are_whole() {
     assert!(once.len() > 15);
 }
 
+#[test]
+fn a_report_replaces_nothing_but_a_report() {
+    let bench = Bench::new(SMALL, PROBE);
+    assert_eq!(bench.run(&[]).code, Some(0));
+    let out = bench.world.path("notes");
+    let report = |more: &[&str]| {
+        let mut command = rrr();
+        command.args(["suite", "report", "--db"]).arg(&bench.db).arg("--out").arg(&out).args(more);
+        said(command.output().unwrap())
+    };
+    let mine = "{\"suite\": \"mine\"}";
+    for name in ["report.md", "report.json", "figures/accuracy.csv"] {
+        let _ = fs::remove_dir_all(&out);
+        fs::create_dir_all(out.join("figures")).unwrap();
+        fs::write(out.join(name), mine).unwrap();
+        assert_fails(&report(&[]), &[name, "--overwrite"]);
+        assert_eq!(fs::read_to_string(out.join(name)).unwrap(), mine);
+        assert!(!out.join("index.html").exists(), "something was written");
+    }
+    assert_eq!(report(&["--overwrite"]).code, Some(0));
+    let again = report(&[]);
+    assert_eq!(again.code, Some(0), "{}", again.err);
+    let html = fs::read_to_string(out.join("index.html")).unwrap();
+
+    // What a kill after the first file leaves is a report still.
+    for name in ["index.html", "report.md", "tables.tex", "results.csv"] {
+        fs::remove_file(out.join(name)).unwrap();
+    }
+    assert_eq!(report(&[]).code, Some(0));
+    assert_eq!(fs::read_to_string(out.join("index.html")).unwrap(), html);
+}
+
 #[cfg(unix)]
 #[test]
 fn unreadable_images_are_left_out_if_that_is_asked_for() {

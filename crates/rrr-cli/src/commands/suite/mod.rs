@@ -99,7 +99,7 @@ fn write_report(args: &ReportArgs, term: &Term) -> anyhow::Result<Done> {
     let db = Database::open(&args.db.db)?;
     let suite = db.suite(args.db.suite.as_deref())?;
     let report = report::Report::new(&suite, &db.rows(&suite.name)?)?;
-    for path in report.write(&args.out)? {
+    for path in report.write(&args.out, args.overwrite)? {
         term.say(&format!("wrote {}", path.display()));
     }
     writeln!(io::stdout(), "{}", args.out.join("index.html").display())?;
