@@ -125,3 +125,48 @@ fn names_that_are_no_plain_text() {
     let widths: Vec<usize> = said.out.lines().skip_while(|l| !l.starts_with("class")).map(str::len).collect();
     assert!(widths.len() == 4 && widths.iter().all(|w| *w == widths[0]), "{}", said.out);
 }
+
+#[cfg(unix)]
+#[test]
+fn notes_and_errors_keep_to_their_lines() {
+    let plain = |err: &str| !err.contains(|c: char| c.is_control() && c != '\n');
+    let world = World::new();
+    let red = world.photos().join("red");
+    fs::write(red.join("b\nad\x1b[2J.png"), "text").unwrap();
+    fs::write(red.join("t\r.tiff"), "x").unwrap();
+    let bad = "red/b\\nad\\u{1b}[2J.png: not an image";
+    let refused = run(train_args(&world, &world.photos(), &world.path("refused"), &[]));
+    assert_fails(&refused, &[bad, "or leave them out with --skip-bad\n"]);
+    assert!(plain(&refused.err), "{}", refused.err);
+    assert_eq!(refused.err.lines().filter(|line| line.contains("error: ")).count(), 1);
+
+    let out = world.path("r\nun");
+    let said = run(train_args(&world, &world.photos(), &out, &["--skip-bad"]));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for line in ["warning: left out 1 file that is not JPEG, PNG, WebP, GIF or BMP: red/t\\r.tiff\n", bad] {
+        assert!(said.err.contains(line), "no `{line}` in: {}", said.err);
+    }
+    assert!(said.err.contains("r\\nun/checkpoint/last.safetensors\n") && plain(&said.err), "{}", said.err);
+
+    let gone = run(["train", "--resume", "no\n\x1b[2Jrun"]);
+    assert_fails(&gone, &["no\\n\\u{1b}[2Jrun", "\nhint: "]);
+    assert_eq!(gone.err.lines().count(), 2, "{}", gone.err);
+
+    fs::rename(world.photos(), world.path("p\x07\nhotos")).unwrap();
+    let suite = world.path("suite.toml");
+    let text = format!(
+        "name = \"b\\u001b\"\nseeds = [1]\nkind = \"matrix\"\n[datasets]\npaths = [\"p*\"]\n[common]\nbackbone = {:?}\n\
+         epochs = 0\n[[method]]\nname = \"A\\r\"\nmethod = \"probe\"\n",
+        world.backbone()
+    );
+    fs::write(&suite, &text).unwrap();
+    let check = || run(["suite", "check", &suite.display().to_string()]);
+    let wrong = check();
+    assert_fails(&wrong, &["method A\\r: epochs = 0"]);
+    assert!(plain(&wrong.err), "{}", wrong.err);
+    fs::write(&suite, text.replace("epochs = 0", "skip_bad = true")).unwrap();
+    let checked = check();
+    assert_eq!(checked.code, Some(0), "{}", checked.err);
+    assert!(checked.out.contains("  p\\u{7}\\nhotos  A\\r  seed 1\n"), "{}", checked.out);
+    assert!(plain(&checked.out) && plain(&checked.err), "{}", checked.err);
+}
