@@ -220,11 +220,6 @@ fn a_teacher_is_learnt_from_and_stops_and_threads_change_nothing() {
     assert_same(&outs[1], &outs[3], "threads");
     let weights = |out: &Path| tensors(&out.join("model.safetensors"));
     assert!(weights(&outs[0]) != weights(&outs[1]));
-
-    // A teacher without a say is none.
-    let silent = world.path("silent");
-    run(&TrainConfig { teacher_share: Some(0.0), ..taught }, &silent);
-    assert!(weights(&outs[0]) == weights(&silent));
 }
 
 #[test]
