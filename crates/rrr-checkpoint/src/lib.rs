@@ -32,6 +32,7 @@ mod digest;
 mod download;
 mod dtype;
 mod error;
+pub mod lossy;
 mod pickle;
 mod pull;
 mod pytorch;

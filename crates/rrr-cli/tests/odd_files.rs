@@ -170,3 +170,70 @@ fn notes_and_errors_keep_to_their_lines() {
     assert!(checked.out.contains("  p\\u{7}\\nhotos  A\\r  seed 1\n"), "{}", checked.out);
     assert!(plain(&checked.out) && plain(&checked.err), "{}", checked.err);
 }
+
+#[cfg(unix)]
+#[test]
+fn folders_whose_names_are_not_utf_8() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    let folder = world.path("x").with_file_name(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).unwrap();
+    let (dir, weights) = (folder.join("run"), folder.join(OsStr::from_bytes(b"\xe9.safetensors")));
+    let mut train: Vec<OsString> =
+        train_args(&world, &world.photos(), &dir, &["--branches", "2", "--format", "json"])
+            .into_iter()
+            .map(OsString::from)
+            .collect();
+    train[3] = dir.clone().into();
+    let said = run(&train);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out.contains("caf\u{fffd}/run/model.safetensors"), "{}", said.out);
+
+    let arguments = |command: &[&str], paths: &[&Path], more: &str| -> Vec<OsString> {
+        let command = command.iter().map(OsString::from).chain(paths.iter().map(OsString::from));
+        command.chain(more.split_whitespace().map(OsString::from)).collect()
+    };
+    let (backbone, image) = (world.backbone(), world.photos().join("red/0.jpg"));
+    let (full, pictures) = (folder.join("full.safetensors"), folder.join("pictures"));
+    fs::copy(backbone.join("model.safetensors"), &full).unwrap();
+    fs::create_dir(&pictures).unwrap();
+    for i in 0..4 {
+        fs::copy(world.photos().join(format!("red/{i}.jpg")), pictures.join(format!("{i}.jpg"))).unwrap();
+    }
+    let reduce = [
+        "reduce",
+        "--blocks",
+        "1,1,2,1",
+        "--branches",
+        "2",
+        "--overwrite",
+        "--backbone",
+        &text(&backbone),
+        "--out",
+    ];
+    let repair =
+        "--crops 16 --batch-size 4 --epochs-whole 1 --epochs-branches 1 --image-size 32 --teacher-size 32";
+    for args in [
+        arguments(&["eval"], &[&dir], ""),
+        arguments(&["predict"], &[&dir, &image], ""),
+        arguments(&["quantize"], &[&dir], ""),
+        arguments(&["bench"], &[&dir], "--rounds 1"),
+        arguments(&["inspect"], &[&dir], ""),
+        arguments(&["inspect"], &[&full], ""),
+        arguments(&reduce, &[&weights], ""),
+        arguments(&reduce, &[&weights, Path::new("--repair"), &pictures], repair),
+    ] {
+        let said = run(args.iter().map(OsString::as_os_str).chain(["--format", "json"].map(OsStr::new)));
+        assert_eq!(said.code, Some(0), "{args:?}: {}", said.err);
+        serde_json::from_str::<serde_json::Value>(&said.out).unwrap();
+    }
+    assert!(weights.is_file());
+
+    // Beside a model that lies alone too.
+    let alone = folder.join(OsStr::from_bytes(b"m\xe9.safetensors"));
+    fs::copy(folder.join("run/model.safetensors"), &alone).unwrap();
+    let said = run(arguments(&["quantize"], &[&alone, Path::new("--calibrate"), &world.photos()], ""));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(folder.join(OsStr::from_bytes(b"m\xe9-int8.safetensors")).is_file());
+}

@@ -93,8 +93,10 @@ pub struct QuantizeOptions<'a> {
 #[derive(Clone, Debug, Serialize)]
 pub struct QuantizeReport {
     /// The quantised model's file.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::path")]
     pub model: PathBuf,
     /// Where these numbers were written as JSON.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::path")]
     pub report: PathBuf,
     /// Calibration images.
     pub calibration_images: usize,
@@ -320,8 +322,9 @@ fn is_something_else(report: &Path) -> bool {
 }
 
 fn beside(file: &Path) -> PathBuf {
-    let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    file.with_file_name(format!("{name}-int8.safetensors"))
+    let mut name = file.file_stem().unwrap_or_default().to_os_string();
+    name.push("-int8.safetensors");
+    file.with_file_name(name)
 }
 
 fn size(file: &Path) -> u64 {

@@ -30,10 +30,12 @@ const THUMBNAIL: usize = 96;
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// The model file.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::path")]
     pub model: PathBuf,
     /// The numbers of the test split, if there is one.
     pub evaluation: Option<Evaluation>,
     /// The report, if there is a test split.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::option")]
     pub report: Option<PathBuf>,
     /// Seconds spent training.
     pub seconds: f64,
