@@ -1,6 +1,6 @@
 //! From a trained model to one of 8-bit integers: calibration, file, and what it costs in accuracy.
 
-use crate::bench::{Latency, Until, time_calls};
+use crate::bench::{Until, timed};
 use crate::compute::Precision;
 use crate::config::{ConfigError, TrainConfig};
 use crate::evaluate::{Columns, EvaluateError, EvaluateOptions, listed, measure};
@@ -308,9 +308,7 @@ fn latency(model: &Model, seen: &ImageStore, pool: &Arc<Pool>) -> Result<f64, Qu
     let size = model.info.preprocessing.size;
     let mut pixels = vec![0; size * size * 3];
     seen.copy_to(0, &mut pixels)?;
-    predictor.logits(&pixels, 1);
-    let times = time_calls(Until::Calls(TIMINGS), || drop(predictor.logits(&pixels, 1)));
-    Ok(Latency::of(&times).p50_ms)
+    Ok(timed(Until::Calls(TIMINGS), || drop(predictor.logits(&pixels, 1))).p50_ms)
 }
 
 /// Whether a file is there that is no report of a quantisation.
