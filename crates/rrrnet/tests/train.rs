@@ -223,6 +223,23 @@ fn a_teacher_is_learnt_from_and_stops_and_threads_change_nothing() {
 }
 
 #[test]
+fn another_teacher_under_the_same_name_is_refused() {
+    let world = World::new();
+    let [teacher, other, out] = ["teacher", "other", "run"].map(|name| world.path(name));
+    let plain = config(&world, Method::Probe);
+    run(&plain, &teacher);
+    run(&TrainConfig { epochs: 2, ..plain }, &other);
+    let taught = Settings { teacher: Some(teacher.clone()), ..settings(&world, Method::Rrr) };
+    run(&taught.resolve().unwrap(), &out);
+    let interrupt = AtomicBool::new(false);
+    let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+    assert!(resume(&out, None, &options, &mut |_| {}).is_ok());
+    fs::copy(other.join("model.safetensors"), teacher.join("model.safetensors")).unwrap();
+    let e = resume(&out, None, &options, &mut |_| {}).unwrap_err();
+    assert!(matches!(e, TrainError::TeacherChanged { .. }), "{e}");
+}
+
+#[test]
 fn a_teacher_is_made_where_none_is_given() {
     let world = World::new();
     let auto = Settings { teacher: Some(TEACHER_AUTO.into()), ..settings(&world, Method::Rrr) };

@@ -86,6 +86,8 @@ pub(super) struct Saved {
     pub(super) fingerprint: String,
     /// Digest of their files' bytes; old checkpoints do not say.
     pub(super) contents: Option<String>,
+    /// Digest of the teacher's file, if there is one; old checkpoints do not say.
+    pub(super) teacher: Option<String>,
     /// What the run is trained by; old checkpoints do not say.
     pub(super) config: Option<TrainConfig>,
 }
@@ -105,6 +107,8 @@ struct Header {
     #[serde(default)]
     contents: Option<String>,
     #[serde(default)]
+    teacher: Option<String>,
+    #[serde(default)]
     config: Option<TrainConfig>,
 }
 
@@ -122,6 +126,7 @@ impl Saved {
             provenance: self.info.provenance.clone(),
             fingerprint: self.fingerprint.clone(),
             contents: self.contents.clone(),
+            teacher: self.teacher.clone(),
             config: self.config.clone(),
         };
         let header = serde_json::to_string(&header).expect("a header is plain values");
@@ -161,8 +166,8 @@ impl Saved {
         if let Some(config) = &h.config {
             config.check().map_err(|e| damaged(e.to_string()))?;
         }
-        let Header { position, fingerprint, contents, config, .. } = h;
-        Ok(Self { spec, trainer, copies, position, info, fingerprint, contents, config })
+        let Header { position, fingerprint, contents, teacher, config, .. } = h;
+        Ok(Self { spec, trainer, copies, position, info, fingerprint, contents, teacher, config })
     }
 
     /// A setting of `config` that differs from what the checkpoint was made with, and may not.

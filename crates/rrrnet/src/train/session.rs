@@ -270,6 +270,7 @@ impl Session<'_> {
             info: self.info.clone(),
             fingerprint: self.fingerprint.clone(),
             contents: Some(self.contents.clone()),
+            teacher: self.teacher.as_ref().map(|teacher| teacher.sha256.clone()),
             config: Some(self.config.clone()),
         };
         saved.write(&self.run.last())?;
