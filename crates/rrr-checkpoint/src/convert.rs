@@ -96,6 +96,7 @@ pub fn convert(source: &Path, target: &Path, options: &ConvertOptions) -> Result
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
     /// The file.
+    #[serde(serialize_with = "crate::lossy::path")]
     pub path: PathBuf,
     /// Its format.
     pub format: Format,

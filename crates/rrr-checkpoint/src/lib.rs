@@ -32,6 +32,7 @@ mod digest;
 mod download;
 mod dtype;
 mod error;
+pub mod lossy;
 mod pickle;
 mod pull;
 mod pytorch;
@@ -55,5 +56,5 @@ pub use resnet::{ResNetLayout, detect_resnet};
 pub use state::{LoadOptions, LoadedState, StateTensor, find_prefix, load_state};
 pub use tensor::TensorInfo;
 pub use write::{
-    Int8Ref, TensorRef, atomic_write, check_writable, write_safetensors, write_safetensors_with_int8,
+    Int8Ref, TensorRef, atomic_write, check_writable, plain, write_safetensors, write_safetensors_with_int8,
 };

@@ -145,6 +145,7 @@ pub struct ListEntry {
     /// Where it is downloaded from.
     pub origin: String,
     /// The cached weights, if they are there.
+    #[serde(serialize_with = "crate::lossy::option")]
     pub cached: Option<PathBuf>,
     /// Bytes of the cached weights.
     pub bytes: Option<u64>,

@@ -170,7 +170,7 @@ pub(crate) fn atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let fail = |e: io::Error| Error::io("write", path, plain(&e));
+    let fail = |e: io::Error| not_written(path, &e);
     let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -195,7 +195,7 @@ pub(crate) fn atomically(
 pub fn check_writable(path: impl AsRef<Path>) -> Result<(), Error> {
     let path = path.as_ref();
     let made = tempfile::Builder::new().prefix(".rrr-").suffix(".tmp").tempfile_in(folder_of(path));
-    made.map(drop).map_err(|e| Error::io("write", path, plain(&e)))
+    made.map(drop).map_err(|e| not_written(path, &e))
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -205,20 +205,29 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// The system's reason, without the temporary file's name.
-fn plain(e: &io::Error) -> io::Error {
-    let text = match e.kind() {
-        io::ErrorKind::NotFound => "its folder does not exist".to_string(),
-        io::ErrorKind::NotADirectory => "a file is where its folder would be".into(),
+fn not_written(path: &Path, e: &io::Error) -> Error {
+    let reason = match e.kind() {
+        io::ErrorKind::NotFound => "its folder does not exist".into(),
+        _ => plain(e),
+    };
+    Error::io("write", path, io::Error::new(e.kind(), reason))
+}
+
+/// The system's words for what it does not do with a file or folder, the usual suspects put plainly, without the name of
+/// a temporary file.
+pub fn plain(e: &io::Error) -> String {
+    match e.kind() {
         io::ErrorKind::PermissionDenied => "permission denied".into(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
         io::ErrorKind::StorageFull => "the disk is full".into(),
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file is where a folder would be".into()
+        }
         io::ErrorKind::IsADirectory => "a folder is in its place".into(),
         _ => e
             .raw_os_error()
             .map_or_else(|| e.to_string(), |code| io::Error::from_raw_os_error(code).to_string()),
-    };
-    io::Error::new(e.kind(), text)
+    }
 }
 
 /// Makes the renaming itself durable, where the system allows to sync a folder.

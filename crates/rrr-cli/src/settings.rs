@@ -112,7 +112,7 @@ pub struct SettingsArgs {
     /// Learn from this model too, a run or a file trained on the same images, such as a fine-tuned backbone
     #[arg(long, value_name = "MODEL", help_heading = "Training")]
     pub teacher: Option<PathBuf>,
-    /// The teacher's share of the loss, the labels have the rest [default: 0.9]
+    /// The teacher's share of the loss, above 0 and at most 1; the labels have the rest [default: 0.9]
     #[arg(long, value_name = "SHARE", help_heading = "Training")]
     pub teacher_share: Option<f64>,
     /// What logits are divided by where the teacher is learnt from [default: 2]

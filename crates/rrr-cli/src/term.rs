@@ -26,6 +26,19 @@ pub fn visible(name: impl Display) -> String {
     text
 }
 
+/// A message with the control characters of all names in it escaped, but for its own line breaks: those before a hint or
+/// an indented line.
+pub fn lines(text: &str) -> String {
+    let mut lines = text.split('\n');
+    let mut shown = visible(lines.next().unwrap_or_default());
+    for line in lines {
+        let own = line.starts_with("  ") || line.starts_with("hint:");
+        shown.push_str(if own { "\n" } else { "\\n" });
+        shown.push_str(&visible(line));
+    }
+    shown
+}
+
 /// Standard error.
 pub struct Term {
     colored: bool,
@@ -70,13 +83,13 @@ impl Term {
     /// Says something, unless only warnings and errors are wanted.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            self.put(text);
+            self.put(&lines(text));
         }
     }
 
     /// Says something that needs attention.
     pub fn warn(&self, text: &str) {
-        self.put(&format!("{} {text}", self.paint("33;1", "warning:")));
+        self.put(&format!("{} {}", self.paint("33;1", "warning:"), lines(text)));
     }
 
     /// An error with its causes; lines that begin with `hint:` stand out.
@@ -91,6 +104,7 @@ impl Term {
                 text.push_str(&cause);
             }
         }
+        let text = lines(text.trim_end());
         let mut lines = text.lines();
         self.put(&format!("{} {}", self.paint("31;1", "error:"), lines.next().unwrap_or_default()));
         for line in lines {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{World, assert_fails, rrr, run, said};
+use common::{World, assert_fails, rrr, run, said, train_args};
 use std::fs;
 
 /// `rrr plan` with an instruction set: its exit code and what it says.
@@ -47,6 +47,11 @@ fn results_that_cannot_be_written_are_known_at_once() {
     let said = run(["reduce", "--backbone", &backbone, "--out", &nowhere]);
     assert_fails(&said, &["cannot write", "nowhere/small.st", "its folder does not exist"]);
     assert!(!said.err.contains("reading the backbone"), "{}", said.err);
+    fs::write(world.path("file"), "x").unwrap();
+    for out in ["file", "file/run"] {
+        let said = run(train_args(&world, &world.photos(), &world.path(out), &[]));
+        assert_fails(&said, &["cannot write to", out, ": a file is where a folder would be\n"]);
+    }
 }
 
 #[test]

@@ -125,3 +125,115 @@ fn names_that_are_no_plain_text() {
     let widths: Vec<usize> = said.out.lines().skip_while(|l| !l.starts_with("class")).map(str::len).collect();
     assert!(widths.len() == 4 && widths.iter().all(|w| *w == widths[0]), "{}", said.out);
 }
+
+#[cfg(unix)]
+#[test]
+fn notes_and_errors_keep_to_their_lines() {
+    let plain = |err: &str| !err.contains(|c: char| c.is_control() && c != '\n');
+    let world = World::new();
+    let red = world.photos().join("red");
+    fs::write(red.join("b\nad\x1b[2J.png"), "text").unwrap();
+    fs::write(red.join("t\r.tiff"), "x").unwrap();
+    let bad = "red/b\\nad\\u{1b}[2J.png: not an image";
+    let refused = run(train_args(&world, &world.photos(), &world.path("refused"), &[]));
+    assert_fails(&refused, &[bad, "or leave them out with --skip-bad\n"]);
+    assert!(plain(&refused.err), "{}", refused.err);
+    assert_eq!(refused.err.lines().filter(|line| line.contains("error: ")).count(), 1);
+
+    let out = world.path("r\nun");
+    let said = run(train_args(&world, &world.photos(), &out, &["--skip-bad"]));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for line in ["warning: left out 1 file that is not JPEG, PNG, WebP, GIF or BMP: red/t\\r.tiff\n", bad] {
+        assert!(said.err.contains(line), "no `{line}` in: {}", said.err);
+    }
+    assert!(said.err.contains("r\\nun/checkpoint/last.safetensors\n") && plain(&said.err), "{}", said.err);
+
+    let gone = run(["train", "--resume", "no\n\x1b[2Jrun"]);
+    assert_fails(&gone, &["no\\n\\u{1b}[2Jrun", "\nhint: "]);
+    assert_eq!(gone.err.lines().count(), 2, "{}", gone.err);
+
+    fs::rename(world.photos(), world.path("p\x07\nhotos")).unwrap();
+    let suite = world.path("suite.toml");
+    let text = format!(
+        "name = \"b\\u001b\"\nseeds = [1]\nkind = \"matrix\"\n[datasets]\npaths = [\"p*\"]\n[common]\nbackbone = {:?}\n\
+         epochs = 0\n[[method]]\nname = \"A\\r\"\nmethod = \"probe\"\n",
+        world.backbone()
+    );
+    fs::write(&suite, &text).unwrap();
+    let check = || run(["suite", "check", &suite.display().to_string()]);
+    let wrong = check();
+    assert_fails(&wrong, &["method A\\r: epochs = 0"]);
+    assert!(plain(&wrong.err), "{}", wrong.err);
+    fs::write(&suite, text.replace("epochs = 0", "skip_bad = true")).unwrap();
+    let checked = check();
+    assert_eq!(checked.code, Some(0), "{}", checked.err);
+    assert!(checked.out.contains("  p\\u{7}\\nhotos  A\\r  seed 1\n"), "{}", checked.out);
+    assert!(plain(&checked.out) && plain(&checked.err), "{}", checked.err);
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_whose_names_are_not_utf_8() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    let folder = world.path("x").with_file_name(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).unwrap();
+    let (dir, weights) = (folder.join("run"), folder.join(OsStr::from_bytes(b"\xe9.safetensors")));
+    let mut train: Vec<OsString> =
+        train_args(&world, &world.photos(), &dir, &["--branches", "2", "--format", "json"])
+            .into_iter()
+            .map(OsString::from)
+            .collect();
+    train[3] = dir.clone().into();
+    let said = run(&train);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out.contains("caf\u{fffd}/run/model.safetensors"), "{}", said.out);
+
+    let arguments = |command: &[&str], paths: &[&Path], more: &str| -> Vec<OsString> {
+        let command = command.iter().map(OsString::from).chain(paths.iter().map(OsString::from));
+        command.chain(more.split_whitespace().map(OsString::from)).collect()
+    };
+    let (backbone, image) = (world.backbone(), world.photos().join("red/0.jpg"));
+    let (full, pictures) = (folder.join("full.safetensors"), folder.join("pictures"));
+    fs::copy(backbone.join("model.safetensors"), &full).unwrap();
+    fs::create_dir(&pictures).unwrap();
+    for i in 0..4 {
+        fs::copy(world.photos().join(format!("red/{i}.jpg")), pictures.join(format!("{i}.jpg"))).unwrap();
+    }
+    let reduce = [
+        "reduce",
+        "--blocks",
+        "1,1,2,1",
+        "--branches",
+        "2",
+        "--overwrite",
+        "--backbone",
+        &text(&backbone),
+        "--out",
+    ];
+    let repair =
+        "--crops 16 --batch-size 4 --epochs-whole 1 --epochs-branches 1 --image-size 32 --teacher-size 32";
+    for args in [
+        arguments(&["eval"], &[&dir], ""),
+        arguments(&["predict"], &[&dir, &image], ""),
+        arguments(&["quantize"], &[&dir], ""),
+        arguments(&["bench"], &[&dir], "--rounds 1"),
+        arguments(&["inspect"], &[&dir], ""),
+        arguments(&["inspect"], &[&full], ""),
+        arguments(&reduce, &[&weights], ""),
+        arguments(&reduce, &[&weights, Path::new("--repair"), &pictures], repair),
+    ] {
+        let said = run(args.iter().map(OsString::as_os_str).chain(["--format", "json"].map(OsStr::new)));
+        assert_eq!(said.code, Some(0), "{args:?}: {}", said.err);
+        serde_json::from_str::<serde_json::Value>(&said.out).unwrap();
+    }
+    assert!(weights.is_file());
+
+    // Beside a model that lies alone too.
+    let alone = folder.join(OsStr::from_bytes(b"m\xe9.safetensors"));
+    fs::copy(folder.join("run/model.safetensors"), &alone).unwrap();
+    let said = run(arguments(&["quantize"], &[&alone, Path::new("--calibrate"), &world.photos()], ""));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(folder.join(OsStr::from_bytes(b"m\xe9-int8.safetensors")).is_file());
+}

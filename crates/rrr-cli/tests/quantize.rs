@@ -118,6 +118,14 @@ fn bad_wishes_get_clear_errors() {
     assert_fails(&run(["quantize", &missing, "--calibrate", &photos]), &["neither a run nor a model"]);
     let over = run(["quantize", &text(&dir), "--calibrate", &photos, "--out", &file]);
     assert_fails(&over, &["is the model itself", "--out"]);
+    let notes = world.path("notes.safetensors");
+    fs::write(&notes, "mine").unwrap();
+    for other in [text(&world.backbone().join("model.safetensors")), text(&notes)] {
+        let before = fs::read(&other).unwrap();
+        let said = run(["quantize", &text(&dir), "--calibrate", &photos, "--out", &other]);
+        assert_fails(&said, &[&other, "is there and no quantised model", "--out"]);
+        assert!(fs::read(&other).unwrap() == before);
+    }
     // The report lies beside the model.
     for name in ["q.json", "run/evaluation.safetensors"] {
         let said = run(["quantize", &text(&dir), "--calibrate", &photos, "--out", &text(&world.path(name))]);

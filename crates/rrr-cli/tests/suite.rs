@@ -88,6 +88,7 @@ impl Bench {
     }
 }
 
+const PROBE: &str = "[[method]]\nname = \"A\"\nmethod = \"probe\"\n";
 const TWO: &str = "[[method]]\nname = \"A\"\nmethod = \"probe\"\n\n\
                    [[method]]\nname = \"D\"\nmethod = \"rrr\"\nbranches = 2\n";
 
@@ -280,6 +281,61 @@ fn exports_and_reports_are_whole() {
     report().unwrap();
     assert!(once == files(), "the same results gave another report");
     assert!(once.len() > 15);
+}
+
+#[test]
+fn a_report_replaces_nothing_but_a_report() {
+    let bench = Bench::new(SMALL, PROBE);
+    assert_eq!(bench.run(&[]).code, Some(0));
+    let out = bench.world.path("notes");
+    let report = |more: &[&str]| {
+        let mut command = rrr();
+        command.args(["suite", "report", "--db"]).arg(&bench.db).arg("--out").arg(&out).args(more);
+        said(command.output().unwrap())
+    };
+    let mine = "{\"suite\": \"mine\"}";
+    for name in ["report.md", "report.json", "figures/accuracy.csv"] {
+        let _ = fs::remove_dir_all(&out);
+        fs::create_dir_all(out.join("figures")).unwrap();
+        fs::write(out.join(name), mine).unwrap();
+        assert_fails(&report(&[]), &[name, "--overwrite"]);
+        assert_eq!(fs::read_to_string(out.join(name)).unwrap(), mine);
+        assert!(!out.join("index.html").exists(), "something was written");
+    }
+    assert_eq!(report(&["--overwrite"]).code, Some(0));
+    let again = report(&[]);
+    assert_eq!(again.code, Some(0), "{}", again.err);
+    let html = fs::read_to_string(out.join("index.html")).unwrap();
+
+    // What a kill after the first file leaves is a report still.
+    for name in ["index.html", "report.md", "tables.tex", "results.csv"] {
+        fs::remove_file(out.join(name)).unwrap();
+    }
+    assert_eq!(report(&[]).code, Some(0));
+    assert_eq!(fs::read_to_string(out.join("index.html")).unwrap(), html);
+}
+
+#[cfg(unix)]
+#[test]
+fn unreadable_images_are_left_out_if_that_is_asked_for() {
+    let bench = Bench::new(&format!("{SMALL}skip_bad = true\n"), PROBE);
+    let (dead, target) = (bench.world.photos().join("red/dead.jpg"), bench.world.path("target.jpg"));
+    std::os::unix::fs::symlink(&target, &dead).unwrap();
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("red/dead.jpg: cannot be read: "), "{}", ran.err);
+    let hashes = || -> Vec<String> { bench.rows(&bench.db).iter().map(|r| r["hash"].to_string()).collect() };
+    let before = hashes();
+
+    // With another image where the link leads to, it is another dataset.
+    fs::copy(bench.world.photos().join("red/0.jpg"), &target).unwrap();
+    assert_eq!(bench.run(&[]).code, Some(0));
+    let after = hashes();
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
+
+    fs::remove_file(&target).unwrap();
+    bench.write("", SMALL, PROBE);
+    assert_fails(&bench.run(&[]), &["red/dead.jpg"]);
 }
 
 #[test]

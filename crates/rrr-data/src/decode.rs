@@ -98,9 +98,17 @@ impl From<BadImage> for DataError {
 /// # Errors
 /// The file and the reason, be it the system's or the decoder's.
 pub fn read(path: &Path, limits: &Limits) -> Result<RgbImage, BadImage> {
-    let bad = |reason: String| BadImage { path: path.to_owned(), reason };
-    let bytes = fs::read(path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-    decode(&bytes, limits).map_err(|e| bad(e.to_string()))
+    decode_file(path, &bytes_of(path)?, limits)
+}
+
+/// The bytes of an image file.
+pub(crate) fn bytes_of(path: &Path) -> Result<Vec<u8>, BadImage> {
+    fs::read(path).map_err(|e| BadImage { path: path.to_owned(), reason: format!("cannot be read: {e}") })
+}
+
+/// Decodes the bytes of the image file `path`.
+pub(crate) fn decode_file(path: &Path, bytes: &[u8], limits: &Limits) -> Result<RgbImage, BadImage> {
+    decode(bytes, limits).map_err(|e| BadImage { path: path.to_owned(), reason: e.to_string() })
 }
 
 /// Decodes an image file's bytes.

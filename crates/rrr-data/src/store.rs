@@ -1,13 +1,14 @@
 //! Decoded images of one size, in memory as far as a budget allows.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::dataset::Dataset;
-use crate::decode::{self, Limits};
+use crate::decode::{self, Limits, RgbImage};
 use crate::error::{BadImage, DataError, Result};
 use crate::resize::Resize;
 use crate::workers::Workers;
@@ -49,10 +50,19 @@ impl StoreOptions {
 #[derive(Debug)]
 pub struct DecodedImages {
     options: StoreOptions,
-    /// Where each image's pixels lie, by its file; `None` for one that is not in memory.
-    slots: HashMap<PathBuf, Result<Option<usize>, BadImage>>,
+    /// What became of each file.
+    slots: HashMap<PathBuf, Result<Slot, BadImage>>,
     /// `[resident, size, size, 3]`.
     pixels: Arc<Vec<u8>>,
+}
+
+/// A decoded image.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Where its pixels lie; `None` if it is not in memory.
+    pixels: Option<usize>,
+    /// The first half of the SHA-256 of its file.
+    file: [u8; 16],
 }
 
 impl DecodedImages {
@@ -66,19 +76,20 @@ impl DecodedImages {
         let resident = usize::try_from(options.memory_budget / bytes as u64).unwrap_or(usize::MAX);
         let resident = resident.min(dataset.len());
         let mut pixels = vec![0u8; resident * bytes];
-        let results: Vec<Result<(), BadImage>> = workers.run(|| {
+        let results: Vec<Result<[u8; 16], BadImage>> = workers.run(|| {
             let (kept, rest) = dataset.samples.split_at(resident);
             let into_memory = kept.par_iter().zip(pixels.par_chunks_exact_mut(bytes)).map(|(sample, out)| {
-                let image = decode::read(&sample.path, &options.limits)?;
+                let (image, file) = read(&sample.path, &options.limits)?;
                 image.resize_into(out, options.size, options.resize);
-                Ok(())
+                Ok(file)
             });
             // The others are decoded too: better to learn now than in the middle of training.
-            let checked =
-                rest.par_iter().map(|sample| decode::read(&sample.path, &options.limits).map(|_| ()));
+            let checked = rest.par_iter().map(|sample| Ok(read(&sample.path, &options.limits)?.1));
             into_memory.chain(checked).collect()
         });
-        let slot = |(i, result): (usize, Result<(), BadImage>)| result.map(|()| (i < resident).then_some(i));
+        let slot = |(i, result): (usize, Result<[u8; 16], BadImage>)| {
+            result.map(|file| Slot { pixels: (i < resident).then_some(i), file })
+        };
         let slots = results.into_iter().enumerate().map(slot);
         let paths = dataset.samples.iter().map(|s| s.path.clone());
         Self { options, slots: paths.zip(slots).collect(), pixels: Arc::new(pixels) }
@@ -100,9 +111,11 @@ impl DecodedImages {
     pub fn store(&self, mut dataset: Dataset) -> Result<ImageStore> {
         let before = dataset.class_counts();
         let (mut slots, mut bad) = (Vec::with_capacity(dataset.len()), Vec::new());
+        let mut files = Sha256::new();
         dataset.samples.retain(|sample| match &self.slots[&sample.path] {
             Ok(slot) => {
-                slots.push(*slot);
+                slots.push(slot.pixels);
+                files.update(slot.file);
                 true
             }
             Err(image) => {
@@ -118,8 +131,16 @@ impl DecodedImages {
                 return Err(DataError::ClassUnreadable { class: class.clone(), skipped: before });
             }
         }
-        Ok(ImageStore { dataset, options: self.options, slots, pixels: Arc::clone(&self.pixels), bad })
+        let (options, pixels, contents) = (self.options, Arc::clone(&self.pixels), files.finalize().into());
+        Ok(ImageStore { dataset, options, slots, pixels, bad, contents })
     }
+}
+
+/// An image, and the first half of the SHA-256 of its file, which costs little beside decoding.
+fn read(path: &Path, limits: &Limits) -> Result<(RgbImage, [u8; 16]), BadImage> {
+    let bytes = decode::bytes_of(path)?;
+    let file = Sha256::digest(&bytes)[..16].try_into().expect("half of 32 bytes");
+    Ok((decode::decode_file(path, &bytes, limits)?, file))
 }
 
 /// A dataset whose images were all decoded once; those within the memory budget stay decoded.
@@ -132,6 +153,7 @@ pub struct ImageStore {
     /// `[.., size, size, 3]`, perhaps shared with other stores.
     pixels: Arc<Vec<u8>>,
     bad: Vec<BadImage>,
+    contents: [u8; 32],
 }
 
 impl ImageStore {
@@ -155,6 +177,11 @@ impl ImageStore {
     /// Unreadable images that were left out.
     pub fn bad(&self) -> &[BadImage] {
         &self.bad
+    }
+
+    /// A SHA-256 over the bytes of the images' files, in order, as they were when they were decoded.
+    pub fn contents(&self) -> [u8; 32] {
+        self.contents
     }
 
     /// Side of the images in pixels.

@@ -64,6 +64,17 @@ fn neither_threads_nor_memory_change_a_batch() {
 }
 
 #[test]
+fn contents_are_those_of_the_files_in_memory_or_not() {
+    let dir = images(3);
+    let contents = |threads, budget| store(dir.path(), budget, &Workers::new(threads).unwrap()).contents();
+    let before = contents(1, u64::MAX);
+    assert_eq!([contents(2, 0), contents(3, 2 * (SIZE * SIZE * 3) as u64)], [before; 2]);
+    fs::copy(dir.path().join("cat/00.png"), dir.path().join("dog/02.png")).unwrap();
+    assert_ne!(contents(1, u64::MAX), before);
+    assert_eq!(contents(2, 0), contents(1, u64::MAX));
+}
+
+#[test]
 fn random_access_equals_iteration() {
     let dir = images(8);
     let workers = Workers::new(2).unwrap();

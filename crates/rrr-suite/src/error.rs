@@ -28,6 +28,9 @@ pub enum SuiteError {
     /// There is a file already.
     #[error("{} exists\nhint: choose another name, or give --force to replace it", .0.display())]
     Exists(PathBuf),
+    /// There is a file that a report would replace.
+    #[error("{} is there and no part of a suite's report\nhint: choose another folder with --out, or give --overwrite", .0.display())]
+    NoReport(PathBuf),
     /// The database cannot be used.
     #[error("cannot use the results database {}: {reason}", path.display())]
     Database {

@@ -28,7 +28,7 @@ const LEFT_OUT: [&str; 9] = [
 /// Digests of datasets and backbones, each computed once.
 pub(crate) struct Digests<'a> {
     options: &'a PlanningOptions,
-    datasets: BTreeMap<(PathBuf, Option<String>, Option<String>), DatasetDigest>,
+    datasets: BTreeMap<(PathBuf, Option<String>, Option<String>, bool), DatasetDigest>,
     backbones: BTreeMap<String, BackboneDigest>,
 }
 
@@ -59,14 +59,16 @@ impl<'a> Digests<'a> {
         Self { options, datasets: BTreeMap::new(), backbones: BTreeMap::new() }
     }
 
-    /// Names, labels and bytes of all images of the dataset, by [`Source`]'s own order.
+    /// Names, labels and bytes of all images of the dataset, by [`Source`]'s own order. Files that cannot be read are an error
+    /// unless trainings leave them out.
     pub(crate) fn dataset(&mut self, config: &TrainConfig) -> Result<DatasetDigest> {
-        let columns = (config.image_column.clone(), config.label_column.clone());
-        let key = (config.data.clone(), columns.0.clone(), columns.1.clone());
+        let (image_column, label_column) = (config.image_column.clone(), config.label_column.clone());
+        let skip_bad = config.skip_bad;
+        let key = (config.data.clone(), image_column.clone(), label_column.clone(), skip_bad);
         if let Some(found) = self.datasets.get(&key) {
             return Ok(found.clone());
         }
-        let open = OpenOptions { image_column: columns.0, label_column: columns.1, ..OpenOptions::default() };
+        let open = OpenOptions { classes: None, image_column, label_column, skip_bad };
         let source = Source::open(&config.data, &open)?;
         let workers = Workers::new(self.options.threads)?;
         let parts = [Some(&source.train), source.valid.as_ref(), source.test.as_ref()];
@@ -79,7 +81,8 @@ impl<'a> Digests<'a> {
             let files: Vec<_> =
                 workers.run(|| samples.par_iter().map(|s| Digest::of_file(&s.path)).collect());
             for (sample, file) in samples.iter().zip(files) {
-                hash.update(format!("{part} {} {} {}\n", sample.label, file?, sample.id));
+                let file = file.or_else(|e| if skip_bad { Ok("unreadable".into()) } else { Err(e) })?;
+                hash.update(format!("{part} {} {file} {}\n", sample.label, sample.id));
             }
         }
         let found = DatasetDigest { digest: hash.hex(), classes: source.classes.len() };
@@ -112,9 +115,11 @@ pub(crate) fn hash_of(
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     };
-    settings.retain(|key, _| !LEFT_OUT.contains(&key.as_str()));
+    let own_teacher = config.teacher.as_deref() == Some(Path::new(TEACHER_AUTO));
+    // The teacher is trained by the recipe too, with other settings of it.
+    settings.retain(|key, _| !LEFT_OUT.contains(&key.as_str()) || (own_teacher && key == "recipe"));
     // A method's name stands for the task in `after`.
-    if config.teacher.as_deref().is_some_and(|teacher| teacher != Path::new(TEACHER_AUTO)) {
+    if config.teacher.is_some() && !own_teacher {
         settings.insert("teacher".into(), true.into());
     }
     let card = backbone
@@ -170,6 +175,25 @@ mod tests {
         assert!(auto.1.contains(r#""teacher":"auto""#) && !alone.1.contains(r#""teacher":"#));
         let others = [auto.0, alone.0, of(Some(TEACHER_AUTO), Some("task")).0, of(None, Some("task")).0];
         assert!(!others.contains(&taught.0));
+    }
+
+    #[test]
+    fn a_recipe_counts_where_it_trains_a_teacher() {
+        let backbone = BackboneDigest { weights: String::new(), card: None, layout: None };
+        let of = |recipe: &str, teacher: Option<&str>| {
+            let given = Settings {
+                data: Some("photos".into()),
+                recipe: Some("fast".into()),
+                teacher: teacher.map(Into::into),
+                ..Settings::default()
+            };
+            // Every setting the same, but for where it came from.
+            let config = TrainConfig { recipe: recipe.into(), ..given.resolve().unwrap() };
+            hash_of(&config, "", &backbone, None)
+        };
+        assert_eq!(of("fast", None), of("best", None));
+        assert_eq!(of("fast", Some("B")), of("best", Some("B")));
+        assert_ne!(of("fast", Some(TEACHER_AUTO)).0, of("best", Some(TEACHER_AUTO)).0);
     }
 
     #[test]

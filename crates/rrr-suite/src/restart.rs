@@ -52,6 +52,8 @@ mod tests {
             (moved().into(), false, true),
             (moved().into(), true, false),
             (TrainError::DataChanged { data: path() }, false, true),
+            (TrainError::ContentsChanged { data: path() }, false, true),
+            (TrainError::TeacherChanged { path: path() }, false, true),
             (damaged().into(), false, true),
             (io(ErrorKind::NotFound).into(), false, true),
             (io(ErrorKind::PermissionDenied).into(), false, false),

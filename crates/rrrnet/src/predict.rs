@@ -8,7 +8,7 @@ use rrr_data::decode::{self, RgbImage};
 use rrr_data::{DataError, ImageStore, Limits};
 use rrr_nn::{Compute, Images, Logits, Normalize, Pixels};
 use rrr_report::metrics::{Predictions, argmax, softmax, softmax_of_mean_logits, uncertainty};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub struct Ranked {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// The image.
-    #[serde(serialize_with = "lossy")]
+    #[serde(serialize_with = "rrr_checkpoint::lossy::path")]
     pub path: PathBuf,
     /// The most probable classes, most probable first.
     pub top: Vec<Ranked>,
@@ -41,11 +41,6 @@ pub struct Prediction {
     /// Whether the top probability is below [`Predictor::abstain_below`]; none without such a threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abstained: Option<bool>,
-}
-
-/// Writes a path with replacement characters for what is no Unicode, rather than fail after all the work.
-fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&path.display())
 }
 
 /// Where the time went; stages run one after another.

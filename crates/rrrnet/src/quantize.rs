@@ -1,10 +1,10 @@
 //! From a trained model to one of 8-bit integers: calibration, file, and what it costs in accuracy.
 
-use crate::bench::{Latency, Until, time_calls};
+use crate::bench::{Until, timed};
 use crate::compute::Precision;
 use crate::config::{ConfigError, TrainConfig};
 use crate::evaluate::{Columns, EvaluateError, EvaluateOptions, listed, measure};
-use crate::model::{AccuracyChange, Model, ModelError, Preprocessing, Quantization, Weights};
+use crate::model::{AccuracyChange, Model, ModelError, ModelFile, Preprocessing, Quantization, Weights};
 use crate::predict::Predictor;
 use crate::run::{RunDir, RunError};
 use rrr_data::{DataError, Dataset, ImageStore, Source, StoreOptions, Workers};
@@ -68,6 +68,9 @@ pub enum QuantizeError {
     /// The quantised model would replace the model that it is made from.
     #[error("{} is the model itself\nhint: choose another file with --out", .0.display())]
     Overwrites(PathBuf),
+    /// The quantised model would replace something else.
+    #[error("{} is there and no quantised model\nhint: choose another file with --out", .0.display())]
+    Foreign(PathBuf),
     /// The report, which lies beside the model, would replace something else.
     #[error(
         "{} lies where the report would, and is none\nhint: choose another name with --out, ending in .safetensors",
@@ -93,8 +96,10 @@ pub struct QuantizeOptions<'a> {
 #[derive(Clone, Debug, Serialize)]
 pub struct QuantizeReport {
     /// The quantised model's file.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::path")]
     pub model: PathBuf,
     /// Where these numbers were written as JSON.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::path")]
     pub report: PathBuf,
     /// Calibration images.
     pub calibration_images: usize,
@@ -142,6 +147,9 @@ pub fn quantize(
     };
     if same(&out, &file) {
         return Err(QuantizeError::Overwrites(file));
+    }
+    if out.symlink_metadata().is_ok() && !is_quantized(&out) {
+        return Err(QuantizeError::Foreign(out));
     }
     let report = out.with_extension("json");
     if same(&report, &out) || is_something_else(&report) {
@@ -306,9 +314,12 @@ fn latency(model: &Model, seen: &ImageStore, pool: &Arc<Pool>) -> Result<f64, Qu
     let size = model.info.preprocessing.size;
     let mut pixels = vec![0; size * size * 3];
     seen.copy_to(0, &mut pixels)?;
-    predictor.logits(&pixels, 1);
-    let times = time_calls(Until::Calls(TIMINGS), || drop(predictor.logits(&pixels, 1)));
-    Ok(Latency::of(&times).p50_ms)
+    Ok(timed(Until::Calls(TIMINGS), || drop(predictor.logits(&pixels, 1))).p50_ms)
+}
+
+/// Whether a file is a quantised model, to judge by its header.
+fn is_quantized(file: &Path) -> bool {
+    file.is_file() && ModelFile::open(file).is_ok_and(|file| file.is_quantized())
 }
 
 /// Whether a file is there that is no report of a quantisation.
@@ -320,8 +331,9 @@ fn is_something_else(report: &Path) -> bool {
 }
 
 fn beside(file: &Path) -> PathBuf {
-    let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    file.with_file_name(format!("{name}-int8.safetensors"))
+    let mut name = file.file_stem().unwrap_or_default().to_os_string();
+    name.push("-int8.safetensors");
+    file.with_file_name(name)
 }
 
 fn size(file: &Path) -> u64 {

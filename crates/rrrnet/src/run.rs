@@ -14,6 +14,7 @@
 //! | `predictions.csv` | one row per test image |
 //! | `report.html` | all of it for the eye |
 
+use rrr_checkpoint::plain;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -382,15 +383,4 @@ fn probe(root: &Path) -> io::Result<()> {
 
 fn file_error(action: &'static str, path: &Path, e: &io::Error) -> RunError {
     RunError::File { action, path: path.to_path_buf(), reason: plain(e) }
-}
-
-/// The system's words, with the usual suspects put plainly.
-fn plain(e: &io::Error) -> String {
-    match e.kind() {
-        io::ErrorKind::PermissionDenied => "permission denied".into(),
-        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
-        io::ErrorKind::StorageFull => "the disk is full".into(),
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "there is a file in its place".into(),
-        _ => e.to_string(),
-    }
 }

@@ -220,11 +220,23 @@ fn a_teacher_is_learnt_from_and_stops_and_threads_change_nothing() {
     assert_same(&outs[1], &outs[3], "threads");
     let weights = |out: &Path| tensors(&out.join("model.safetensors"));
     assert!(weights(&outs[0]) != weights(&outs[1]));
+}
 
-    // A teacher without a say is none.
-    let silent = world.path("silent");
-    run(&TrainConfig { teacher_share: Some(0.0), ..taught }, &silent);
-    assert!(weights(&outs[0]) == weights(&silent));
+#[test]
+fn another_teacher_under_the_same_name_is_refused() {
+    let world = World::new();
+    let [teacher, other, out] = ["teacher", "other", "run"].map(|name| world.path(name));
+    let plain = config(&world, Method::Probe);
+    run(&plain, &teacher);
+    run(&TrainConfig { epochs: 2, ..plain }, &other);
+    let taught = Settings { teacher: Some(teacher.clone()), ..settings(&world, Method::Rrr) };
+    run(&taught.resolve().unwrap(), &out);
+    let interrupt = AtomicBool::new(false);
+    let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+    assert!(resume(&out, None, &options, &mut |_| {}).is_ok());
+    fs::copy(other.join("model.safetensors"), teacher.join("model.safetensors")).unwrap();
+    let e = resume(&out, None, &options, &mut |_| {}).unwrap_err();
+    assert!(matches!(e, TrainError::TeacherChanged { .. }), "{e}");
 }
 
 #[test]
@@ -362,6 +374,14 @@ fn damaged_checkpoints_and_changed_images_are_refused() {
     assert!(matches!(go(), TrainError::DataChanged { .. }));
     fs::rename(world.photos().join("red/9.jpg"), world.photos().join("red/4.jpg")).unwrap();
 
+    // Whatever part it is in.
+    for name in ["red/0.jpg", "red/1.jpg", "red/2.jpg", "red/3.jpg", "red/4.jpg"] {
+        let (image, former) = (world.photos().join(name), fs::read(world.photos().join(name)).unwrap());
+        fs::copy(world.photos().join("blue/0.jpg"), &image).unwrap();
+        assert!(matches!(go(), TrainError::ContentsChanged { .. }), "{name}");
+        fs::write(&image, former).unwrap();
+    }
+
     let last = out.join("checkpoint/last.safetensors");
     let whole = fs::read(&last).unwrap();
     for length in [0, 5, 100, whole.len() / 2, whole.len() - 1] {
@@ -370,6 +390,23 @@ fn damaged_checkpoints_and_changed_images_are_refused() {
     }
     fs::copy(out.join("model.safetensors"), &last).unwrap();
     assert!(matches!(go(), TrainError::Damaged { .. }));
+}
+
+#[test]
+fn a_checkpoint_that_knows_no_contents_of_images_is_continued() {
+    let world = World::new();
+    let out = world.path("run");
+    run(&config(&world, Method::Rrr), &out);
+    let last = out.join("checkpoint/last.safetensors");
+    let mut bytes = fs::read(&last).unwrap();
+    let key = b"\"contents\\\"";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap();
+    bytes[at + 1] = b'x';
+    fs::write(&last, &bytes).unwrap();
+    fs::copy(world.photos().join("blue/0.jpg"), world.photos().join("red/0.jpg")).unwrap();
+    let interrupt = AtomicBool::new(false);
+    let options = TrainOptions { overwrite: false, offline: true, interrupt: &interrupt, command: None };
+    assert!(matches!(resume(&out, None, &options, &mut |_| {}).unwrap(), Outcome::Finished(_)));
 }
 
 #[test]

@@ -25,11 +25,11 @@ pub fn run(args: &EvalArgs, globals: &Globals, term: &Term) -> anyhow::Result<Do
         None => evaluate_run(&args.run, options)?,
     };
     for note in &evaluation.notes {
-        term.warn(&visible(note));
+        term.warn(note);
     }
     let others = evaluation.out_of_distribution.iter().flat_map(|o| &o.skipped);
     for bad in evaluation.skipped.iter().chain(others) {
-        term.warn(&format!("left out {}", visible(bad)));
+        term.warn(&format!("left out {bad}"));
     }
     let mut out = io::stdout().lock();
     match args.format {

@@ -2,6 +2,7 @@
 
 use crate::Done;
 use crate::args::{Format, InspectArgs};
+use crate::term::visible;
 use rrr_checkpoint::{Checkpoint, Inspection, inspect};
 use rrrnet::backbone::ReducedBackbone;
 use rrrnet::config::TrainConfig;
@@ -107,7 +108,7 @@ fn text(out: &mut impl Write, value: &Value, depth: usize) -> io::Result<()> {
     let shown = || fields.iter().filter(|(_, v)| !v.is_null());
     let width = shown().map(|(k, _)| k.len()).max().unwrap_or(0);
     for (key, value) in shown() {
-        write!(out, "{:indent$}{key:width$}  ", "", indent = 2 * depth)?;
+        write!(out, "{:indent$}{:width$}  ", "", visible(key), indent = 2 * depth)?;
         match value {
             Value::Object(_) => {
                 writeln!(out)?;
@@ -125,7 +126,7 @@ fn text(out: &mut impl Write, value: &Value, depth: usize) -> io::Result<()> {
 
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(s) => s.clone(),
+        Value::String(s) => visible(s),
         other => other.to_string(),
     }
 }

@@ -30,7 +30,7 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
     let workers = Workers::new(globals.thread_count())?;
     let FoundImages { images: paths, notes } = find_images(&args.images)?;
     for note in &notes {
-        term.warn(&visible(note));
+        term.warn(note);
     }
     let mut timing = Timing::default();
     let (mut kept, mut unreadable) = (Vec::new(), Vec::new());
@@ -42,7 +42,7 @@ pub fn run(args: &PredictArgs, globals: &Globals, term: &Term) -> anyhow::Result
             match result {
                 Ok(prediction) => predictions.push(prediction),
                 Err(bad) => {
-                    term.warn(&visible(&bad));
+                    term.warn(&bad.to_string());
                     unreadable.push(Unreadable { path: bad.path.display().to_string(), reason: bad.reason });
                 }
             }

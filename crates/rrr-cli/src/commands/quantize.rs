@@ -15,7 +15,7 @@ pub fn run(args: &QuantizeArgs, globals: &Globals, term: &Term) -> anyhow::Resul
     };
     let report = quantize(&args.run, args.calibrate.as_deref(), args.out.as_deref(), options)?;
     for note in &report.notes {
-        term.warn(&visible(note));
+        term.warn(note);
     }
     if report.accuracy.is_none() {
         term.warn(
@@ -56,6 +56,6 @@ fn print(out: &mut impl Write, r: &QuantizeReport) -> io::Result<()> {
         "one image    {before:.2} ms before, {after:.2} ms after ({:.1} x faster)",
         before / after
     )?;
-    writeln!(out, "model        {}", r.model.display())?;
-    writeln!(out, "report       {}", r.report.display())
+    writeln!(out, "model        {}", visible(r.model.display()))?;
+    writeln!(out, "report       {}", visible(r.report.display()))
 }

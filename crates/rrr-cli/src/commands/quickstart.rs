@@ -4,7 +4,7 @@ use crate::Done;
 use crate::args::{Format, Globals, QuickstartArgs};
 use crate::commands::train::{finish, train_options};
 use crate::progress::View;
-use crate::term::Term;
+use crate::term::{Term, visible};
 use anyhow::Context;
 use rrrnet::config::Settings;
 use rrrnet::predict::{Timing, Workers, load};
@@ -56,12 +56,13 @@ pub fn run(args: &QuickstartArgs, globals: &Globals, term: &Term) -> anyhow::Res
                     let (class, percent) = (&best.class, 100.0 * best.probability);
                     writeln!(out, "  {file}  {class} ({percent:.0}%)  {mark}: it is {}", example.class)?;
                 }
-                Err(bad) => writeln!(out, "  {bad}")?,
+                Err(bad) => writeln!(out, "  {}", visible(bad))?,
             }
         }
         let (run, first) =
             (args.out.display(), paths.first().map(|p| p.display().to_string()).unwrap_or_default());
-        term.say(&format!("\nnext:\n  open {run}/report.html\n  rrr predict {run} {first}\n  rrr train YOUR_IMAGES/ --out runs/mine"));
+        term.say("");
+        term.say(&format!("next:\n  open {run}/report.html\n  rrr predict {run} {first}\n  rrr train YOUR_IMAGES/ --out runs/mine"));
     }
     Ok(done)
 }

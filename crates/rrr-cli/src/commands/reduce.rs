@@ -4,7 +4,7 @@ use crate::Done;
 use crate::args::{Format, Globals, ReduceArgs};
 use crate::interrupt;
 use crate::progress::{View, duration};
-use crate::term::Term;
+use crate::term::{Term, visible};
 use anyhow::bail;
 use rrrnet::config::{DEFAULT_SPLIT, Settings};
 use rrrnet::reduce::{
@@ -125,7 +125,8 @@ fn name(part: usize) -> &'static str {
 }
 
 fn print(out: &mut impl Write, r: &ReduceReport) -> io::Result<()> {
-    writeln!(out, "backbone    {}", r.backbone.display())?;
+    let backbone = visible(r.backbone.display());
+    writeln!(out, "backbone    {backbone}")?;
     let planes = r.planes.map(|p| p.to_string()).join(", ");
     writeln!(out, "branches    {} (planes {planes})", r.branches)?;
     writeln!(
@@ -142,5 +143,5 @@ fn print(out: &mut impl Write, r: &ReduceReport) -> io::Result<()> {
             repair.crops, repair.pictures
         )?;
     }
-    writeln!(out, "use it      rrr train DATA --backbone {} --out RUN", r.backbone.display())
+    writeln!(out, "use it      rrr train DATA --backbone {backbone} --out RUN")
 }

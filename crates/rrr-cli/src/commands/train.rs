@@ -4,7 +4,7 @@ use crate::Done;
 use crate::args::{Cli, Format, Globals, TrainArgs};
 use crate::interrupt;
 use crate::progress::{View, duration};
-use crate::term::Term;
+use crate::term::{Term, visible};
 use anyhow::Context;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
@@ -67,7 +67,7 @@ pub fn finish(outcome: &Outcome, run: &Path, format: Format, term: &Term) -> any
 
 fn print_summary(summary: &Summary) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "model     {}", summary.model.display())?;
+    writeln!(out, "model     {}", visible(summary.model.display()))?;
     if let Some(e) = &summary.evaluation {
         let (low, high) = (e.metrics.accuracy_interval.low, e.metrics.accuracy_interval.high);
         writeln!(
@@ -80,7 +80,7 @@ fn print_summary(summary: &Summary) -> anyhow::Result<()> {
         )?;
     }
     if let Some(report) = &summary.report {
-        writeln!(out, "report    {}", report.display())?;
+        writeln!(out, "report    {}", visible(report.display()))?;
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Measuring how fast a model runs on this machine, and what it needs.
 //!
-//! Pixels are made up: speed does not depend on them. Every case (a precision and a batch size) is warmed up, then
-//! timed call by call.
+//! Pixels are made up: speed does not depend on them. Every speed is measured in one way, here, by [`quantize`](crate::quantize)
+//! and at the end of trainings and of suites' tasks: warmed up, then timed call by call. Where one number is wanted, the median counts:
+//! what else runs on the machine moves it little, and it is no lucky moment.
 
 mod latency;
 mod report;
@@ -14,6 +15,7 @@ use crate::cost::net_cost;
 use crate::engine::Engine;
 use crate::machine;
 use crate::model::{ModelError, ModelFile};
+use crate::predict::Predictor;
 use rrr_data::rng::SeededRng;
 use rrr_kernels::fma_peak;
 use rrr_nn::{Compute, Images, Isa, LayerTime, Normalize, Pixels, Pool};
@@ -134,18 +136,12 @@ fn case(
     macs: u64,
     options: &BenchOptions,
 ) -> Case {
-    let mut call = || {
-        std::hint::black_box(network.forward(images));
-    };
-    (0..WARM_UP).for_each(|_| call());
-    let times = time_calls(options.until, call);
+    let latency = timed(options.until, || drop(std::hint::black_box(network.forward(images))));
     let layers = if options.layers { layers(network, images) } else { Vec::new() };
-    let latency = Latency::of(&times);
-    let total: Duration = times.iter().sum();
     Case {
         precision,
         batch: images.n,
-        images_per_second: (times.len() * images.n) as f64 / total.as_secs_f64(),
+        images_per_second: 1e3 * images.n as f64 / latency.p50_ms,
         gflops: gflops(macs * images.n as u64, latency.p50_ms),
         latency,
         memory: NetworkMemory {
@@ -158,29 +154,33 @@ fn case(
 }
 
 /// The speed of a model, in about a second.
-pub(crate) struct QuickSpeed {
-    /// Median latency of one image.
-    pub(crate) latency_ms: f64,
-    /// Throughput in batches of [`QuickSpeed::BATCH`].
-    pub(crate) images_per_second: f64,
+#[derive(Clone, Copy, Debug)]
+pub struct QuickSpeed {
+    /// Median milliseconds for one image alone.
+    pub latency_ms: f64,
+    /// Images per second in batches of [`QuickSpeed::BATCH`], at their median time.
+    pub images_per_second: f64,
 }
 
 impl QuickSpeed {
     /// Images per batch of the throughput.
-    pub(crate) const BATCH: usize = 32;
+    pub const BATCH: usize = 32;
 
-    /// Measures `run(pixels, n)`, which runs a network, in use already, on `n` RGB images of `size` x `size` pixels.
-    pub(crate) fn measure(size: usize, mut run: impl FnMut(&[u8], usize)) -> Self {
+    /// Measures the network of `predictor`.
+    pub fn of(predictor: &mut Predictor) -> Self {
+        let size = predictor.info().preprocessing.size;
         let pixels = made_up(Self::BATCH, size);
         let mut median = |n| {
             let pixels = &pixels[..n * size * size * 3];
-            Latency::of(&time_calls(Until::Time(Duration::from_millis(400)), || run(pixels, n))).p50_ms
+            timed(Until::Time(Duration::from_millis(400)), || drop(predictor.logits(pixels, n))).p50_ms
         };
         Self { latency_ms: median(1), images_per_second: 1e3 * Self::BATCH as f64 / median(Self::BATCH) }
     }
 }
 
-pub(crate) fn time_calls(until: Until, mut call: impl FnMut()) -> Vec<Duration> {
+/// The times of `call`, which runs a network, after some calls that warm it up.
+pub(crate) fn timed(until: Until, mut call: impl FnMut()) -> Latency {
+    (0..WARM_UP).for_each(|_| call());
     let started = Instant::now();
     let mut times = Vec::new();
     while !until.is_reached(times.len(), started) {
@@ -188,7 +188,7 @@ pub(crate) fn time_calls(until: Until, mut call: impl FnMut()) -> Vec<Duration> 
         call();
         times.push(start.elapsed());
     }
-    times
+    Latency::of(&times)
 }
 
 fn layers(network: &mut Engine, images: &Images<'_>) -> Vec<Layer> {
@@ -240,4 +240,16 @@ fn gflops(macs: u64, ms: f64) -> f64 {
 
 fn ms(time: Duration) -> f64 {
     1e3 * time.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_warms_up_does_not_count() {
+        let mut calls = 0;
+        let latency = timed(Until::Calls(5), || calls += 1);
+        assert_eq!((latency.calls, calls), (5, 5 + WARM_UP));
+    }
 }

@@ -75,7 +75,7 @@ pub struct Case {
     pub batch: usize,
     /// Time of a call.
     pub latency: Latency,
-    /// Images per second over all calls.
+    /// Images per second at the median latency.
     pub images_per_second: f64,
     /// Multiply-adds per second, times two, in GFLOP/s, at the median latency.
     pub gflops: f64,

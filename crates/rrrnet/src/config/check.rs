@@ -84,8 +84,9 @@ impl TrainConfig {
             rule(key, shown(part.as_ref()), part.is_none_or(in_share), share)?;
         }
         let (of_teacher, temperature) = (self.teacher_share, self.teacher_temperature);
-        let within = of_teacher.is_none_or(|share| (0.0..=1.0).contains(&share));
-        rule("teacher_share", shown(of_teacher.as_ref()), within, "it must lie in 0..1")?;
+        let within = of_teacher.is_none_or(|share| positive(share) && share <= 1.0);
+        let reason = "it must be above 0 and at most 1; without a say for the teacher, leave it out";
+        rule("teacher_share", shown(of_teacher.as_ref()), within, reason)?;
         let above = temperature.is_none_or(positive);
         rule("teacher_temperature", shown(temperature.as_ref()), above, "it must be a number above 0")
     }

@@ -237,7 +237,7 @@ pub struct TrainConfig {
     /// [`TEACHER_AUTO`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<PathBuf>,
-    /// Weight of the teacher in the loss, in [0, 1]; the labels have the rest. Absent without a teacher.
+    /// Weight of the teacher in the loss, in (0, 1]; the labels have the rest. Absent without a teacher.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_share: Option<f64>,
     /// What logits are divided by where the teacher is learnt from. Absent likewise.

@@ -264,6 +264,11 @@ impl ModelFile {
         Ok(Self { checkpoint, spec, info, quantization })
     }
 
+    /// Whether its weights are quantised.
+    pub(crate) fn is_quantized(&self) -> bool {
+        self.quantization.is_some()
+    }
+
     /// Reads everything.
     ///
     /// # Errors

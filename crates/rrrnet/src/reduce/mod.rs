@@ -58,6 +58,7 @@ pub struct ReduceOptions {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RepairOptions {
     /// Pictures without labels: files, and folders that are searched.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::all")]
     pub pictures: Vec<PathBuf>,
     /// Crops of them, over all pictures.
     pub crops: usize,
@@ -103,6 +104,7 @@ pub enum ReduceOutcome {
 #[derive(Clone, Debug, Serialize)]
 pub struct ReduceReport {
     /// The file.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::path")]
     pub backbone: PathBuf,
     /// Number of branches.
     pub branches: usize,

@@ -82,8 +82,12 @@ pub(super) struct Saved {
     pub(super) copies: Vec<State>,
     pub(super) position: Position,
     pub(super) info: ModelInfo,
-    /// Digest of the images.
+    /// Digest of the images' names and labels.
     pub(super) fingerprint: String,
+    /// Digest of their files' bytes; old checkpoints do not say.
+    pub(super) contents: Option<String>,
+    /// Digest of the teacher's file, if there is one; old checkpoints do not say.
+    pub(super) teacher: Option<String>,
     /// What the run is trained by; old checkpoints do not say.
     pub(super) config: Option<TrainConfig>,
 }
@@ -101,6 +105,10 @@ struct Header {
     provenance: Provenance,
     fingerprint: String,
     #[serde(default)]
+    contents: Option<String>,
+    #[serde(default)]
+    teacher: Option<String>,
+    #[serde(default)]
     config: Option<TrainConfig>,
 }
 
@@ -117,6 +125,8 @@ impl Saved {
             combine: self.info.combine,
             provenance: self.info.provenance.clone(),
             fingerprint: self.fingerprint.clone(),
+            contents: self.contents.clone(),
+            teacher: self.teacher.clone(),
             config: self.config.clone(),
         };
         let header = serde_json::to_string(&header).expect("a header is plain values");
@@ -156,8 +166,8 @@ impl Saved {
         if let Some(config) = &h.config {
             config.check().map_err(|e| damaged(e.to_string()))?;
         }
-        let (position, fingerprint, config) = (h.position, h.fingerprint, h.config);
-        Ok(Self { spec, trainer, copies, position, info, fingerprint, config })
+        let Header { position, fingerprint, contents, teacher, config, .. } = h;
+        Ok(Self { spec, trainer, copies, position, info, fingerprint, contents, teacher, config })
     }
 
     /// A setting of `config` that differs from what the checkpoint was made with, and may not.

@@ -63,6 +63,15 @@ impl Images {
         let parts = [Some(&self.train), self.valid.as_ref(), self.test.as_ref()];
         digest(parts.map(|store| store.map(|store| store.dataset())))
     }
+
+    /// A digest of the bytes of the same images, in the same order.
+    pub(super) fn contents(&self) -> String {
+        let mut hash = Digest::default();
+        for store in [Some(&self.train), self.valid.as_ref(), self.test.as_ref()].into_iter().flatten() {
+            hash.update(store.contents());
+        }
+        hash.hex()
+    }
 }
 
 fn digest_of(splits: &Splits) -> String {

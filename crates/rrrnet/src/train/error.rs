@@ -129,4 +129,23 @@ pub enum TrainError {
         /// The dataset.
         data: PathBuf,
     },
+    /// The teacher is another model.
+    #[error(
+        "{} is not the teacher that this run began with\nhint: bring the former model back, or start a new run",
+        path.display()
+    )]
+    TeacherChanged {
+        /// The model.
+        path: PathBuf,
+    },
+    /// The images have their names still, but other bytes.
+    #[error(
+        "images of {} have other contents than when this run began, under the same names\nhint: bring the former images \
+         back, or start a new run",
+        data.display()
+    )]
+    ContentsChanged {
+        /// The dataset.
+        data: PathBuf,
+    },
 }

@@ -7,7 +7,7 @@ use crate::config::{Method, TrainConfig};
 use crate::cost::net_cost;
 use crate::evaluate::{EvaluateError, Evaluation, fit_temperature};
 use crate::machine;
-use crate::model::{Model, Preprocessing, Provenance};
+use crate::model::{Model, Provenance};
 use crate::predict::Predictor;
 use crate::run::{EpochRecord, RunDir};
 use rrr_data::{ImageStore, RgbImage, Workers};
@@ -30,10 +30,12 @@ const THUMBNAIL: usize = 96;
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// The model file.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::path")]
     pub model: PathBuf,
     /// The numbers of the test split, if there is one.
     pub evaluation: Option<Evaluation>,
     /// The report, if there is a test split.
+    #[serde(serialize_with = "rrr_checkpoint::lossy::option")]
     pub report: Option<PathBuf>,
     /// Seconds spent training.
     pub seconds: f64,
@@ -175,8 +177,7 @@ impl Finish<'_> {
 }
 
 fn speed(predictor: &mut Predictor) -> Speed {
-    let Preprocessing { size, .. } = predictor.info().preprocessing;
-    let measured = QuickSpeed::measure(size, |pixels, n| drop(predictor.logits(pixels, n)));
+    let measured = QuickSpeed::of(predictor);
     Speed {
         batch: QuickSpeed::BATCH,
         images_per_second: measured.images_per_second,

@@ -93,7 +93,7 @@ pub fn train(
 /// initial model and teacher lie, `threads`, `checkpoint_every`, `select`, `skip_bad` and `memory_budget_mib`.
 ///
 /// # Errors
-/// [`TrainError`]: there is no run, its checkpoint is damaged, or its images or its configuration have changed.
+/// [`TrainError`]: there is no run, its checkpoint is damaged, or its images, its teacher or its configuration have changed.
 pub fn resume(
     run: &Path,
     threads: Option<usize>,
@@ -185,6 +185,15 @@ fn go_on(
     let state = if let Some(saved) = saved {
         if saved.fingerprint != prepared.fingerprint {
             return Err(TrainError::DataChanged { data: config.data.clone() });
+        }
+        if saved.contents.as_ref().is_some_and(|contents| *contents != prepared.data.contents()) {
+            return Err(TrainError::ContentsChanged { data: config.data.clone() });
+        }
+        let begun = saved.teacher.as_ref();
+        if let (Some(begun), Some(teacher), Some(path)) = (begun, &prepared.teacher, &config.teacher)
+            && *begun != teacher.sha256
+        {
+            return Err(TrainError::TeacherChanged { path: path.clone() });
         }
         let damaged = |reason| TrainError::Damaged { path: run.last(), reason };
         Start::continued(&config, &prepared, saved).map_err(damaged)?
@@ -380,6 +389,7 @@ impl Prepared {
             compute: self.compute.clone(),
             info,
             fingerprint: self.fingerprint.clone(),
+            contents: self.data.contents(),
             schedule,
             trainer: state.trainer,
             copies: state.copies,

@@ -27,6 +27,7 @@ pub(super) struct Session<'a> {
     pub(super) compute: Compute,
     pub(super) info: ModelInfo,
     pub(super) fingerprint: String,
+    pub(super) contents: String,
     pub(super) schedule: Schedule,
     pub(super) trainer: Trainer,
     pub(super) copies: Vec<State>,
@@ -268,6 +269,8 @@ impl Session<'_> {
             position: self.position.clone(),
             info: self.info.clone(),
             fingerprint: self.fingerprint.clone(),
+            contents: Some(self.contents.clone()),
+            teacher: self.teacher.as_ref().map(|teacher| teacher.sha256.clone()),
             config: Some(self.config.clone()),
         };
         saved.write(&self.run.last())?;

@@ -7,6 +7,7 @@ use crate::config::{ConfigError, Method, Settings, TrainConfig};
 use crate::engine::Engine;
 use crate::model::{Model, ModelInfo};
 use crate::predict::softened;
+use rrr_checkpoint::Digest;
 use rrr_data::{EpochIter, ImageStore, Loader, Workers};
 use rrr_nn::{Compute, Lesson};
 use std::path::Path;
@@ -18,6 +19,8 @@ pub(super) struct Teacher {
     info: ModelInfo,
     store: Arc<ImageStore>,
     probabilities: Vec<f32>,
+    /// Of its file.
+    pub(super) sha256: String,
 }
 
 impl Teacher {
@@ -38,7 +41,8 @@ impl Teacher {
         });
         let store = Arc::new(ImageStore::load(data.train.dataset().clone(), options, workers)?);
         let network = Engine::new(&model, compute.clone())?;
-        Ok(Self { network, info: model.info, store, probabilities: Vec::new() })
+        let sha256 = Digest::of_file(&Model::file_of(path)?)?;
+        Ok(Self { network, info: model.info, store, probabilities: Vec::new(), sha256 })
     }
 
     /// Its view of the batches of an epoch of `config`, from a step on.

@@ -165,7 +165,10 @@ pub enum ExportFormat {
 pub struct ReportArgs {
     #[command(flatten)]
     pub db: DbArgs,
-    /// Folder to write to
+    /// Folder to write to; a report that is there is replaced
     #[arg(long, value_name = "DIR", default_value = "suite-report")]
     pub out: PathBuf,
+    /// Replace files that are no report too
+    #[arg(long)]
+    pub overwrite: bool,
 }

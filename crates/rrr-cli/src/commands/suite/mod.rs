@@ -8,7 +8,7 @@ pub use args::SuiteArgs;
 
 use crate::Done;
 use crate::args::{Format, Globals};
-use crate::term::Term;
+use crate::term::{Term, visible};
 use args::{CheckArgs, ExportArgs, ExportFormat, InitArgs, ReportArgs, SourceArgs, SuiteCommand};
 use rrr_suite::db::Database;
 use rrr_suite::matrix::{PlanningOptions, Task, tasks};
@@ -48,10 +48,11 @@ fn check(args: &CheckArgs, globals: &Globals, term: &Term) -> anyhow::Result<Don
     let mut out = io::stdout().lock();
     match args.format {
         Format::Text => {
-            writeln!(out, "{}: {} tasks", suite.name, tasks.len())?;
+            writeln!(out, "{}: {} tasks", visible(&suite.name), tasks.len())?;
             for t in &tasks {
                 let c = &t.cell;
-                writeln!(out, "{}  {}  {}  seed {}", &t.hash[..12], c.dataset, c.method, c.seed)?;
+                let line = format!("{}  {}  {}  seed {}", &t.hash[..12], c.dataset, c.method, c.seed);
+                writeln!(out, "{}", visible(line))?;
             }
         }
         Format::Json => {
@@ -99,7 +100,7 @@ fn write_report(args: &ReportArgs, term: &Term) -> anyhow::Result<Done> {
     let db = Database::open(&args.db.db)?;
     let suite = db.suite(args.db.suite.as_deref())?;
     let report = report::Report::new(&suite, &db.rows(&suite.name)?)?;
-    for path in report.write(&args.out)? {
+    for path in report.write(&args.out, args.overwrite)? {
         term.say(&format!("wrote {}", path.display()));
     }
     writeln!(io::stdout(), "{}", args.out.join("index.html").display())?;

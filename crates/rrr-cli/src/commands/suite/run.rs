@@ -6,7 +6,7 @@ use crate::Done;
 use crate::args::Globals;
 use crate::interrupt;
 use crate::progress::duration;
-use crate::term::Term;
+use crate::term::{Term, visible};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rrr_suite::db::Database;
@@ -145,7 +145,7 @@ impl<'a> View<'a> {
 }
 
 fn name(cell: &Cell) -> String {
-    format!("{} {} seed {}", cell.dataset, cell.method, cell.seed)
+    visible(format!("{} {} seed {}", cell.dataset, cell.method, cell.seed))
 }
 
 fn finished(task: &Task, result: &TaskResult, seconds: f64, counts: &str) -> String {

@@ -4,6 +4,7 @@ use super::args::{ShowArgs, StatusArgs};
 use crate::Done;
 use crate::args::Format;
 use crate::progress::duration;
+use crate::term::{lines, visible};
 use rrr_suite::db::{Database, Row, State};
 use rrr_suite::status::Status;
 use serde_json::json;
@@ -22,10 +23,12 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<Done> {
         writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
         return Ok(Done::Fully);
     }
-    let width = status.methods.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(6);
-    writeln!(out, "{:width$}  {:>5} {:>7} {:>7} {:>6}", suite.name, "done", "running", "waiting", "failed")?;
     let all = ("all".to_owned(), status.total);
-    for (name, c) in status.methods.iter().chain([&all]) {
+    let counts: Vec<_> = status.methods.iter().chain([&all]).map(|(name, c)| (visible(name), c)).collect();
+    let width = counts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(6);
+    let suite = visible(&suite.name);
+    writeln!(out, "{suite:width$}  {:>5} {:>7} {:>7} {:>6}", "done", "running", "waiting", "failed")?;
+    for (name, c) in counts {
         writeln!(out, "{name:width$}  {:>5} {:>7} {:>7} {:>6}", c.done, c.running, c.waiting, c.failed)?;
     }
     if let Some(left) = status.seconds_left.filter(|s| *s > 0.0) {
@@ -33,7 +36,7 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<Done> {
         writeln!(out, "about {} left with {workers} at work", duration(Duration::from_secs_f64(left)))?;
     }
     for row in rows.iter().filter(|r| args.tasks || r.state == State::Failed) {
-        writeln!(out, "{}", line(row))?;
+        writeln!(out, "{}", visible(line(row)))?;
     }
     Ok(Done::Fully)
 }
@@ -75,7 +78,8 @@ pub fn task(args: &ShowArgs) -> anyhow::Result<Done> {
     writeln!(out, "task      {}", row.hash)?;
     for (suite, row) in &found {
         let c = &row.cell;
-        writeln!(out, "suite     {suite}: {}, {}, seed {}", c.dataset, c.method, c.seed)?;
+        let line = format!("{suite}: {}, {}, seed {}", c.dataset, c.method, c.seed);
+        writeln!(out, "suite     {}", visible(line))?;
     }
     writeln!(out, "state     {}, {} attempts", row.state.as_str(), row.attempts)?;
     if let Some(owner) = &row.owner {
@@ -83,9 +87,9 @@ pub fn task(args: &ShowArgs) -> anyhow::Result<Done> {
     }
     writeln!(out, "time      {}", duration(Duration::from_secs_f64(row.seconds)))?;
     let run = db.run_of(&row.hash);
-    writeln!(out, "run       {}{}", run.display(), if run.is_dir() { "" } else { " (not there)" })?;
+    writeln!(out, "run       {}{}", visible(run.display()), if run.is_dir() { "" } else { " (not there)" })?;
     if let Some(message) = &row.message {
-        writeln!(out, "message   {message}")?;
+        writeln!(out, "message   {}", lines(message))?;
     }
     if let Some(result) = &row.result {
         writeln!(out, "result    {}", serde_json::to_string_pretty(result)?)?;
