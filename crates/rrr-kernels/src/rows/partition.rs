@@ -7,7 +7,7 @@ use std::ops::Range;
 /// Weights that a task keeps in the second-level cache.
 const PANEL_BYTES: usize = 160 << 10;
 
-/// Most panels of a group.
+/// Most panels of a group, a multiple of what kernels take.
 pub(super) const MAX_GROUP: usize = 64;
 
 /// Input that a task keeps in the second-level cache beside the weights.
@@ -59,7 +59,6 @@ impl Partition {
         let group = (PANEL_BYTES / panel_bytes).clamp(1, MAX_GROUP);
         // Tiles of as many panels as the kernels take.
         let group = group.next_multiple_of(unit);
-        debug_assert!(group <= MAX_GROUP);
         Self { width, panels, splits, cuts, tiles_per_task, group, unit }
     }
 

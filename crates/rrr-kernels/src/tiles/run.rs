@@ -67,10 +67,11 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
     for i in task.strips.clone() {
         let tiles_of = strip(plan, i);
         let (now, then) = (i % 2, (i + 1) % 2);
-        // SAFETY: by the caller; the scratch holds all tiles of a strip, the list all steps.
-        let count = coming.take().unwrap_or_else(|| unsafe {
-            find_steps(work, first_group, tiles_of.clone(), scratch[now], &mut steps[now])
-        });
+        let count = match coming.take() {
+            Some(count) => count,
+            // SAFETY: by the caller; the scratch holds all tiles of a strip, the list all steps.
+            None => unsafe { find_steps(work, first_group, tiles_of.clone(), scratch[now], &mut steps[now]) },
+        };
         let next = (i + 1 < task.strips.end).then(|| strip(plan, i + 1));
         let (mut group, mut column) = (first_group, first_column);
         for turn in 0..turns {
