@@ -72,6 +72,9 @@ pub const MAX_RUNS: usize = 4;
 /// Most blocks of output channels that any kernel takes.
 pub const MAX_PANELS: usize = 2;
 
+/// Most blocks of output channels of a [`GradTile`].
+pub const MAX_GRAD_PANELS: usize = 3;
+
 /// One product of the batch that a tile sums, of numbers `T`, whose strides are in numbers.
 #[derive(Clone, Copy)]
 pub struct Item<T> {

@@ -2,7 +2,7 @@
 
 use super::ConvPlan;
 use crate::blocks;
-use crate::micro::{BLOCK, GradTile, Micro, Run};
+use crate::micro::{BLOCK, GradTile, MAX_GRAD_PANELS, Micro, Run};
 use crate::shared::SharedMut;
 use std::ops::Range;
 use std::ptr::{null, null_mut};
@@ -117,22 +117,28 @@ impl ConvPlan {
                 runs = later;
                 for piece in evenly(end - first, micro.max_grad_panels()) {
                     let most = micro.max_grad_rows(piece.len());
+                    let equal = |len: usize| len.div_ceil(len.div_ceil(most));
+                    let usual = equal(BLOCK);
                     for b in (0..rows).step_by(BLOCK) {
                         let block = (from + b) / BLOCK;
                         let x_block = if self.conv.rgb { block * BLOCK } else { block * self.x_plane };
-                        for channels in evenly(BLOCK.min(rows - b), most) {
+                        let channels = BLOCK.min(rows - b);
+                        let step = if channels == BLOCK { usual } else { equal(channels) };
+                        for channel in (0..channels).step_by(step) {
+                            let mut panels = [(null(), null_mut()); MAX_GRAD_PANELS];
+                            for (to, (dy, dw)) in panels.iter_mut().zip(&pieces[piece.clone()]) {
+                                *to = (*dy, dw.wrapping_add((b + channel) * BLOCK));
+                            }
                             // SAFETY: the runs stay within a plane of `x` and `dy` (or within the padded
                             // images), whose lengths were checked above; the pieces hold `rows` rows of 16.
                             unsafe {
-                                let dw = (b + channels.start) * BLOCK;
-                                let panels = pieces.map(|(dy, piece)| (dy, piece.wrapping_add(dw)));
                                 let tile = GradTile {
                                     runs: now,
-                                    x: jobs[0].x.as_ptr().add(x_block + channels.start),
+                                    x: jobs[0].x.as_ptr().add(x_block + channel),
                                     x_stride: self.x_stride,
-                                    panels: &panels[piece.clone()],
+                                    panels: &panels[..piece.len()],
                                 };
-                                micro.grad(channels.len(), &tile);
+                                micro.grad(step.min(channels - channel), &tile);
                             }
                         }
                     }

@@ -53,7 +53,7 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
     let half = STRIP * plan.steps * TILE;
     let mut scratch = ThreadScratch::take(2 * half);
     let (front, back) = scratch.0.split_at_mut(half);
-    let mut scratch = [front, back];
+    let scratch = [front, back];
     let mut steps = TakenSteps::take(plan.steps);
     let steps = &mut steps.0.0;
     let mut sums = Sums([0; STRIP * 2 * TILE]);
