@@ -11,11 +11,11 @@ use std::ops::Range;
 /// Weights that a task keeps in the second-level cache.
 const WEIGHT_BYTES: usize = 1 << 20;
 
-/// First-level cache of CPUs with AMX.
-const FIRST_LEVEL_BYTES: usize = 48 << 10;
+/// Products of two tiles that make a task: 6 microseconds at least, of which its beginning and its end take about one.
+const TASK_PRODUCTS: usize = 1 << 10;
 
-/// Products of two tiles that make a piece of work worth handing out.
-const TASK_PRODUCTS: usize = 1 << 7;
+/// Products of two tiles that make a piece of work worth handing to another thread.
+const LEAST_PRODUCTS: usize = 1 << 7;
 
 /// Tasks per thread that balance the load.
 const TASKS_PER_THREAD: usize = 6;
@@ -150,12 +150,16 @@ impl Partition {
         let input = (rows.tiles.len() * blocks + GATHER_BLOCKS * p.gathered_blocks) * TILE_BYTES;
         let weights = p.groups / spans * p.panels * rows.steps * TILE_BYTES;
         let products = rows.tiles.len() * rows.steps * p.panels * p.groups;
-        let wanted = (TASKS_PER_THREAD * threads).min(products / TASK_PRODUCTS).div_ceil(spans);
+        let by_rows = p.groups == 1 && weights <= WEIGHT_BYTES;
+        let few = threads.min(products / LEAST_PRODUCTS);
+        let wanted = (TASKS_PER_THREAD * threads).min(products / TASK_PRODUCTS).max(few).div_ceil(spans);
         let mut splits = weights.div_ceil(WEIGHT_BYTES).min(planes);
         let mut cuts = 1;
-        // Every split reads the input once more, every cut the weights.
+        // Every split reads (and gathers) the input once more, every cut the weights, which does not matter where they stay in
+        // the caches.
         while splits * cuts < wanted {
-            let (can_split, can_cut) = (splits * 2 <= planes, cuts * 2 <= strips);
+            let can_cut = cuts * 2 <= strips;
+            let can_split = splits * 2 <= planes && !(by_rows && can_cut);
             match (can_split, can_cut) {
                 (true, true) if input * splits <= weights * cuts => splits *= 2,
                 (true, false) => splits *= 2,
@@ -163,7 +167,6 @@ impl Partition {
                 (false, false) => break,
             }
         }
-        let by_rows = p.groups == 1 && weights <= WEIGHT_BYTES;
         Self { spans, planes, splits, cuts, by_rows }
     }
 
@@ -180,16 +183,13 @@ impl Partition {
 }
 
 /// The `i`th of `parts` nearly equal parts of `0..len`.
-pub(super) fn part(len: usize, i: usize, parts: usize) -> Range<usize> {
+fn part(len: usize, i: usize, parts: usize) -> Range<usize> {
     len * i / parts..len * (i + 1) / parts
 }
 
 /// Strips of tiles of rows that a plan's are cut into, as equal as can be.
 fn strips(plan: &RowsPlan) -> usize {
-    // Where two tiles' rows and a column's weights stay in the first-level cache together, rows are read from there for
-    // every column. Else all comes from the second level: the more products per tile, the better.
-    let stay = 4 * plan.steps * TILE_BYTES <= FIRST_LEVEL_BYTES;
-    plan.tiles.len().div_ceil(if stay { 2 } else { STRIP })
+    plan.tiles.len().div_ceil(STRIP)
 }
 
 /// Tiles of a strip.

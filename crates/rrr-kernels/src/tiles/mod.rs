@@ -20,7 +20,7 @@ mod run;
 
 pub use job::{Job, Task, TilePlan};
 pub use plan::Part;
-pub use product::{Finish, Outcome, Product, Registers, RowTiles};
+pub use product::{Finish, Outcome, Product, Registers, RowTiles, SUMS};
 #[cfg(target_arch = "x86_64")]
 pub use product::{STRIP, Step};
 pub use run::work;

@@ -1,12 +1,15 @@
 //! The operations on tiles that the loops of this module are made of.
 
-use super::SIDE;
+use super::{SIDE, TILE};
 
 /// Tiles of rows that a product takes at most.
-pub const STRIP: usize = 3;
+pub const STRIP: usize = 2;
 
 /// Output channels of a product: two tiles.
 pub const COLUMN: usize = 2 * SIDE;
+
+/// Sums of a product: of every tile of rows, two tiles.
+pub const SUMS: usize = STRIP * 2 * TILE;
 
 /// One step of a [`Product`]: 64 bytes of every row.
 #[repr(C)]
@@ -25,14 +28,14 @@ impl Step {
     pub const EMPTY: Self = Self { a: [std::ptr::null(); STRIP], stride: [0; STRIP], b: 0 };
 }
 
-/// `c[m][n] = sum over steps of a[m][step] * b[step][n]` of whole tiles.
+/// `sums[m][n] = sum over steps of a[m][step] * b[step][n]` of whole tiles.
 pub struct Product<'a> {
     /// At least one.
     pub steps: &'a [Step],
     /// Second operands, `[step][n]`.
     pub b: *const u8,
-    /// Result, `[m][n]`, sums of 32 bits; aligned to whole tiles.
-    pub c: *mut u32,
+    /// Room for [`SUMS`] of 32 bits, the same for a product and the one before; aligned to whole tiles.
+    pub sums: *mut u32,
 }
 
 /// What becomes of sums: how they are turned into numbers again.
@@ -47,8 +50,8 @@ pub trait Outcome: Copy + Sync {
 /// What becomes of a product's sums.
 #[derive(Clone, Copy)]
 pub struct Finish<O> {
-    /// Tiles `[m][n]` of sums.
-    pub sums: *const u32,
+    /// Where the sums are, or belong when they are in registers still: tiles `[m][2]`.
+    pub sums: *mut u32,
     pub m: usize,
     pub n: usize,
     /// That of these channels.
@@ -78,25 +81,22 @@ pub trait Registers {
 ///
 /// All functions are `inline(always)`, as in [`Simd`](crate::simd::Simd).
 pub trait RowTiles<O>: Registers {
-    /// Computes a product of `M x N` tiles, `M` at most 3 and `N` at most 2, after (or while) it finishes the sums of the
-    /// one before, which may lie where the new ones will.
+    /// Computes a product of `M x N` tiles, both 1 or 2, while (or before, or after) the sums of the one before are stored
+    /// and finished. The new sums may stay in registers until the next call or [`settle`](RowTiles::settle).
     ///
     /// # Safety
     /// The CPU must support the instruction set; pointers must be valid for the tiles and rows that they stand for, of
-    /// first operands as far as `M` goes.
+    /// first operands as far as `M` goes; `before` must be what becomes of the product of the last call, if that was not
+    /// settled.
     unsafe fn multiply_rows<const M: usize, const N: usize>(
         &self,
         product: &Product<'_>,
         before: Option<&Finish<O>>,
     );
 
-    /// Finishes a product's sums.
+    /// Stores and finishes the sums of the last product.
     ///
     /// # Safety
-    /// The CPU must support the instruction set; all rows must be valid.
-    unsafe fn finish(finish: &Finish<O>);
-
-    /// Fetches 16 rows of 64 bytes into the second-level cache, if there is a way to; they may be anywhere.
-    #[inline(always)]
-    fn prefetch(_first: *const u8, _stride: usize) {}
+    /// As for [`multiply_rows`](RowTiles::multiply_rows).
+    unsafe fn settle(&self, last: &Finish<O>);
 }

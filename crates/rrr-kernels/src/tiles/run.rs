@@ -1,8 +1,8 @@
 //! The loops around the products of tiles.
 
-use super::job::{Task, Work, part, strip};
+use super::job::{Task, Work, strip};
 use super::plan::{RowsPlan, Source};
-use super::product::{COLUMN, Finish, Outcome, Product, RowTiles, STRIP, Step};
+use super::product::{COLUMN, Finish, Outcome, Product, RowTiles, STRIP, SUMS, Step};
 use super::{ROW_BYTES, SIDE, TILE, TILE_BYTES, ThreadScratch};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -35,9 +35,9 @@ impl TakenSteps {
     }
 }
 
-/// Result tiles before they are finished.
+/// Sums of a product before they are finished.
 #[repr(align(1024))]
-struct Sums([u32; STRIP * 2 * TILE]);
+struct Sums([u32; SUMS]);
 
 /// Computes a task.
 ///
@@ -56,7 +56,7 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
     let scratch = [front, back];
     let mut steps = TakenSteps::take(plan.steps);
     let steps = &mut steps.0.0;
-    let mut sums = Sums([0; STRIP * 2 * TILE]);
+    let mut sums = Sums([0; SUMS]);
     // Taken once: every new borrow would invalidate the pointer of the product before.
     let sums = sums.0.as_mut_ptr();
     let (first_group, first_column) = (task.columns.start / p.columns(), task.columns.start % p.columns());
@@ -72,35 +72,28 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
             // SAFETY: by the caller; the scratch holds all tiles of a strip, the list all steps.
             None => unsafe { find_steps(work, first_group, tiles_of.clone(), scratch[now], &mut steps[now]) },
         };
-        let next = (i + 1 < task.strips.end).then(|| strip(plan, i + 1));
         let (mut group, mut column) = (first_group, first_column);
         for turn in 0..turns {
-            if let Some(next) = &next {
-                prefetch_rows::<T, O>(work, first_group, next, turn, turns);
-                // Before the last product, not behind it: the next one would wait until what is written has reached the
-                // cache.
-                if turn + 1 == turns {
-                    // SAFETY: as above.
-                    coming = Some(unsafe {
-                        find_steps(work, first_group, next.clone(), scratch[then], &mut steps[then])
-                    });
-                }
+            // Before the last product, not behind it: the next one would wait until what is written has reached the
+            // cache.
+            if turn + 1 == turns && i + 1 < task.strips.end {
+                let next = strip(plan, i + 1);
+                // SAFETY: as above.
+                coming =
+                    Some(unsafe { find_steps(work, first_group, next, scratch[then], &mut steps[then]) });
             }
-            // SAFETY: the weights were checked to hold all panels, the sums hold all tiles of a strip.
+            // SAFETY: the weights were checked to hold all panels.
             unsafe {
                 let b = work.w.as_ptr().add((group * p.panels + 2 * column) * plan.steps * TILE_BYTES);
-                let product = Product { steps: &steps[now][..count], b, c: sums };
+                let product = Product { steps: &steps[now][..count], b, sums };
                 let n = (p.panels - 2 * column).min(2);
-                let finished = before.as_ref();
                 match (tiles_of.len(), n) {
-                    (3, 2) => tiles.multiply_rows::<3, 2>(&product, finished),
-                    (3, _) => tiles.multiply_rows::<3, 1>(&product, finished),
-                    (2, 2) => tiles.multiply_rows::<2, 2>(&product, finished),
-                    (2, _) => tiles.multiply_rows::<2, 1>(&product, finished),
-                    (_, 2) => tiles.multiply_rows::<1, 2>(&product, finished),
-                    (_, _) => tiles.multiply_rows::<1, 1>(&product, finished),
+                    (2, 2) => tiles.multiply_rows::<2, 2>(&product, before.as_ref()),
+                    (2, _) => tiles.multiply_rows::<2, 1>(&product, before.as_ref()),
+                    (_, 2) => tiles.multiply_rows::<1, 2>(&product, before.as_ref()),
+                    (_, _) => tiles.multiply_rows::<1, 1>(&product, before.as_ref()),
                 }
-                before = Some(finish(work, &tiles_of, (group, column), n, product.c));
+                before = Some(finish(work, &tiles_of, (group, column), n, sums));
             }
             column += 1;
             if column == p.columns() {
@@ -110,33 +103,7 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
     }
     if let Some(before) = before {
         // SAFETY: by the caller.
-        unsafe { T::finish(&before) }
-    }
-}
-
-/// Fetches some tiles of a strip, in one of `turns`: of a 1x1 convolution only, others read mostly what they have just
-/// read.
-#[inline(always)]
-fn prefetch_rows<T: RowTiles<O>, O>(
-    work: &Work<'_, O>,
-    group: usize,
-    strip: &Range<usize>,
-    turn: usize,
-    turns: usize,
-) {
-    let plan = &work.p.rows;
-    if plan.taps.len() > plan.parts.len() {
-        return;
-    }
-    for i in part(strip.len() * plan.steps, turn, turns) {
-        let (tile, step) = (strip.start + i / plan.steps, i % plan.steps);
-        let tap = usize::from(step >= plan.parts[0].blocks);
-        let part = &plan.parts[tap];
-        if let Source::Rows { first, stride } = plan.sources(tile)[tap] {
-            let x = work.x[tap].as_ptr().wrapping_add(group * work.x_group[tap]);
-            let block = (step - plan.taps[tap].step) * part.block;
-            T::prefetch(x.wrapping_add(first as usize + block), stride as usize);
-        }
+        unsafe { tiles.settle(&before) }
     }
 }
 
@@ -216,7 +183,7 @@ unsafe fn finish<O: Outcome>(
     strip: &Range<usize>,
     (group, column): (usize, usize),
     n: usize,
-    sums: *const u32,
+    sums: *mut u32,
 ) -> Finish<O> {
     let (p, tiles) = (work.p, &work.p.rows.tiles[strip.clone()]);
     let mut finish = Finish {

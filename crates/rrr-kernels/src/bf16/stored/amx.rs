@@ -43,7 +43,7 @@ fn operands(outcome: &Rounded<'_>) -> Operands {
     Operands { a: outcome.bias.as_ptr(), b: outcome.least(), ..Operands::NONE }
 }
 
-/// Finishes a tile, see [`RowTiles::finish`](crate::tiles::RowTiles::finish).
+/// Finishes a tile, see [`RowTiles::settle`](crate::tiles::RowTiles::settle).
 #[inline(always)]
 unsafe fn finish_tile(f: &Finish<Rounded<'_>>, m: usize) {
     // SAFETY: passed on to the caller.
@@ -76,7 +76,7 @@ unsafe fn finish_rows<const N: usize, const RESIDUAL: bool>(f: &Finish<Rounded<'
         // First operand of the maximum: NaN stays NaN.
         let least = _mm512_set1_ps(f.outcome.least());
         for r in 0..f.rows[m] {
-            let sums = f.sums.add(m * N * TILE + r * SIDE).cast::<f32>();
+            let sums = f.sums.add(m * 2 * TILE + r * SIDE).cast::<f32>();
             let mut low = _mm512_add_ps(_mm512_loadu_ps(sums), bias[0]);
             let high = if N == 2 { _mm512_loadu_ps(sums.add(TILE)) } else { _mm512_setzero_ps() };
             let mut high = _mm512_add_ps(high, bias[1]);

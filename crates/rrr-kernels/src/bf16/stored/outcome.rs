@@ -4,7 +4,7 @@ use super::super::tiles::{STEP, Software, Split, add_product, bf16};
 use super::WIDTH;
 use super::activation::widen;
 use crate::simd::Simd;
-use crate::tiles::{Finish, Outcome, Product, RowTiles, SIDE, TILE};
+use crate::tiles::{Finish, Outcome, Product, RowTiles, SIDE, SUMS, TILE};
 
 /// `y = relu(sum + bias + residual)`, rounded; with a single tile of a product, the upper half of the 32 channels has no
 /// sums.
@@ -46,9 +46,9 @@ impl<S: Simd, const R: usize, const V: usize> RowTiles<Rounded<'_>> for Software
         // SAFETY: pointers and features by the caller.
         unsafe {
             if let Some(before) = before {
-                Self::finish(before);
+                self.settle(before);
             }
-            p.c.write_bytes(0, M * N * TILE);
+            p.sums.write_bytes(0, SUMS);
             let b = p.b.cast::<u32>();
             for step in p.steps {
                 for n in 0..N {
@@ -56,7 +56,7 @@ impl<S: Simd, const R: usize, const V: usize> RowTiles<Rounded<'_>> for Software
                     let b = Split::new(b.cast(), STEP * size_of::<u16>());
                     for m in 0..M {
                         let a = Split::new(step.a[m], step.stride[m] as usize);
-                        add_product::<S, R, V>(&a, &b, p.c.add((m * N + n) * TILE).cast());
+                        add_product::<S, R, V>(&a, &b, p.sums.add((m * 2 + n) * TILE).cast());
                     }
                 }
             }
@@ -64,7 +64,7 @@ impl<S: Simd, const R: usize, const V: usize> RowTiles<Rounded<'_>> for Software
     }
 
     #[inline(always)]
-    unsafe fn finish(f: &Finish<Rounded<'_>>) {
+    unsafe fn settle(&self, f: &Finish<Rounded<'_>>) {
         // SAFETY: pointers by the caller.
         let bias = unsafe { &*f.outcome.bias.as_ptr().cast::<[f32; WIDTH]>() };
         let least = f.outcome.least();
@@ -73,7 +73,7 @@ impl<S: Simd, const R: usize, const V: usize> RowTiles<Rounded<'_>> for Software
             // SAFETY: pointers by the caller.
             let y = unsafe {
                 for (n, sums) in sums.as_chunks_mut::<SIDE>().0.iter_mut().enumerate().take(f.n) {
-                    *sums = f.sums.add((m * f.n + n) * TILE + r * SIDE).cast::<[f32; SIDE]>().read();
+                    *sums = f.sums.add((m * 2 + n) * TILE + r * SIDE).cast::<[f32; SIDE]>().read();
                 }
                 &mut *f.y[m].add(r * f.stride).cast::<[u16; WIDTH]>()
             };

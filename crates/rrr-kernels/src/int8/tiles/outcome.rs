@@ -39,7 +39,7 @@ impl Outcome for Bytes<'_> {
 /// what they hold: all that reads them are weights of zero.
 ///
 /// # Safety
-/// As for [`RowTiles::finish`](crate::tiles::RowTiles::finish).
+/// As for [`RowTiles::settle`](crate::tiles::RowTiles::settle).
 #[inline(always)]
 pub unsafe fn finish_tile(f: &Finish<Bytes<'_>>, m: usize) {
     let o = &f.outcome;
@@ -60,7 +60,7 @@ pub unsafe fn finish_tile(f: &Finish<Bytes<'_>>, m: usize) {
                 y: f.y[m].add(n * BLOCK),
             };
             for r in 0..f.rows[m] {
-                let sums = &*f.sums.add((m * f.n + n) * TILE + r * BLOCK).cast::<[i32; BLOCK]>();
+                let sums = &*f.sums.add((m * 2 + n) * TILE + r * BLOCK).cast::<[i32; BLOCK]>();
                 finish(&panel, o.max, (r * f.stride, r * f.residual_stride), sums);
             }
         }

@@ -1,7 +1,7 @@
 //! Products of tiles in plain Rust.
 
 use super::outcome::{Bytes, finish_tile};
-use crate::tiles::{Finish, Product, ROW_BYTES, Registers, RowTiles, SIDE, TILE, TILE_BYTES};
+use crate::tiles::{Finish, Product, ROW_BYTES, Registers, RowTiles, SIDE, SUMS, TILE, TILE_BYTES};
 
 /// Bytes of k that meet in a sum of 32 bits.
 const LANE: usize = size_of::<u32>();
@@ -25,14 +25,14 @@ impl RowTiles<Bytes<'_>> for Software {
         // SAFETY: pointers by the caller; rows and tiles of bytes have no alignment to keep, sums are aligned.
         unsafe {
             if let Some(before) = before {
-                Self::finish(before);
+                self.settle(before);
             }
-            p.c.write_bytes(0, M * N * TILE);
+            p.sums.write_bytes(0, SUMS);
             for (step, m, n) in
                 p.steps.iter().flat_map(|s| (0..M).flat_map(move |m| (0..N).map(move |n| (s, m, n))))
             {
                 let w = &*p.b.add((step.b as usize * N + n) * TILE_BYTES).cast::<[[i8; ROW_BYTES]; SIDE]>();
-                let sums = &mut *p.c.add((m * N + n) * TILE).cast::<[[i32; SIDE]; SIDE]>();
+                let sums = &mut *p.sums.add((m * 2 + n) * TILE).cast::<[[i32; SIDE]; SIDE]>();
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let a = &*step.a[m].add(r * step.stride[m] as usize).cast::<[u8; ROW_BYTES]>();
                     add_row(a, w, sums);
@@ -42,7 +42,7 @@ impl RowTiles<Bytes<'_>> for Software {
     }
 
     #[inline(always)]
-    unsafe fn finish(f: &Finish<Bytes<'_>>) {
+    unsafe fn settle(&self, f: &Finish<Bytes<'_>>) {
         for m in 0..f.m {
             // SAFETY: passed on to the caller.
             unsafe { finish_tile(f, m) }

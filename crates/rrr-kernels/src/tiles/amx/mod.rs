@@ -8,11 +8,10 @@ mod product;
 mod rows;
 
 pub(crate) use finishing::product_finishing;
-pub(crate) use product::{operands_of_step, product};
+pub(crate) use product::{first_sum, operands_of_step, product};
 pub(crate) use rows::row_tiles;
 
-use super::{ROW_BYTES, Registers, SIDE, Step, TILE_BYTES};
-use crate::prefetch::FAR;
+use super::{ROW_BYTES, Registers, Step, TILE_BYTES};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::offset_of;
@@ -99,6 +98,32 @@ impl TileConfig {
     };
 }
 
+impl Amx {
+    /// Stores the sums of a product of `m` tiles of rows: two tiles of each.
+    ///
+    /// # Safety
+    /// `sums` must have room for them.
+    #[inline(always)]
+    pub(crate) unsafe fn store(&self, sums: *mut u32, m: usize) {
+        // SAFETY: by the caller; a value exists only where AMX is usable.
+        unsafe {
+            asm!(
+                "tilestored [{sums} + {row}*1], tmm0",
+                "tilestored [{sums} + {row}*1 + 1024], tmm1",
+                "cmp {m}, 1",
+                "je 2f",
+                "tilestored [{sums} + {row}*1 + 2048], tmm2",
+                "tilestored [{sums} + {row}*1 + 3072], tmm3",
+                "2:",
+                sums = in(reg) sums,
+                row = in(reg) ROW_BYTES,
+                m = in(reg) m,
+                options(nostack),
+            );
+        }
+    }
+}
+
 impl Drop for Amx {
     #[inline(always)]
     fn drop(&mut self) {
@@ -129,16 +154,8 @@ impl Operands {
     pub const NONE: Operands = Operands { a: std::ptr::null(), s: std::ptr::null(), b: 0.0 };
 }
 
-/// Fetches 16 rows of 64 bytes into the second-level cache; they may be anywhere.
-#[inline(always)]
-pub fn prefetch(first: *const u8, stride: usize) {
-    for r in 0..SIDE {
-        crate::prefetch::prefetch::<FAR>(first.wrapping_add(r * stride));
-    }
-}
-
 // What the assembly takes for granted.
 const _: () = {
-    assert!(TILE_BYTES == 1 << 10 && size_of::<Step>() == 40);
-    assert!(offset_of!(Step, a) == 0 && offset_of!(Step, stride) == 24 && offset_of!(Step, b) == 36);
+    assert!(TILE_BYTES == 1 << 10 && size_of::<Step>() == 32);
+    assert!(offset_of!(Step, a) == 0 && offset_of!(Step, stride) == 16 && offset_of!(Step, b) == 24);
 };

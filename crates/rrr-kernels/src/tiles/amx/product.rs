@@ -5,41 +5,70 @@
 macro_rules! operands_of_step {
     ($shift:literal) => {
         concat!(
-            "mov {b:e}, dword ptr [{steps} + 36]\n",
+            "mov {b:e}, dword ptr [{steps} + 24]\n",
             "shl {b}, ",
             $shift,
             "\n",
             "add {b}, {first_b}\n",
             "mov {a}, qword ptr [{steps}]\n",
-            "mov {s:e}, dword ptr [{steps} + 24]",
+            "mov {s:e}, dword ptr [{steps} + 16]",
         )
     };
 }
 
-/// A function of a product: zeroes the tiles of the result, adds the steps, stores them.
+/// What a first step does with a tile of sums: that of the product before is stored, and the product's own begins. Behind the
+/// last step of the product before, storing would hold up the loads of this one until those sums are there.
+macro_rules! first_sum {
+    ($sum:literal at $at:literal: $multiply:literal $operands:literal) => {
+        concat!(
+            "tilestored [{sums} + {row}*1 + ",
+            $at,
+            "], ",
+            $sum,
+            "\ntilezero ",
+            $sum,
+            "\n",
+            $multiply,
+            " ",
+            $sum,
+            ", ",
+            $operands,
+        )
+    };
+}
+
+/// A function of a product: stores the sums of the one before, and adds the steps.
 ///
-/// The lower tiles are the result's, the upper ones the operands'. Steps start with `operands_of_step!`.
+/// The lower tiles are the result's, the upper ones the operands'. A step is `load`, which starts behind
+/// `operands_of_step!`, and the products of `sums`, each with its place; `others` are tiles that hold no sums of this
+/// product, but perhaps of the one before.
 macro_rules! product {
-    ($name:ident, shift: $shift:literal,
-     zero: [$($zero:literal)+], step: [$($step:expr),+], store: [$($store:literal)+]) => {
+    ($name:ident, $multiply:literal, shift: $shift:literal, load: [$($load:literal)+],
+     sums: [$($sum:literal at $at:literal: $operands:literal),+], others: [$($other:literal at $other_at:literal)*]) => {
         #[inline(always)]
         unsafe fn $name(p: &$crate::tiles::Product<'_>) {
             debug_assert!(!p.steps.is_empty());
-            // SAFETY: pointers and features by the caller; all registers that change are declared.
+            // SAFETY: pointers and features by the caller; all registers that change are declared. No instruction of the
+            // compiler's changes tiles, so that sums stay from one block to the next.
             unsafe {
                 std::arch::asm!(
-                    $($zero,)+
+                    $crate::tiles::amx::operands_of_step!($shift),
+                    $($load,)+
+                    $(concat!("tilestored [{sums} + {row}*1 + ", $other_at, "], ", $other),)*
+                    $($crate::tiles::amx::first_sum!($sum at $at: $multiply $operands),)+
+                    "jmp 3f",
                     "2:",
                     $crate::tiles::amx::operands_of_step!($shift),
-                    $($step,)+
-                    "add {steps}, 40",
+                    $($load,)+
+                    $(concat!($multiply, " ", $sum, ", ", $operands),)+
+                    "3:",
+                    "add {steps}, 32",
                     "dec {left}",
                     "jnz 2b",
-                    $($store,)+
                     steps = inout(reg) p.steps.as_ptr() => _,
                     left = inout(reg) p.steps.len() => _,
                     first_b = in(reg) p.b,
-                    c = in(reg) p.c,
+                    sums = in(reg) p.sums,
                     row = in(reg) $crate::tiles::ROW_BYTES,
                     a = out(reg) _,
                     s = out(reg) _,
@@ -53,4 +82,4 @@ macro_rules! product {
     };
 }
 
-pub(crate) use {operands_of_step, product};
+pub(crate) use {first_sum, operands_of_step, product};
