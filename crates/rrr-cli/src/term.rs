@@ -17,13 +17,19 @@ pub enum Color {
     Never,
 }
 
-/// A name with its control characters escaped: file and class names may have line breaks and what moves a cursor.
+/// A name with its control characters escaped: file and class names may have line breaks, what moves a cursor, and what
+/// turns the direction of the text around it.
 pub fn visible(name: impl Display) -> String {
     let mut text = String::new();
     for c in name.to_string().chars() {
-        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+        if c.is_control() || turns_text(c) { text.extend(c.escape_default()) } else { text.push(c) }
     }
     text
+}
+
+/// Whether it is one of Unicode's `Bidi_Control` characters (UAX #9).
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A message with the control characters of all names in it escaped, but for its own line breaks: those before a hint or
@@ -122,5 +128,17 @@ impl Term {
     /// Standard error may be closed; then nobody wants to know.
     fn put(&self, text: &str) {
         let _ = writeln!(stderr(), "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_neither_leave_their_line_nor_turn_the_text_around_them() {
+        assert_eq!(visible("a\nb\x1b[2J"), "a\\nb\\u{1b}[2J");
+        assert_eq!(visible("gnp.\u{202e}cat\u{2066}"), "gnp.\\u{202e}cat\\u{2066}");
+        assert_eq!(visible("\u{5d7}\u{5ea}\u{5d5}\u{5dc}"), "\u{5d7}\u{5ea}\u{5d5}\u{5dc}");
     }
 }
