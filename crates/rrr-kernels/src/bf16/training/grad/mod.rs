@@ -22,6 +22,9 @@ const CHUNK_ROWS: usize = 512;
 
 const CHUNK_STEPS: usize = CHUNK_ROWS / STEP;
 
+/// Taps of a convolution at most.
+const MAX_TAPS: usize = 9;
+
 /// Stands for a row that is not there.
 const NONE: u32 = u32::MAX;
 
@@ -68,6 +71,7 @@ impl Bf16GradPlan {
     /// If there are no images, pixels or groups, or too many.
     pub fn new(conv: Conv, size: (usize, usize), groups: usize, n: usize) -> Self {
         assert!((1..=MAX_GROUPS).contains(&groups), "no groups, or too many");
+        assert!(conv.taps() <= MAX_TAPS, "a larger kernel than there is");
         let geometry = Geometry::new(conv, size);
         let out = (conv.output_size(size.0), conv.output_size(size.1));
         let (x_rows, x_plane) = (geometry.pixels(n), plane_len(rows(size, n)));

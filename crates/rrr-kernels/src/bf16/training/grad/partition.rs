@@ -5,8 +5,8 @@ use super::{Bf16GradPlan, CHUNK_STEPS};
 use crate::tiles::TILE;
 use std::ops::Range;
 
-/// Memory of a task's sums and operands: what stays in a second-level cache.
-const SCRATCH_BYTES: usize = 1 << 20;
+/// Memory of a task's sums and operands: what stays in the second-level cache of CPUs with AMX.
+const SCRATCH_BYTES: usize = 3 << 19;
 
 /// Tasks per thread that balance the load.
 const TASKS_PER_THREAD: usize = 3;

@@ -3,8 +3,9 @@
 use super::super::super::ZEROS;
 use super::super::super::stored::WIDTH;
 use super::super::super::tiles::{Product, STEP, Tiles};
-use super::{Bf16GradPlan, CHUNK_ROWS, CHUNK_STEPS, NONE, Task, Work};
+use super::{Bf16GradPlan, CHUNK_ROWS, CHUNK_STEPS, MAX_TAPS, NONE, Task, Work};
 use crate::BLOCK;
+use crate::prefetch::{NEAR, prefetch};
 use crate::tiles::{SIDE, TILE, ThreadScratch};
 use std::ops::Range;
 
@@ -28,22 +29,27 @@ pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
     let (sums, rest) = scratch.0.split_at_mut(sums);
     let (a, rest) = rest.split_at_mut(a_len);
     let b = &mut rest[..b_len];
-    sums.fill(0);
+    let mut begun = [false; MAX_TAPS];
     let all = p.pixels * p.n;
     for first in (0..all).step_by(CHUNK_ROWS) {
         let rows = first..(first + CHUNK_ROWS).min(all);
         // SAFETY: as noted on `work`; operands and sums have room for all tiles.
         unsafe {
             transpose_gradient::<T>(task, &rows, a);
-            for (tap, sums) in task.taps.clone().zip(sums.chunks_exact_mut(per_tap)) {
+            let sums = task.taps.clone().zip(sums.chunks_exact_mut(per_tap));
+            for ((tap, sums), begun) in sums.zip(&mut begun) {
                 let mut sources = [NONE; CHUNK_ROWS];
                 if locate(p, tap, &rows, &mut sources) {
                     let count = rows.len().div_ceil(STEP);
                     pair_input::<T>(task, &sources, count, b);
-                    multiply_all(&tiles, (task.panels.len(), blocks.len()), (a, b, sums), count);
+                    let add = std::mem::replace(begun, true);
+                    multiply_all(&tiles, (task.panels.len(), blocks.len()), (a, b, sums), count, add);
                 }
             }
         }
+    }
+    for (sums, _) in sums.chunks_exact_mut(per_tap).zip(begun).filter(|(_, begun)| !begun) {
+        sums.fill(0);
     }
     // SAFETY: the result lies within the weights.
     unsafe { store::<T>(task, blocks, sums) };
@@ -73,7 +79,11 @@ unsafe fn transpose_gradient<T: Tiles>(task: &Task<'_>, rows: &Range<usize>, a: 
                     (&raw const ZEROS).cast()
                 }
             };
+            // What the next step reads, or the next chunk's first.
+            let ahead = task.work.dy.as_ptr().wrapping_add(plane + (step + STEP) * WIDTH);
             for i in 0..SIDE {
+                prefetch::<NEAR>(ahead.wrapping_add(2 * i * WIDTH));
+                prefetch::<NEAR>(ahead.wrapping_add((2 * i + 1) * WIDTH));
                 let to = pairs.each_mut().map(|tile| tile[i * SIDE..].as_mut_ptr());
                 // SAFETY: the rows hold 32 values each, the tiles 16 rows.
                 unsafe { T::interleave(row(step + 2 * i), row(step + 2 * i + 1), to) };
@@ -123,7 +133,15 @@ unsafe fn pair_input<T: Tiles>(task: &Task<'_>, sources: &[u32; CHUNK_ROWS], cou
         let x = x.as_ptr().wrapping_add(group * x_group + plane * p.x_block);
         let (low, high) = b.split_at_mut(CHUNK_STEPS * TILE);
         let rows = low.chunks_exact_mut(SIDE).zip(high.chunks_exact_mut(SIDE));
-        for (pair, (low, high)) in pairs.iter().zip(rows).take(count * SIDE) {
+        for (i, (pair, (low, high))) in pairs.iter().zip(rows).take(count * SIDE).enumerate() {
+            // A step ahead, or the next plane's first.
+            let (ahead, block) = match (i + SIDE).checked_sub(count * SIDE) {
+                Some(over) => (pairs[over], p.x_block),
+                None => (pairs[i + SIDE], 0),
+            };
+            for source in ahead.into_iter().filter(|source| *source != NONE) {
+                prefetch::<NEAR>(x.wrapping_add(block + source as usize));
+            }
             let row = |source: u32| {
                 if source == NONE { (&raw const ZEROS).cast() } else { x.wrapping_add(source as usize) }
             };
@@ -133,7 +151,7 @@ unsafe fn pair_input<T: Tiles>(task: &Task<'_>, sources: &[u32; CHUNK_ROWS], cou
     }
 }
 
-/// Adds the products of all panels and blocks to `sums`, tiles `[panel][block]`.
+/// Sets `sums`, tiles `[panel][block]`, to the products of all panels and blocks, or adds these.
 ///
 /// # Safety
 /// `a`, `b` and `sums` must hold the tiles of that many panels and blocks.
@@ -143,6 +161,7 @@ unsafe fn multiply_all<T: Tiles>(
     (panels, blocks): (usize, usize),
     (a, b, sums): (&[u32], &[u32], &mut [u32]),
     count: usize,
+    add: bool,
 ) {
     const STEPS: [u32; CHUNK_STEPS] = {
         let mut steps = [0; CHUNK_STEPS];
@@ -162,7 +181,7 @@ unsafe fn multiply_all<T: Tiles>(
                 let a = a.as_ptr().add(panel * stride);
                 let column = |i: usize| b.as_ptr().add((block + i) * stride);
                 let c = sums.as_mut_ptr().cast::<f32>().add((panel * blocks + block) * TILE);
-                let rest = (a, c, blocks * TILE, steps);
+                let rest = (a, c, blocks * TILE, steps, add);
                 match (panel + 1 < panels, block + 1 < blocks) {
                     (true, true) => tiles.multiply::<2, 2>(&product(rest, [column(0), column(1)])),
                     (true, false) => tiles.multiply::<2, 1>(&product(rest, [column(0)])),
@@ -176,10 +195,10 @@ unsafe fn multiply_all<T: Tiles>(
 
 #[inline(always)]
 fn product<'a, const N: usize>(
-    (a, c, c_stride, steps): (*const u32, *mut f32, usize, &'a [u32]),
+    (a, c, c_stride, steps, accumulate): (*const u32, *mut f32, usize, &'a [u32], bool),
     b: [*const u32; N],
 ) -> Product<'a, N> {
-    Product { a, a_stride: CHUNK_STEPS * TILE, b, steps, c, c_stride, accumulate: true }
+    Product { a, a_stride: CHUNK_STEPS * TILE, b, steps, c, c_stride, accumulate }
 }
 
 /// Writes the sums to the packed weights.
