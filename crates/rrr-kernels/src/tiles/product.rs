@@ -87,7 +87,7 @@ pub trait RowTiles<O>: Registers {
     /// # Safety
     /// The CPU must support the instruction set; pointers must be valid for the tiles and rows that they stand for, of
     /// first operands as far as `M` goes; `before` must be what becomes of the product of the last call, if that was not
-    /// settled.
+    /// settled, and have the same room for sums.
     unsafe fn multiply_rows<const M: usize, const N: usize>(
         &self,
         product: &Product<'_>,

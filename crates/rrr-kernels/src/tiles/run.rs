@@ -82,7 +82,7 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
                 coming =
                     Some(unsafe { find_steps(work, first_group, next, scratch[then], &mut steps[then]) });
             }
-            // SAFETY: the weights were checked to hold all panels.
+            // SAFETY: the weights were checked to hold all panels; `sums` has room for those of a product.
             unsafe {
                 let b = work.w.as_ptr().add((group * p.panels + 2 * column) * plan.steps * TILE_BYTES);
                 let product = Product { steps: &steps[now][..count], b, sums };

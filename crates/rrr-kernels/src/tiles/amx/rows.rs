@@ -17,6 +17,7 @@ macro_rules! row_tiles {
                     let whole = f.rows[..M].iter().all(|&rows| rows == $crate::tiles::SIDE);
                     f.n == 2 && whole && f.residual[0].is_null()
                 };
+                debug_assert!(before.is_none_or(|before| before.sums == p.sums));
                 // SAFETY: pointers by the caller; `self` holds the configured tiles.
                 unsafe {
                     // A product stores as many sums as it has itself: tiles of another number of rows go first. (What it then
