@@ -128,13 +128,14 @@ def engines(args, python):
     flags = cpu_flags()
     bf16 = "" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "this CPU has no bf16 instructions"
 
-    amx = "" if "amx_bf16" in flags else "in software on this CPU: only those with AMX are faster in bf16"
+    native = flags & {"avx512_bf16", "amx_bf16"}
+    software = "" if native else "in software on this CPU: only those with AMX or AVX-512 BF16 are faster in bf16"
 
     if set(args.works) - {"augment"}:
         step_bench, reason = cargo(ROOT, "-p", "rrr-nn", "--example", "step_bench")
         for precision in ["f32", "bf16", "int8"]:
             works = ("forward",) if precision == "int8" else ("forward", "train_step", "published_step", "full")
-            slow = amx if precision == "bf16" else ""
+            slow = software if precision == "bf16" else ""
             all_engines.append(Engine("rrrnet", precision, (step_bench,), works, reason or slow, ours=True))
     if "augment" in args.works:
         loader, reason = cargo(ROOT, "-p", "rrr-data", "--example", "loader_bench")

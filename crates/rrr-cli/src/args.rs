@@ -241,7 +241,7 @@ pub struct ReduceArgs {
     /// Seed of everything random
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
-    /// Number format of matrix products; `auto` is bf16 on CPUs with AMX, else f32
+    /// Number format of matrix products; `auto` is bf16 on CPUs that are faster in it (AMX, Zen 4), else f32
     #[arg(long, value_parser = precision(), default_value = "auto")]
     pub precision: Precision,
     /// How to print the result
@@ -317,7 +317,7 @@ pub struct EvalArgs {
     /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = batch)]
     pub batch_size: usize,
-    /// Number format of matrix products; `auto` is bf16 on CPUs with AMX, else f32
+    /// Number format of matrix products; `auto` is bf16 on CPUs that are faster in it (AMX, Zen 4), else f32
     #[arg(long, value_parser = precision(), default_value = "auto")]
     pub precision: Precision,
     /// How to print it
@@ -362,7 +362,7 @@ pub struct PredictArgs {
     /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
     pub batch_size: usize,
-    /// Number format of matrix products; `auto` is bf16 on CPUs with AMX, else f32
+    /// Number format of matrix products; `auto` is bf16 on CPUs that are faster in it (AMX, Zen 4), else f32
     #[arg(long, value_parser = precision(), default_value = "auto")]
     pub precision: Precision,
     /// How to print it

@@ -142,7 +142,7 @@ pub struct SettingsArgs {
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "SEED", help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Number format of matrix products; `auto` is bf16 on CPUs with AMX, else f32 [default: auto]
+    /// Number format of matrix products; `auto` is bf16 on CPUs that are faster in it (AMX, Zen 4), else f32 [default: auto]
     #[arg(long, value_parser = precision(), help_heading = "Training")]
     pub precision: Option<Precision>,
     /// Epochs between checkpoints, of which there is also one a minute; 0 for only when interrupted and at the end [default: 5]

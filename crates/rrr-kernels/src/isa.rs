@@ -7,6 +7,7 @@ use crate::simd::Neon;
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd};
 use std::fmt;
+use std::iter;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -15,6 +16,8 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// AVX-512 with BF16, and AMX tiles of bf16 and int8; f32 is computed as with AVX-512.
     Amx,
+    /// AVX-512 with BF16, whose dot products take pairs of bf16; f32 is computed as with AVX-512.
+    Avx512Bf16,
     /// x86-64 with AVX-512 F, VL, BW and DQ.
     Avx512,
     /// x86-64 with AVX2 and FMA.
@@ -27,16 +30,16 @@ pub enum Isa {
 
 impl Isa {
     /// All instruction sets, fastest first.
-    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+    pub const ALL: [Isa; 6] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// Whether this CPU (and operating system) can run it.
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => {
-                Isa::Avx512.is_available()
-                    && std::arch::is_x86_feature_detected!("avx512bf16")
-                    && crate::tiles::amx::is_usable()
+            Isa::Amx => Isa::Avx512Bf16.is_available() && crate::tiles::amx::is_usable(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => {
+                Isa::Avx512.is_available() && std::arch::is_x86_feature_detected!("avx512bf16")
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
@@ -63,23 +66,56 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The instruction set in use: the fastest available, or the one named by the environment variable
-    /// `RRR_ISA` (`amx`, `avx512`, `avx2`, `neon` or `portable`; the other names of
-    /// [`Int8Isa`](crate::int8::Int8Isa) stand for what they extend).
+    /// The instruction set in use: the fastest available, or what [`Isa::asked`] says.
     ///
     /// # Panics
-    /// If [`Int8Isa::asked`] is an error.
+    /// If [`Isa::asked`] is an error.
     pub fn active() -> Isa {
         static ACTIVE: OnceLock<Isa> = OnceLock::new();
-        *ACTIVE.get_or_init(|| match Int8Isa::asked().unwrap_or_else(|e| panic!("{e}")) {
-            Some(asked) => asked.base(),
+        *ACTIVE.get_or_init(|| match Self::asked().unwrap_or_else(|e| panic!("{e}")) {
+            Some((asked, _)) => asked,
             None => Self::available().next().unwrap_or(Isa::Portable),
         })
     }
 
-    pub(crate) fn unknown(name: &str) -> String {
-        let known = Int8Isa::ALL.map(|isa| isa.to_string()).join(", ");
-        format!("unknown instruction set `{name}` (known: {known})")
+    /// What the environment variable `RRR_ISA` asks for, in any case, for all kernels and for the 8-bit ones: the name of
+    /// either stands for both. Nothing if it is empty or not set.
+    ///
+    /// # Errors
+    /// If it names an unknown instruction set or one that this CPU lacks, and which there are.
+    pub fn asked() -> Result<Option<(Isa, Int8Isa)>, String> {
+        let Some(name) = std::env::var_os("RRR_ISA").filter(|name| !name.is_empty()) else { return Ok(None) };
+        let name = name.to_string_lossy().to_lowercase();
+        let there = names(Self::available(), Int8Isa::available());
+        match Self::both(&name) {
+            Some(both) if both.0.is_available() && both.1.is_available() => Ok(Some(both)),
+            Some(_) => Err(format!("RRR_ISA is {name}, which this CPU lacks: it has {there}")),
+            None => Err(format!("RRR_ISA is {name}, which is no instruction set: this CPU has {there}")),
+        }
+    }
+
+    /// The instruction sets of this name.
+    fn both(name: &str) -> Option<(Isa, Int8Isa)> {
+        let int8 = || Int8Isa::ALL.into_iter().find(|isa| isa.to_string() == name);
+        let isa = Self::ALL.into_iter().find(|isa| isa.to_string() == name);
+        isa.map(|isa| (isa, Int8Isa::beside(isa))).or_else(|| int8().map(|int8| (int8.base(), int8)))
+    }
+
+    /// Whether it has products of bf16, rather than computing them in software, slower than in f32.
+    pub fn has_bf16(self) -> bool {
+        matches!(self, Isa::Amx | Isa::Avx512Bf16)
+    }
+
+    /// Whether its products of bf16 are faster than those of f32. AMD's CPUs (Zen 4 and newer) begin as many of the former
+    /// instructions as of the latter, which have half the products; Intel's, outside of AMX, begin half as many or fewer.
+    pub fn is_faster_in_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Isa::Avx512Bf16 {
+            let vendor = std::arch::x86_64::__cpuid(0);
+            let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+            return name.as_flattened() == b"AuthenticAMD";
+        }
+        self == Isa::Amx
     }
 
     /// Runs a kernel with the vectors of this instruction set.
@@ -110,7 +146,7 @@ impl Isa {
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Amx | Isa::Avx512 => avx512(kernel),
+                Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => avx512(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2(kernel),
                 #[cfg(target_arch = "aarch64")]
@@ -143,7 +179,7 @@ impl Isa {
                     // SAFETY: the features were detected just above.
                     return unsafe { avx2(work) };
                 }
-                Isa::Amx | Isa::Avx512 => {
+                Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => {
                     assert!(self.is_available());
                     // SAFETY: the features were detected just above.
                     return unsafe { avx512(work) };
@@ -188,6 +224,7 @@ impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Isa::Amx => "amx",
+            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Neon => "neon",
@@ -200,8 +237,23 @@ impl FromStr for Isa {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        let of_int8 = || Int8Isa::named(s).map(Int8Isa::base);
-        let named = Self::ALL.into_iter().find(|isa| isa.to_string() == s);
-        named.or_else(of_int8).ok_or_else(|| Self::unknown(s))
+        let known = || names(Self::ALL.into_iter(), Int8Isa::ALL.into_iter());
+        let isa = Self::both(s).map(|(isa, _)| isa);
+        isa.ok_or_else(|| format!("unknown instruction set `{s}` (known: {})", known()))
     }
+}
+
+/// All names, each once: every instruction set with those of the 8-bit kernels that extend it.
+fn names(isas: impl Iterator<Item = Isa>, int8: impl Iterator<Item = Int8Isa>) -> String {
+    let int8: Vec<_> = int8.collect();
+    let mut names = Vec::new();
+    for isa in isas {
+        let extend = int8.iter().filter(|int8| int8.base() == isa).map(ToString::to_string);
+        for name in iter::once(isa.to_string()).chain(extend) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names.join(", ")
 }

@@ -216,7 +216,7 @@ impl Micro {
         }
         Some(match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512 => avx512::micro(isa),
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => avx512::micro(isa),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::micro(isa),
             #[cfg(target_arch = "aarch64")]

@@ -15,15 +15,16 @@ pub enum Precision {
     /// Not rounded.
     #[default]
     F32,
-    /// bfloat16: 8 significant bits, the exponents of f32. Where the CPU has no tiles of it, the same bits
-    /// are computed slower than in f32.
+    /// bfloat16: 8 significant bits, the exponents of f32. Where the CPU has no products of it, the bits of AMX
+    /// are computed in software, slower than in f32.
     Bf16,
 }
 
 impl Precision {
-    /// What is fastest on this CPU: bf16 where the active instruction set is AMX, else f32.
+    /// What is fastest on this CPU: bf16 where the active instruction set is faster in it
+    /// ([`Isa::is_faster_in_bf16`]), else f32.
     pub fn auto() -> Self {
-        if Isa::active() == Isa::Amx { Precision::Bf16 } else { Precision::F32 }
+        if Isa::active().is_faster_in_bf16() { Precision::Bf16 } else { Precision::F32 }
     }
 }
 

@@ -11,7 +11,7 @@ named_enum! {
         Auto = "auto",
         /// 32-bit floating point.
         F32 = "f32",
-        /// bfloat16, with sums in f32; the same results on every CPU.
+        /// bfloat16, with sums in f32.
         Bf16 = "bf16",
     }
 }
@@ -21,7 +21,7 @@ named_enum! {
 /// # Errors
 /// If it names an unknown instruction set or one that this CPU lacks.
 pub fn check_instruction_set() -> Result<(), String> {
-    rrr_nn::Int8Isa::asked().map(drop)
+    Isa::asked().map(drop)
 }
 
 impl Precision {
@@ -49,8 +49,8 @@ impl Precision {
 
     /// What to tell somebody who has chosen a precision that is slow on this CPU.
     pub fn caveat(self) -> Option<&'static str> {
-        (self == Self::Bf16 && Isa::active() != Isa::Amx).then_some(
-            "bf16 is computed in software here, slower than f32: only CPUs with AMX are faster in it",
+        (self == Self::Bf16 && !Isa::active().has_bf16()).then_some(
+            "bf16 is computed in software here, slower than f32: only CPUs with AMX or AVX-512 BF16 are faster in it",
         )
     }
 }

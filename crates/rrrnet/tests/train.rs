@@ -352,13 +352,17 @@ fn a_run_holds_all_its_files_and_a_model_that_works_alone() {
 #[test]
 fn a_few_epochs_learn_to_tell_colours() {
     let world = World::new();
-    let settings = Settings {
-        epochs: Some(20),
-        augmentation: Some(Augmentation::None),
-        ..settings(&world, Method::Rrr)
-    };
-    let summary = run(&settings.resolve().unwrap(), &world.path("run"));
-    assert_eq!(summary.evaluation.unwrap().metrics.accuracy, 1.0);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let settings = Settings {
+            epochs: Some(20),
+            augmentation: Some(Augmentation::None),
+            precision: Some(precision),
+            seed: Some(1),
+            ..settings(&world, Method::Rrr)
+        };
+        let summary = run(&settings.resolve().unwrap(), &world.path(&precision.to_string()));
+        assert_eq!(summary.evaluation.unwrap().metrics.accuracy, 1.0, "{precision}");
+    }
 }
 
 #[test]

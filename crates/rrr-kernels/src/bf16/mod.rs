@@ -1,11 +1,16 @@
 //! Convolutions of activations and weights in bf16, made of products of 16 x 16 tiles, on AMX or in software, to the same
-//! bits: [`stored`] for inference, and for the forward passes and input gradients of training; [`training`] for the rest.
+//! bits, or with dot products of pairs ([`dot`]): [`stored`] for inference, and for the forward passes and input gradients
+//! of training; [`training`] for the rest.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod dot;
 mod stored;
 mod tiles;
 mod training;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 
 use crate::isa::Isa;
 use crate::simd::Portable;
@@ -13,7 +18,7 @@ use crate::simd::Portable;
 use crate::simd::{Avx2, Avx512};
 use crate::tiles::{SIDE, Task, work};
 use stored::Rounded;
-use tiles::Software;
+use tiles::{Software, Tiles};
 
 pub use stored::{
     Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool, round_bf16,
@@ -46,6 +51,8 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx => amx_loops::KERNELS,
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => dot_loops::KERNELS,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::KERNELS,
@@ -71,13 +78,13 @@ macro_rules! kernels {
             $(#[target_feature(enable = $feature)])?
             unsafe fn round(from: &[f32], to: &mut [u16]) {
                 // SAFETY: passed on to the caller.
-                unsafe { stored::round::<$tiles>(from, to) }
+                unsafe { stored::round::<<$tiles as Tiles>::V>(from, to) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn pack(task: &mut stored::PackTask<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { stored::pack::<$tiles>(task) }
+                unsafe { stored::pack::<<$tiles as Tiles>::V>(task) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -89,19 +96,19 @@ macro_rules! kernels {
             $(#[target_feature(enable = $feature)])?
             unsafe fn bn_forward(task: &mut training::ForwardTask<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { training::forward::<$tiles>(task) }
+                unsafe { training::forward::<<$tiles as Tiles>::V>(task) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn bn_backward(task: &mut training::BackwardTask<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { training::backward::<$tiles>(task) }
+                unsafe { training::backward::<<$tiles as Tiles>::V>(task) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn pooling(task: &mut training::PoolingTask<'_>) {
                 // SAFETY: passed on to the caller.
-                unsafe { training::pooling::<$tiles>(task) }
+                unsafe { training::pooling::<<$tiles as Tiles>::V>(task) }
             }
 
             pub(super) const KERNELS: Kernels =
@@ -112,6 +119,8 @@ macro_rules! kernels {
 
 #[cfg(target_arch = "x86_64")]
 kernels!(amx_loops, crate::tiles::amx::Amx, ["avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma"]);
+#[cfg(target_arch = "x86_64")]
+kernels!(dot_loops, dot::Dot, ["avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma"]);
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Software<Avx512, 8, 1>, ["avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"]);
 #[cfg(target_arch = "x86_64")]

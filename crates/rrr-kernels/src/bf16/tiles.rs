@@ -31,13 +31,10 @@ pub struct Product<'a, const N: usize> {
     pub accumulate: bool,
 }
 
-/// An implementation of tiles; a value of it holds the tile registers, if there are any.
+/// Rows of f32 and bf16 in vectors.
 ///
 /// All functions are `inline(always)`, as in [`Simd`].
-pub trait Tiles: Registers {
-    /// Vectors of f32 that go with it.
-    type S: Simd;
-
+pub trait Vectors {
     /// A row of a first operand: 16 values of `low`, then 16 of `high`, rounded.
     ///
     /// # Safety
@@ -47,7 +44,7 @@ pub trait Tiles: Registers {
     /// A row of a second operand: 16 pairs of values of `even` and `odd`, rounded.
     ///
     /// # Safety
-    /// As for [`Tiles::round`].
+    /// As for [`Vectors::round`].
     unsafe fn pair(even: *const f32, odd: *const f32, to: *mut u32);
 
     /// Pairs of two rows of 32 values of bf16: the first 16 pairs and the last.
@@ -61,6 +58,14 @@ pub trait Tiles: Registers {
     /// # Safety
     /// The pointers must be valid for a tile each; the tiles must not overlap.
     unsafe fn transpose(from: *const u32, to: *mut u32);
+}
+
+/// An implementation of tiles; a value of it holds the tile registers, if there are any.
+///
+/// All functions are `inline(always)`, as in [`Simd`].
+pub trait Tiles: Registers {
+    /// Vectors that go with it.
+    type V: Vectors;
 
     /// Computes a product of `M x N` tiles, `M` and `N` 1 or 2, with the sums of the instruction `TDPBF16PS`:
     /// per step the even and the odd values of k in chains of their own, then `c + (even + odd)`.
@@ -94,21 +99,10 @@ fn pairs(even: &[f32; SIDE], odd: &[f32; SIDE]) -> [u32; SIDE] {
     pairs
 }
 
-/// Tiles in memory, computed with vectors of `S`: `R` rows of `V` vectors at a time. A product of two bf16 is
-/// exact in f32, so this gives the bits of AMX (but for sums below the smallest normal f32).
-pub struct Software<S, const R: usize, const V: usize>(PhantomData<S>);
+/// Plain loops, which the compiler makes vectors of.
+pub struct Loops;
 
-impl<S: Simd, const R: usize, const V: usize> Registers for Software<S, R, V> {
-    #[inline(always)]
-    unsafe fn new() -> Self {
-        const { assert!(V * S::LANES == SIDE && SIDE.is_multiple_of(R)) }
-        Self(PhantomData)
-    }
-}
-
-impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
-    type S = S;
-
+impl Vectors for Loops {
     #[inline(always)]
     unsafe fn round(low: *const f32, high: *const f32, to: *mut u32) {
         // SAFETY: pointers by the caller; u32 and bf16 have no invalid values.
@@ -153,6 +147,22 @@ impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
             }
         }
     }
+}
+
+/// Tiles in memory, computed with vectors of `S`: `R` rows of `V` vectors at a time. A product of two bf16 is
+/// exact in f32, so this gives the bits of AMX (but for sums below the smallest normal f32).
+pub struct Software<S, const R: usize, const V: usize>(PhantomData<S>);
+
+impl<S: Simd, const R: usize, const V: usize> Registers for Software<S, R, V> {
+    #[inline(always)]
+    unsafe fn new() -> Self {
+        const { assert!(V * S::LANES == SIDE && SIDE.is_multiple_of(R)) }
+        Self(PhantomData)
+    }
+}
+
+impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
+    type V = Loops;
 
     #[inline(always)]
     unsafe fn multiply<const M: usize, const N: usize>(&self, p: &Product<'_, N>) {

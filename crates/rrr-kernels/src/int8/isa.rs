@@ -74,37 +74,28 @@ impl Int8Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The instruction set in use: the fastest available, or exactly the one named by the environment
-    /// variable `RRR_ISA` (`amx`, `avx512vnni`, `avx512`, `avxvnni`, `avx2`, `neondot`, `neon`, `portable` or `tiles`).
+    /// The instruction set in use: the fastest available, or exactly what [`Isa::asked`] says.
     ///
     /// # Panics
-    /// If [`Int8Isa::asked`] is an error.
+    /// If [`Isa::asked`] is an error.
     pub fn active() -> Int8Isa {
         static ACTIVE: OnceLock<Int8Isa> = OnceLock::new();
-        *ACTIVE.get_or_init(|| match Self::asked().unwrap_or_else(|e| panic!("{e}")) {
-            Some(asked) => asked,
+        *ACTIVE.get_or_init(|| match Isa::asked().unwrap_or_else(|e| panic!("{e}")) {
+            Some((_, asked)) => asked,
             None => Self::available().next().unwrap_or(Int8Isa::Portable),
         })
     }
 
-    /// What the environment variable `RRR_ISA` asks for, in any case; nothing if it is empty or not set.
-    ///
-    /// # Errors
-    /// If it names an unknown instruction set or one that this CPU lacks, and which there are.
-    pub fn asked() -> Result<Option<Self>, String> {
-        let Some(name) = std::env::var_os("RRR_ISA").filter(|name| !name.is_empty()) else { return Ok(None) };
-        let name = name.to_string_lossy().to_lowercase();
-        let there = Self::available().map(|isa| isa.to_string()).collect::<Vec<_>>().join(", ");
-        match Self::named(&name) {
-            Some(isa) if isa.is_available() => Ok(Some(isa)),
-            Some(isa) => Err(format!("RRR_ISA is {isa}, which this CPU lacks: it has {there}")),
-            None => Err(format!("RRR_ISA is {name}, which is no instruction set: this CPU has {there}")),
+    /// What is computed with beside `isa`, if that is asked for.
+    pub(crate) fn beside(isa: Isa) -> Self {
+        match isa {
+            Isa::Amx => Int8Isa::Amx,
+            Isa::Avx512Bf16 if Int8Isa::Avx512Vnni.is_available() => Int8Isa::Avx512Vnni,
+            Isa::Avx512Bf16 | Isa::Avx512 => Int8Isa::Avx512,
+            Isa::Avx2 => Int8Isa::Avx2,
+            Isa::Neon => Int8Isa::Neon,
+            Isa::Portable => Int8Isa::Portable,
         }
-    }
-
-    /// The instruction set of this name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|isa| isa.to_string() == name)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Convolutions made of products of 16 x 16 tiles, on AMX or in software: what is the same for numbers of bf16 and bytes.
+//! Convolutions made of products of 16 x 16 tiles, on AMX, in vector registers or in software: what is the
+//! same for numbers of bf16 and bytes.
 //!
 //! # Layout
 //! Activations lie in blocks of as many channels as fill 64 bytes, `[group][block][row][64 bytes]` with

@@ -17,6 +17,8 @@ pub struct Part {
     pub block: usize,
     /// Blocks of channels per row and tap.
     pub blocks: usize,
+    /// How many of the 16 u32 of a row of the last block hold values.
+    pub last_words: u32,
     /// A whole group's input.
     pub len: usize,
     /// The first `readable` bytes can be read at every block.
@@ -30,7 +32,18 @@ impl Part {
         let geometry = Geometry::new(conv, size);
         if conv.rgb {
             let len = (geometry.pixels(n) * 3 + image_slack(bytes)) * bytes;
-            return Self { geometry, n, bytes, block: 0, blocks: 1, len, readable: len, zero_row: 0 };
+            let last_words = (conv.kernel * 3 * bytes).div_ceil(size_of::<u32>()) as u32;
+            return Self {
+                geometry,
+                n,
+                bytes,
+                block: 0,
+                blocks: 1,
+                last_words,
+                len,
+                readable: len,
+                zero_row: 0,
+            };
         }
         Self::planes(geometry, n, bytes)
     }
@@ -43,9 +56,11 @@ impl Part {
     fn planes(geometry: Geometry, n: usize, bytes: usize) -> Self {
         let rows = geometry.pixels(n);
         let block = plane_rows(rows) * ROW_BYTES;
-        let blocks = (geometry.channels() * bytes).div_ceil(ROW_BYTES);
+        let used = geometry.channels() * bytes;
+        let blocks = used.div_ceil(ROW_BYTES);
+        let last_words = (used - (blocks - 1) * ROW_BYTES).div_ceil(size_of::<u32>()) as u32;
         let (len, zero_row) = (blocks * block, rows * ROW_BYTES);
-        Self { geometry, n, bytes, block, blocks, len, readable: block, zero_row }
+        Self { geometry, n, bytes, block, blocks, last_words, len, readable: block, zero_row }
     }
 
     /// Offset of the input row under a tap of an output pixel; `None`: padding.

@@ -21,11 +21,13 @@ pub struct Step {
     pub stride: [u32; STRIP],
     /// Number of the second operands' tiles.
     pub b: u32,
+    /// How many of the 16 u32 of a row hold values, in the first operands and so in the second: the rest add nothing.
+    pub words: u32,
 }
 
 impl Step {
     /// None.
-    pub const EMPTY: Self = Self { a: [std::ptr::null(); STRIP], stride: [0; STRIP], b: 0 };
+    pub const EMPTY: Self = Self { a: [std::ptr::null(); STRIP], stride: [0; STRIP], b: 0, words: 0 };
 }
 
 /// `sums[m][n] = sum over steps of a[m][step] * b[step][n]` of whole tiles.
@@ -81,20 +83,21 @@ pub trait Registers {
 ///
 /// All functions are `inline(always)`, as in [`Simd`](crate::simd::Simd).
 pub trait RowTiles<O>: Registers {
-    /// Computes a product of `M x N` tiles, both 1 or 2, while (or before, or after) the sums of the one before are stored
-    /// and finished. The new sums may stay in registers until the next call or [`settle`](RowTiles::settle).
+    /// Computes a product of `M x N` tiles, both 1 or 2. Its own sums may be finished at once, or stay in registers or memory
+    /// until the next call, which stores and finishes them as `before`, or until [`settle`](RowTiles::settle).
     ///
     /// # Safety
     /// The CPU must support the instruction set; pointers must be valid for the tiles and rows that they stand for, of
-    /// first operands as far as `M` goes; `before` must be what becomes of the product of the last call, if that was not
-    /// settled, and have the same room for sums.
+    /// first operands as far as `M` goes; `own` must be what becomes of this product, and `before` what becomes of that of
+    /// the last call, if it was not settled, with the same room for sums.
     unsafe fn multiply_rows<const M: usize, const N: usize>(
         &self,
         product: &Product<'_>,
+        own: &Finish<O>,
         before: Option<&Finish<O>>,
     );
 
-    /// Stores and finishes the sums of the last product.
+    /// Finishes the sums of the last product, if they are not.
     ///
     /// # Safety
     /// As for [`multiply_rows`](RowTiles::multiply_rows).

@@ -87,13 +87,14 @@ pub unsafe fn work<T: RowTiles<O>, O: Outcome>(task: &Task<'_, O>) {
                 let b = work.w.as_ptr().add((group * p.panels + 2 * column) * plan.steps * TILE_BYTES);
                 let product = Product { steps: &steps[now][..count], b, sums };
                 let n = (p.panels - 2 * column).min(2);
+                let own = finish(work, &tiles_of, (group, column), n, sums);
                 match (tiles_of.len(), n) {
-                    (2, 2) => tiles.multiply_rows::<2, 2>(&product, before.as_ref()),
-                    (2, _) => tiles.multiply_rows::<2, 1>(&product, before.as_ref()),
-                    (_, 2) => tiles.multiply_rows::<1, 2>(&product, before.as_ref()),
-                    (_, _) => tiles.multiply_rows::<1, 1>(&product, before.as_ref()),
+                    (2, 2) => tiles.multiply_rows::<2, 2>(&product, &own, before.as_ref()),
+                    (2, _) => tiles.multiply_rows::<2, 1>(&product, &own, before.as_ref()),
+                    (_, 2) => tiles.multiply_rows::<1, 2>(&product, &own, before.as_ref()),
+                    (_, _) => tiles.multiply_rows::<1, 1>(&product, &own, before.as_ref()),
                 }
-                before = Some(finish(work, &tiles_of, (group, column), n, sums));
+                before = Some(own);
             }
             column += 1;
             if column == p.columns() {
@@ -149,8 +150,12 @@ unsafe fn find_steps<O>(
             // Number by number, as they are read: a step that is copied as a whole waits for what it was made of.
             for (step, number) in list.iter_mut().zip(tap.step..) {
                 (step.a[j], step.stride[j], step.b) = (a, stride, number as u32);
+                step.words = SIDE as u32;
                 a = a.wrapping_add(advance);
             }
+        }
+        if let Some(last) = list.last_mut() {
+            last.words = part.last_words;
         }
     }
     count

@@ -87,7 +87,7 @@ impl Kernels {
         assert!(isa.is_available());
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512 => avx512::KERNELS,
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => avx512::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::KERNELS,
             #[cfg(target_arch = "aarch64")]

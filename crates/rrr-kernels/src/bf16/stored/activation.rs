@@ -1,7 +1,7 @@
 //! Activations of bf16.
 
 use super::super::Kernels;
-use super::super::tiles::{Tiles, bf16};
+use super::super::tiles::{Vectors, bf16};
 use super::WIDTH;
 use crate::Isa;
 use crate::grouped::{Grouped, Stored};
@@ -59,14 +59,14 @@ pub fn round_bf16(isa: Isa, from: &[f32], to: &mut [u16]) {
 /// See [`round_bf16`].
 ///
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-pub unsafe fn round<T: Tiles>(from: &[f32], to: &mut [u16]) {
+pub unsafe fn round<V: Vectors>(from: &[f32], to: &mut [u16]) {
     let (from, rest) = from[..to.len()].as_chunks::<WIDTH>();
     let (to, rounded) = to.as_chunks_mut::<WIDTH>();
     for (from, to) in from.iter().zip(to) {
         // SAFETY: a row of a first operand is 32 values in their order; the CPU by the caller.
-        unsafe { T::round(from.as_ptr(), from.as_ptr().add(SIDE), to.as_mut_ptr().cast()) }
+        unsafe { V::round(from.as_ptr(), from.as_ptr().add(SIDE), to.as_mut_ptr().cast()) }
     }
     for (from, to) in rest.iter().zip(rounded) {
         *to = bf16(*from) as u16;

@@ -7,12 +7,17 @@
 //!
 //! # Sums
 //! Tap by tap and 32 channels at a time in tile registers, in f32; then bias, residual and ReLU in f32, and one
-//! rounding to bf16. Every instruction set gives the bits of AMX, for any number of threads and images.
+//! rounding to bf16. Every instruction set gives the bits of AMX, for any number of threads and images, but AVX-512 with
+//! BF16 those of its own: tap by tap and pair by pair of channels, the odd one of a pair before the even one.
 
 mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod conv;
+#[cfg(target_arch = "x86_64")]
+mod dot;
+#[cfg(target_arch = "x86_64")]
+mod finish;
 mod outcome;
 mod packing;
 mod pooling;

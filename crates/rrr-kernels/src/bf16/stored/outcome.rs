@@ -41,6 +41,7 @@ impl<S: Simd, const R: usize, const V: usize> RowTiles<Rounded<'_>> for Software
     unsafe fn multiply_rows<const M: usize, const N: usize>(
         &self,
         p: &Product<'_>,
+        _own: &Finish<Rounded<'_>>,
         before: Option<&Finish<Rounded<'_>>>,
     ) {
         // SAFETY: pointers and features by the caller.

@@ -1,6 +1,6 @@
 //! Weights in the form of second operands.
 
-use super::super::tiles::Tiles;
+use super::super::tiles::Vectors;
 use super::super::{Kernels, ZEROS};
 use crate::Isa;
 use crate::tiles::{SIDE, TILE};
@@ -58,9 +58,9 @@ impl Packing<'_> {
 /// Computes a task.
 ///
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-pub unsafe fn work<T: Tiles>(task: &mut Task<'_>) {
+pub unsafe fn work<V: Vectors>(task: &mut Task<'_>) {
     let Task { packing: p, packed } = task;
     let (tiles, _) = packed.as_chunks_mut::<TILE>();
     let (weights, _) = p.weights.as_chunks::<SIDE>();
@@ -76,10 +76,10 @@ pub unsafe fn work<T: Tiles>(task: &mut Task<'_>) {
                 for (r, rows) in rows.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
                     let k = panel * SIDE + r;
                     // SAFETY: rows of 16 values, and of 16 pairs.
-                    unsafe { T::round(row(0, tap, k), row(1, tap, k), rows.as_mut_ptr()) };
+                    unsafe { V::round(row(0, tap, k), row(1, tap, k), rows.as_mut_ptr()) };
                 }
                 // SAFETY: both are tiles.
-                unsafe { T::transpose(rows.as_ptr(), to.as_mut_ptr()) };
+                unsafe { V::transpose(rows.as_ptr(), to.as_mut_ptr()) };
             }
         }
         return;
@@ -91,7 +91,7 @@ pub unsafe fn work<T: Tiles>(task: &mut Task<'_>) {
                 for (i, to) in to.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
                     let k = (step * SIDE + i) * 2;
                     // SAFETY: as above.
-                    unsafe { T::pair(row(panel, tap, k), row(panel, tap, k + 1), to.as_mut_ptr()) };
+                    unsafe { V::pair(row(panel, tap, k), row(panel, tap, k + 1), to.as_mut_ptr()) };
                 }
             }
         }

@@ -7,7 +7,7 @@ mod norm;
 mod pooling;
 
 use super::stored::WIDTH;
-use super::tiles::Tiles;
+use super::tiles::Vectors;
 use crate::tiles::SIDE;
 
 pub use grad::Bf16GradPlan;
@@ -38,10 +38,10 @@ fn rows_mut(plane: &mut [u16], rows: usize) -> &mut [Bits] {
 /// Rounds a row.
 ///
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-unsafe fn store<T: Tiles>(v: &Lanes, to: &mut Bits) {
+unsafe fn store<V: Vectors>(v: &Lanes, to: &mut Bits) {
     let (low, high) = v.split_at(SIDE);
     // SAFETY: two halves of 16 values and a row of as many pairs.
-    unsafe { T::round(low.as_ptr(), high.as_ptr(), to.as_mut_ptr().cast()) }
+    unsafe { V::round(low.as_ptr(), high.as_ptr(), to.as_mut_ptr().cast()) }
 }

@@ -7,7 +7,7 @@
 
 use super::super::Kernels;
 use super::super::stored::{WIDTH, widen};
-use super::super::tiles::Tiles;
+use super::super::tiles::Vectors;
 use super::{Bits, Lanes, rows, rows_mut, store};
 use crate::batch_norm::{PARTIAL_ROWS, affine};
 use crate::{BN_EPS, Isa};
@@ -120,9 +120,9 @@ pub fn bf16_bn_backward(isa: Isa, job: Bf16BnBackward<'_>) {
 /// Computes a task.
 ///
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-pub unsafe fn forward<T: Tiles>(task: &mut ForwardTask<'_>) {
+pub unsafe fn forward<V: Vectors>(task: &mut ForwardTask<'_>) {
     let (job, momentum) = (&mut task.job, task.momentum);
     let y = rows_mut(job.y, job.rows);
     let x = rows(job.norm.x, job.rows);
@@ -136,7 +136,7 @@ pub unsafe fn forward<T: Tiles>(task: &mut ForwardTask<'_>) {
                     for c in 0..WIDTH {
                         v[c] = relu(widen(x[c]) * scale[c] + shift[c]);
                     }
-                    store::<T>(&v, y);
+                    store::<V>(&v, y);
                 }
             }
             Bf16Skip::Plane(skip) => {
@@ -145,7 +145,7 @@ pub unsafe fn forward<T: Tiles>(task: &mut ForwardTask<'_>) {
                     for c in 0..WIDTH {
                         v[c] = relu(widen(x[c]) * scale[c] + shift[c] + widen(skip[c]));
                     }
-                    store::<T>(&v, y);
+                    store::<V>(&v, y);
                 }
             }
             Bf16Skip::Norm(norm) => {
@@ -161,7 +161,7 @@ pub unsafe fn forward<T: Tiles>(task: &mut ForwardTask<'_>) {
                         let sum = widen(x[c]) * scale[c] + widen(skip[c]) * skip_scale[c];
                         v[c] = relu(sum + both[c]);
                     }
-                    store::<T>(&v, y);
+                    store::<V>(&v, y);
                 }
             }
         }
@@ -220,9 +220,9 @@ fn total(x: &[Bits], f: impl Fn(&Bits, &mut Lanes)) -> [f64; WIDTH] {
 /// Computes a task.
 ///
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-pub unsafe fn backward<T: Tiles>(task: &mut BackwardTask<'_>) {
+pub unsafe fn backward<V: Vectors>(task: &mut BackwardTask<'_>) {
     let job = &mut task.0;
     let dy = rows_mut(job.dy, job.rows);
     let x = rows(job.norm.x, job.rows);
@@ -247,15 +247,15 @@ pub unsafe fn backward<T: Tiles>(task: &mut BackwardTask<'_>) {
         if let Some(skip) = &mut job.skip {
             let slopes = gradients(skip, job.rows, &dbeta, &skip_dgamma);
             let dx = skip.dx.as_mut().expect("the skip path has a plane of its own");
-            spread::<T>(&*dy, skip_x, &skip_mean, &slopes, rows_mut(dx, job.rows));
+            spread::<V>(&*dy, skip_x, &skip_mean, &slopes, rows_mut(dx, job.rows));
         }
         let slopes = gradients(&mut job.norm, job.rows, &dbeta, &dgamma);
         match &mut job.norm.dx {
-            Some(dx) => spread::<T>(&*dy, x, &mean, &slopes, rows_mut(dx, job.rows)),
+            Some(dx) => spread::<V>(&*dy, x, &mean, &slopes, rows_mut(dx, job.rows)),
             None => {
                 for (dy, x) in dy.iter_mut().zip(x) {
                     let v = input_gradient(dy, x, &mean, &slopes);
-                    store::<T>(&v, dy);
+                    store::<V>(&v, dy);
                 }
             }
         }
@@ -330,13 +330,13 @@ fn gradients(
 /// Gradient of the input of a batch norm.
 ///
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-unsafe fn spread<T: Tiles>(dy: &[Bits], x: &[Bits], mean: &Lanes, slopes: &Slopes, dx: &mut [Bits]) {
+unsafe fn spread<V: Vectors>(dy: &[Bits], x: &[Bits], mean: &Lanes, slopes: &Slopes, dx: &mut [Bits]) {
     for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
         let v = input_gradient(dy, x, mean, slopes);
         // SAFETY: by the caller.
-        unsafe { store::<T>(&v, dx) };
+        unsafe { store::<V>(&v, dx) };
     }
 }
 

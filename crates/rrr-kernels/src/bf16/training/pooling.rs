@@ -4,7 +4,7 @@
 
 use super::super::Kernels;
 use super::super::stored::{Bf16Activation, WIDTH, widen};
-use super::super::tiles::Tiles;
+use super::super::tiles::Vectors;
 use super::{Bits, rows, rows_mut, store};
 use crate::compute::Compute;
 use crate::shared::SharedMut;
@@ -135,16 +135,16 @@ pub fn bf16_max_pool_backward(
 /// Computes a task.
 ///
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-pub unsafe fn work<T: Tiles>(task: &mut Task<'_>) {
+pub unsafe fn work<V: Vectors>(task: &mut Task<'_>) {
     // SAFETY: by the caller.
     unsafe {
         match task {
             Task::Features { x, n, y } => features(x, *n, y),
-            Task::Spread { dy, dx } => spread::<T>(*dy, dx),
-            Task::Mean { x, stride, y } => mean::<T>(x, *stride, y),
-            Task::MaxPool(task) => max_pool::<T>(task),
+            Task::Spread { dy, dx } => spread::<V>(*dy, dx),
+            Task::Mean { x, stride, y } => mean::<V>(x, *stride, y),
+            Task::MaxPool(task) => max_pool::<V>(task),
         }
     }
 }
@@ -170,9 +170,9 @@ fn features(x: &[Bits], n: usize, y: &mut [&mut [[f32; BLOCK]]; 2]) {
 }
 
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-unsafe fn spread<T: Tiles>(dy: [Option<&[[f32; BLOCK]]>; 2], dx: &mut [Bits]) {
+unsafe fn spread<V: Vectors>(dy: [Option<&[[f32; BLOCK]]>; 2], dx: &mut [Bits]) {
     let n = dy[0].map_or(0, <[_]>::len);
     let scale = 1.0 / (dx.len() / n) as f32;
     let (first, rest) = dx.split_at_mut(n);
@@ -186,7 +186,7 @@ unsafe fn spread<T: Tiles>(dy: [Option<&[[f32; BLOCK]]>; 2], dx: &mut [Bits]) {
             }
         }
         // SAFETY: by the caller.
-        unsafe { store::<T>(&v, dx) };
+        unsafe { store::<V>(&v, dx) };
     }
     for other in rest.chunks_exact_mut(n) {
         other.copy_from_slice(first);
@@ -194,9 +194,9 @@ unsafe fn spread<T: Tiles>(dy: [Option<&[[f32; BLOCK]]>; 2], dx: &mut [Bits]) {
 }
 
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-unsafe fn mean<T: Tiles>(x: &[Bits], stride: usize, y: &mut [Bits]) {
+unsafe fn mean<V: Vectors>(x: &[Bits], stride: usize, y: &mut [Bits]) {
     let groups = x.len().div_ceil(stride);
     let share = 1.0 / groups as f32;
     for (r, y) in y.iter_mut().enumerate() {
@@ -211,14 +211,14 @@ unsafe fn mean<T: Tiles>(x: &[Bits], stride: usize, y: &mut [Bits]) {
             sum[c] *= share;
         }
         // SAFETY: by the caller.
-        unsafe { store::<T>(&sum, y) };
+        unsafe { store::<V>(&sum, y) };
     }
 }
 
 /// # Safety
-/// The CPU must support `T`.
+/// The CPU must support `V`.
 #[inline(always)]
-unsafe fn max_pool<T: Tiles>(task: &mut MaxPool<'_>) {
+unsafe fn max_pool<V: Vectors>(task: &mut MaxPool<'_>) {
     let ((height, width), n) = (task.size, task.n);
     let (oh, ow) = (max_pool_size(height), max_pool_size(width));
     for (i, dx) in task.dx.iter_mut().enumerate() {
@@ -237,7 +237,7 @@ unsafe fn max_pool<T: Tiles>(task: &mut MaxPool<'_>) {
             }
         }
         // SAFETY: by the caller.
-        unsafe { store::<T>(&sum, dx) };
+        unsafe { store::<V>(&sum, dx) };
     }
 }
 

@@ -20,6 +20,7 @@ impl RowTiles<Bytes<'_>> for Software {
     unsafe fn multiply_rows<const M: usize, const N: usize>(
         &self,
         p: &Product<'_>,
+        _own: &Finish<Bytes<'_>>,
         before: Option<&Finish<Bytes<'_>>>,
     ) {
         // SAFETY: pointers by the caller; rows and tiles of bytes have no alignment to keep, sums are aligned.

@@ -11,6 +11,7 @@ macro_rules! row_tiles {
             unsafe fn multiply_rows<const M: usize, const N: usize>(
                 &self,
                 p: &$crate::tiles::Product<'_>,
+                _own: &$crate::tiles::Finish<$outcome>,
                 mut before: Option<&$crate::tiles::Finish<$outcome>>,
             ) {
                 let plain = |f: &&$crate::tiles::Finish<$outcome>| {

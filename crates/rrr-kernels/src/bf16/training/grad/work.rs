@@ -2,7 +2,7 @@
 
 use super::super::super::ZEROS;
 use super::super::super::stored::WIDTH;
-use super::super::super::tiles::{Product, STEP, Tiles};
+use super::super::super::tiles::{Product, STEP, Tiles, Vectors};
 use super::{Bf16GradPlan, CHUNK_ROWS, CHUNK_STEPS, MAX_TAPS, NONE, Task, Work};
 use crate::BLOCK;
 use crate::prefetch::{NEAR, prefetch};
@@ -86,13 +86,13 @@ unsafe fn transpose_gradient<T: Tiles>(task: &Task<'_>, rows: &Range<usize>, a: 
                 prefetch::<NEAR>(ahead.wrapping_add((2 * i + 1) * WIDTH));
                 let to = pairs.each_mut().map(|tile| tile[i * SIDE..].as_mut_ptr());
                 // SAFETY: the rows hold 32 values each, the tiles 16 rows.
-                unsafe { T::interleave(row(step + 2 * i), row(step + 2 * i + 1), to) };
+                unsafe { T::V::interleave(row(step + 2 * i), row(step + 2 * i + 1), to) };
             }
             for panel in mine.clone() {
                 let half = panel % p.panels() % 2;
                 let to = &mut a[((panel - task.panels.start) * CHUNK_STEPS + s) * TILE..][..TILE];
                 // SAFETY: both are tiles.
-                unsafe { T::transpose(pairs[half].as_ptr(), to.as_mut_ptr()) };
+                unsafe { T::V::transpose(pairs[half].as_ptr(), to.as_mut_ptr()) };
             }
         }
         panel = mine.end;
@@ -146,7 +146,7 @@ unsafe fn pair_input<T: Tiles>(task: &Task<'_>, sources: &[u32; CHUNK_ROWS], cou
                 if source == NONE { (&raw const ZEROS).cast() } else { x.wrapping_add(source as usize) }
             };
             // SAFETY: the plan's rows lie within the input, by the caller.
-            unsafe { T::interleave(row(pair[0]), row(pair[1]), [low.as_mut_ptr(), high.as_mut_ptr()]) };
+            unsafe { T::V::interleave(row(pair[0]), row(pair[1]), [low.as_mut_ptr(), high.as_mut_ptr()]) };
         }
     }
 }
@@ -220,7 +220,7 @@ unsafe fn store<T: Tiles>(task: &Task<'_>, blocks: Range<usize>, sums: &[u32]) {
                 let at = ((panel * taps + tap) * k + block * BLOCK) * BLOCK;
                 // SAFETY: tiles; the place lies within the weights, by the caller.
                 unsafe {
-                    T::transpose(sum.as_ptr(), transposed.as_mut_ptr());
+                    T::V::transpose(sum.as_ptr(), transposed.as_mut_ptr());
                     let to = task.work.dw[group].as_ptr().add(at).cast::<u32>();
                     std::ptr::copy_nonoverlapping(transposed.as_ptr(), to, values * BLOCK);
                 }
