@@ -1,6 +1,7 @@
 //! The optimiser's pass over one tensor.
 
 use crate::Isa;
+use crate::isa::Vectorize;
 
 /// Constants of one AdamW step (`torch.optim.AdamW`), with the bias corrections of its step number.
 #[derive(Clone, Copy, Debug)]
@@ -50,19 +51,36 @@ pub fn adamw_step(
 ) {
     let len = p.len();
     assert!(g.len() == len && m.len() == len && v.len() == len, "lengths differ");
-    isa.vectorize(|| {
-        for i in 0..len {
-            let g = g[i];
-            m[i] += (g - m[i]) * s.grad_weight;
-            v[i] = v[i] * s.beta2 + g * g * s.square_weight;
-            let denominator = v[i].sqrt() * s.inv_root_correction + s.eps;
-            p[i] = p[i] * s.decay - s.step_size * (m[i] / denominator);
+    assert!(ema.as_ref().is_none_or(|(ema, _)| ema.len() == len), "lengths differ");
+    isa.vectorize(Pass { s: *s, p, g, m, v, ema });
+}
+
+/// Slices of one length.
+struct Pass<'a> {
+    s: AdamWStep,
+    p: &'a mut [f32],
+    g: &'a [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    ema: Option<(&'a mut [f32], f32)>,
+}
+
+impl Vectorize for Pass<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { s, p, g, m, v, ema } = self;
+        for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            *m += (g - *m) * s.grad_weight;
+            *v = *v * s.beta2 + g * g * s.square_weight;
+            let denominator = v.sqrt() * s.inv_root_correction + s.eps;
+            *p = *p * s.decay - s.step_size * (*m / denominator);
         }
         if let Some((ema, d)) = ema {
-            assert_eq!(ema.len(), len, "lengths differ");
-            for (e, p) in ema.iter_mut().zip(&*p) {
+            for (e, p) in ema.iter_mut().zip(p) {
                 *e = *e * d + *p * (1.0 - d);
             }
         }
-    });
+    }
 }
