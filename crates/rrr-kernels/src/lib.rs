@@ -48,7 +48,7 @@ pub use conv::{Conv, ConvPlan, GradWeight};
 pub use grouped::{Grouped, Stored};
 pub use isa::{Isa, Vectorize};
 pub use micro::BLOCK;
-pub use peak::fma_peak;
+pub use peak::{bf16_peak, fma_peak, int8_peak};
 pub use pool::Pool;
 pub use pooling::{avg_pool, avg_pool_backward, max_pool, max_pool_backward, max_pool_size};
 pub use precision::{Precision, Weights};

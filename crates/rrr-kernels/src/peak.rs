@@ -1,9 +1,10 @@
 //! What the machine's multipliers can do at most: the yardstick of achieved speeds.
 
-use crate::BLOCK;
 use crate::compute::Compute;
+use crate::int8::Int8Compute;
 use crate::isa::Kernel;
 use crate::simd::Simd;
+use crate::{BLOCK, Pool, bf16};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -15,16 +16,39 @@ const TRIALS: usize = 9;
 /// Multiply-adds per second of 32-bit floats that all threads of `compute` reach together in registers, times two:
 /// the peak in FLOP/s of the instruction set at today's clock. Takes about 0.2 s.
 pub fn fma_peak(compute: &Compute) -> f64 {
-    let (isa, threads) = (compute.isa(), compute.pool().threads());
+    let isa = compute.isa();
+    best(compute.pool(), |rounds| {
+        let mut done = 0;
+        isa.run(MultiplyAdd { rounds, done: &mut done });
+        done
+    })
+}
+
+/// The same of products of bf16, with the instructions that there are for them; those of f32 if there are none.
+pub fn bf16_peak(compute: &Compute) -> f64 {
+    match bf16::multiply_adds(compute.isa()) {
+        Some(multiply_adds) => best(compute.pool(), multiply_adds),
+        None => fma_peak(compute),
+    }
+}
+
+/// The same of products of bytes, in operations per second.
+pub fn int8_peak(compute: &Int8Compute) -> f64 {
+    best(compute.pool(), |rounds| compute.multiply_adds(rounds))
+}
+
+/// The most that all threads reach together, times two, of what does some rounds of multiply-adds and says how many it
+/// did.
+fn best(pool: &Pool, multiply_adds: impl Fn(u64) -> u64 + Sync) -> f64 {
+    let threads = pool.threads();
+    let per_round = multiply_adds(1);
     let mut rounds = 1 << 14;
-    let mut per_round = 0;
-    isa.run(MultiplyAdd { rounds: 1, done: &mut per_round });
     let mut best: f64 = 0.0;
     let mut trials = 0;
     while trials < TRIALS {
         let start = Instant::now();
-        compute.pool().run(threads, |_| {
-            isa.run(MultiplyAdd { rounds: black_box(rounds), done: &mut 0 });
+        pool.run(threads, |_| {
+            multiply_adds(black_box(rounds));
         });
         let elapsed = start.elapsed();
         if elapsed < TRIAL / 2 {
@@ -95,7 +119,8 @@ unsafe fn multiply_add<S: Simd, const N: usize>(rounds: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Pool};
+    use crate::Isa;
+    use crate::int8::Int8Isa;
     use std::sync::Arc;
 
     #[test]
@@ -103,7 +128,13 @@ mod tests {
     fn every_instruction_set_has_a_peak() {
         let pool = Arc::new(Pool::new(1));
         for isa in Isa::available() {
-            let peak = fma_peak(&Compute::with_isa(Arc::clone(&pool), isa).unwrap());
+            let compute = Compute::with_isa(Arc::clone(&pool), isa).unwrap();
+            for peak in [fma_peak(&compute), bf16_peak(&compute)] {
+                assert!(peak > 1e6 && peak.is_finite(), "{isa}: {peak}");
+            }
+        }
+        for isa in Int8Isa::available() {
+            let peak = int8_peak(&Int8Compute::with_isa(Arc::clone(&pool), isa).unwrap());
             assert!(peak > 1e6 && peak.is_finite(), "{isa}: {peak}");
         }
     }

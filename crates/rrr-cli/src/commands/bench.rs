@@ -35,11 +35,14 @@ fn print(out: &mut impl Write, r: &BenchReport) -> io::Result<()> {
     let cpu = machine.cpu.as_deref().unwrap_or("unknown processor");
     let plural = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     let threads = plural(machine.threads, "thread", "threads");
-    writeln!(
-        out,
-        "machine     {cpu}, {}, {threads}, FMA peak {:.1} GFLOP/s",
-        machine.isa, machine.peak_gflops
-    )?;
+    let mut peaks = vec![("f32", machine.peak_gflops)];
+    for case in &r.cases {
+        if peaks.iter().all(|(precision, _)| *precision != case.precision) {
+            peaks.push((&case.precision, case.peak_gflops));
+        }
+    }
+    let peaks: Vec<_> = peaks.into_iter().map(|(precision, peak)| format!("{precision} {peak:.1}")).collect();
+    writeln!(out, "machine     {cpu}, {}, {threads}, peak in GFLOP/s: {}", machine.isa, peaks.join(", "))?;
     writeln!(
         out,
         "network     {}, {:.2} M parameters, {:.3} G multiply-adds per {s}x{s} image",
@@ -70,19 +73,16 @@ fn print(out: &mut impl Write, r: &BenchReport) -> io::Result<()> {
             l.p99_ms,
             c.images_per_second,
             c.gflops,
-            100.0 * c.gflops / machine.peak_gflops,
+            100.0 * c.gflops / c.peak_gflops,
             mib(c.memory.weights_bytes as u64),
             mib(c.memory.activations_bytes as u64),
             c.peak_resident_bytes.map_or("-".into(), mib),
         )?;
     }
-    r.cases
-        .iter()
-        .filter(|c| !c.layers.is_empty())
-        .try_for_each(|c| print_layers(out, c, machine.peak_gflops))
+    r.cases.iter().filter(|c| !c.layers.is_empty()).try_for_each(|c| print_layers(out, c))
 }
 
-fn print_layers(out: &mut impl Write, case: &Case, peak: f64) -> io::Result<()> {
+fn print_layers(out: &mut impl Write, case: &Case) -> io::Result<()> {
     let width = case.layers.iter().map(|l| l.name.len()).max().unwrap_or(0);
     let title = format!("{}, batch {}", case.precision, case.batch);
     let width = width.max(title.len());
@@ -90,7 +90,7 @@ fn print_layers(out: &mut impl Write, case: &Case, peak: f64) -> io::Result<()> 
     for l in &case.layers {
         write!(out, "{:<width$}  {:>7.3}  {:>5.1}%", l.name, l.ms, 100.0 * l.share)?;
         match l.gflops {
-            Some(gflops) => writeln!(out, "  {gflops:>7.1}  {:>6.1}%", 100.0 * gflops / peak)?,
+            Some(gflops) => writeln!(out, "  {gflops:>7.1}  {:>6.1}%", 100.0 * gflops / case.peak_gflops)?,
             None => writeln!(out)?,
         }
     }

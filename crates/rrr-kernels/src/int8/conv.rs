@@ -1,11 +1,12 @@
 //! Convolutions of bytes: weight packing and forward.
 
-use super::layout::{Layout, steps};
+use super::layout::{Layout, steps, values};
 use super::micro::{Micro, RUN};
 use super::{ACTIVATION_MAX, Int8Compute, Loops, STEP, STEPS, plane_len, run, tiles};
 use crate::conv::{Conv, Geometry, MAX_GROUPS, rows};
 use crate::rows::{Depth, Limits, Output, Part, RowsPlan};
 use crate::{BLOCK, blocks};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A convolution of one input, or the sum of two convolutions of different inputs (the last one of a bottleneck
 /// and the one on its skip path), which then share the scale of each output channel.
@@ -76,23 +77,25 @@ impl Int8Conv {
         let segment = if self.is_short() { STEP } else { BLOCK };
         let mut largest = 0;
         for (conv, weights) in self.parts.iter().zip(weights) {
-            let area = conv.kernel * conv.kernel;
-            assert_eq!(weights.len(), conv.cin * area, "wrong number of weights");
-            let lanes = (steps(conv) * STEP).div_ceil(segment) * 2;
-            // Positive and negative sum of each lane, were all activations 1.
-            let mut sums = vec![(0, 0); conv.taps() * lanes];
-            for (at, &w) in weights.iter().enumerate() {
-                let (tap, k) = tap_and_k(conv, at / area, at % area);
-                let sum = &mut sums[tap * lanes + k / segment * 2 + k % STEP / 2];
-                let w = i32::from(w);
-                if w > 0 { sum.0 += w } else { sum.1 -= w }
+            assert_eq!(weights.len(), conv.cin * conv.kernel * conv.kernel, "wrong number of weights");
+            for tap in 0..conv.taps() {
+                for first in (0..values(conv)).step_by(segment) {
+                    // Positive and negative sum of each lane, were all activations 1.
+                    let mut sums = [[0i32; 2]; 2];
+                    for k in first..(first + segment).min(values(conv)) {
+                        let w = i32::from(weights[source(conv, tap, k)]);
+                        let [high, low] = &mut sums[k % STEP / 2];
+                        *high += w.max(0);
+                        *low -= w.min(0);
+                    }
+                    largest = sums.into_iter().flatten().fold(largest, i32::max);
+                }
             }
-            largest = sums.iter().fold(largest, |most, (high, low)| most.max(*high).max(*low));
         }
         largest as f32 / limit as f32
     }
 
-    /// Packs weights for `compute` from PyTorch's order, `[cout][cin][kernel][kernel]` for each part.
+    /// Packs weights for `compute` from PyTorch's order, `[cout][cin][kernel][kernel]` for each part, on all threads.
     ///
     /// # Errors
     /// The first output channel whose [`Int8Conv::share_of_16_bits`] is above 1.
@@ -102,38 +105,49 @@ impl Int8Conv {
     pub fn pack(&self, weights: &[&[i8]], packed: &mut [u8], compute: &Int8Compute) -> Result<(), usize> {
         assert_eq!(packed.len(), self.packed_len(compute));
         assert_eq!(weights.len(), self.parts.len(), "weights for every part");
-        packed.fill(0);
-        let layout = compute.layout();
-        let (all, mut start) = ((blocks(self.cout()), self.steps(layout)), 0);
         for (conv, weights) in self.parts.iter().zip(weights) {
-            let area = conv.kernel * conv.kernel;
-            assert_eq!(weights.len(), conv.cout * conv.cin * area, "wrong number of weights");
-            for (at, &w) in weights.iter().enumerate() {
-                let (tap, k) = tap_and_k(conv, at / area % conv.cin, at % area);
-                let o = at / area / conv.cin;
-                let step = start + tap * layout.tap_steps(conv) + k / STEP;
-                let place = layout.place(o / BLOCK, step, all);
-                packed[(place * BLOCK + o % BLOCK) * STEP + k % STEP] = w.cast_unsigned();
-            }
-            start += conv.taps() * layout.tap_steps(conv);
+            let len = conv.cout * conv.cin * conv.kernel * conv.kernel;
+            assert_eq!(weights.len(), len, "wrong number of weights");
         }
-        let channel = |o: usize| -> Vec<&[i8]> {
-            weights.iter().map(|w| &w[w.len() / self.cout() * o..w.len() / self.cout() * (o + 1)]).collect()
-        };
-        match (0..self.cout()).find(|&o| self.share_of_16_bits(&channel(o)) > 1.0) {
-            None => Ok(()),
-            Some(o) => Err(o),
+        let layout = compute.layout();
+        let steps = self.steps(layout);
+        let too_large = AtomicUsize::new(usize::MAX);
+        // Two blocks of output channels, which lie together in every layout.
+        compute.pool().for_each_chunk(packed, 2 * steps * STEP * BLOCK, |pair, packed| {
+            packed.fill(0);
+            let all = (packed.len() / (steps * STEP * BLOCK), steps);
+            let first = 2 * pair * BLOCK;
+            for o in first..(first + all.0 * BLOCK).min(self.cout()) {
+                let channel = |w: &[i8]| w.len() / self.cout() * o..w.len() / self.cout() * (o + 1);
+                let channel: Vec<&[i8]> = weights.iter().map(|w| &w[channel(w)]).collect();
+                if self.share_of_16_bits(&channel) > 1.0 {
+                    too_large.fetch_min(o, Ordering::Relaxed);
+                }
+                let mut start = 0;
+                for (conv, weights) in self.parts.iter().zip(channel) {
+                    for tap in 0..conv.taps() {
+                        for k in 0..values(conv) {
+                            let step = start + tap * layout.tap_steps(conv) + k / STEP;
+                            let place = layout.place((o - first) / BLOCK, step, all);
+                            let w = weights[source(conv, tap, k)];
+                            packed[(place * BLOCK + o % BLOCK) * STEP + k % STEP] = w.cast_unsigned();
+                        }
+                    }
+                    start += conv.taps() * layout.tap_steps(conv);
+                }
+            }
+        });
+        match too_large.into_inner() {
+            usize::MAX => Ok(()),
+            channel => Err(channel),
         }
     }
 }
 
-/// Where a weight of an input channel and a kernel position goes: a tap, and its place in there.
-fn tap_and_k(conv: &Conv, channel: usize, position: usize) -> (usize, usize) {
-    if conv.rgb {
-        (position / conv.kernel, position % conv.kernel * 3 + channel)
-    } else {
-        (position, channel)
-    }
+/// Where among an output channel's weights, `[cin][kernel][kernel]`, that of a tap and a value of k lies.
+fn source(conv: &Conv, tap: usize, k: usize) -> usize {
+    let area = conv.kernel * conv.kernel;
+    if conv.rgb { k % 3 * area + tap * conv.kernel + k / 3 } else { k * area + tap }
 }
 
 /// One run of an [`Int8Plan`]: for every group `y = round(clamp(sum * scale + offset + residual, 0, max))`.

@@ -45,8 +45,12 @@ impl Layout {
     }
 }
 
-/// Steps of 4 input channels per tap.
+/// Values of k of a tap: input channels, or those of a kernel's row of pixels.
+pub(super) fn values(conv: &Conv) -> usize {
+    if conv.rgb { conv.kernel * 3 } else { conv.cin }
+}
+
+/// Steps of 4 of these.
 pub(super) fn steps(conv: &Conv) -> usize {
-    let k = if conv.rgb { conv.kernel * 3 } else { conv.cin };
-    k.div_ceil(STEP)
+    values(conv).div_ceil(STEP)
 }

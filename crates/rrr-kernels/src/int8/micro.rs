@@ -10,6 +10,7 @@ use super::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::simd::{Dot, Portable};
 use super::{Int8Isa, STEP, STEPS};
 use crate::BLOCK;
+use std::hint::black_box;
 
 pub(super) use crate::micro::{Item, Order, RUN};
 
@@ -77,10 +78,14 @@ pub(super) struct Micro {
     runs: &'static [&'static [RowsFn]],
     /// The same; segments of one step.
     pixel_runs: &'static [&'static [RowsFn]],
+    multiply_adds: unsafe fn(u64) -> u64,
 }
 
 /// Kernels per number of panels and of rows or runs.
 type Table = &'static [&'static [RowsFn]];
+
+/// Of [`Micro`]: `multiply_adds`, and `long`, `short`, `runs`, `pixel_runs`.
+type Kernels = (unsafe fn(u64) -> u64, [Table; 4]);
 
 impl Micro {
     /// The kernels of `isa`, or `None` if this CPU lacks it.
@@ -88,27 +93,33 @@ impl Micro {
         if !isa.is_available() {
             return None;
         }
-        let [long, short, runs, pixel_runs]: [Table; 4] = match isa {
+        let (multiply_adds, [long, short, runs, pixel_runs]): Kernels = match isa {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512Vnni => avx512vnni::TABLES,
+            Int8Isa::Avx512Vnni => avx512vnni::KERNELS,
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512 => avx512::TABLES,
+            Int8Isa::Avx512 => avx512::KERNELS,
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::AvxVnni => avxvnni::TABLES,
+            Int8Isa::AvxVnni => avxvnni::KERNELS,
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx2 => avx2::TABLES,
+            Int8Isa::Avx2 => avx2::KERNELS,
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::NeonDot => neondot::TABLES,
+            Int8Isa::NeonDot => neondot::KERNELS,
             #[cfg(target_arch = "aarch64")]
-            Int8Isa::Neon => neon::TABLES,
-            _ => portable::TABLES,
+            Int8Isa::Neon => neon::KERNELS,
+            _ => portable::KERNELS,
         };
-        Some(Self { isa, long, short, runs, pixel_runs })
+        Some(Self { isa, long, short, runs, pixel_runs, multiply_adds })
     }
 
     /// The instruction set.
     pub fn isa(&self) -> Int8Isa {
         self.isa
+    }
+
+    /// See [`Int8Compute::multiply_adds`](super::Int8Compute::multiply_adds).
+    pub fn multiply_adds(&self, rounds: u64) -> u64 {
+        // SAFETY: the CPU has the instruction set, as `new` has checked.
+        unsafe { (self.multiply_adds)(rounds) }
     }
 
     /// Most rows in a [`Tile`].
@@ -309,6 +320,36 @@ unsafe fn weights<D: Dot, const P: usize, const N: usize>(
     }
 }
 
+/// Rounds of products with sums that do not wait for one another; returns the number of multiply-adds.
+///
+/// # Safety
+/// The CPU must support `D`.
+#[inline(always)]
+unsafe fn multiply_adds<D: Dot>(rounds: u64) -> u64 {
+    const SUMS: usize = 12;
+    let ones = [1u8; STEP];
+    // Weights that the compiler must take for different, lest it keeps one sum for all.
+    let weights = black_box([[1i8; BLOCK * STEP]; SUMS]);
+    let mut out = [[0i32; BLOCK]; SUMS];
+    // SAFETY: the CPU by the caller; a vector has at most 16 channels.
+    unsafe {
+        let mut partials = [D::open(D::zero()); SUMS];
+        for _ in 0..rounds {
+            // What the compiler must take for others, lest it computes the products but once.
+            let a = D::activations(black_box(&ones).as_ptr());
+            for (partial, weights) in partials.iter_mut().zip(&weights) {
+                *partial = D::step(*partial, a, D::weights(weights.as_ptr()));
+            }
+        }
+        for (partial, out) in partials.into_iter().zip(&mut out) {
+            D::store(D::close(D::zero(), partial), out.as_mut_ptr());
+        }
+    }
+    // Lest the compiler leaves the sums out.
+    black_box(out);
+    rounds * (SUMS * D::LANES * STEP) as u64
+}
+
 /// Compiles the body for one instruction set and each number of panels and rows, and of panels and runs.
 macro_rules! kernels {
     ($module:ident, $dot:ident, $n:expr, [$($feature:literal)?], [$($p:literal: $r:tt)+], runs: [$($rp:literal: $rr:tt)*]) => {
@@ -323,13 +364,18 @@ macro_rules! kernels {
                 unsafe { body::<$dot, R, G, A, P, $n, SHORT>(t) }
             }
 
-            /// Of [`Micro`]: `long`, `short`, `runs`, `pixel_runs`.
-            pub(super) static TABLES: [Table; 4] = [
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn multiply_adds(rounds: u64) -> u64 {
+                // SAFETY: passed on to the caller.
+                unsafe { super::multiply_adds::<$dot>(rounds) }
+            }
+
+            pub(super) static KERNELS: Kernels = (multiply_adds, [
                 &[$(of!(1, BLOCK, $p, false, $r)),+],
                 &[$(of!(1, BLOCK, $p, true, $r)),+],
                 &[$(of!(RUN, BLOCK, $rp, false, $rr)),*],
                 &[$(of!(RUN, crate::micro::PIXEL_STEP, $rp, true, $rr)),*],
-            ];
+            ]);
         }
     };
 }

@@ -98,6 +98,15 @@ impl Int8Compute {
         }
     }
 
+    /// Some rounds, at least one, of products in registers that do not wait for one another: how many multiply-adds they
+    /// were.
+    pub(crate) fn multiply_adds(&self, rounds: u64) -> u64 {
+        match &self.loops {
+            Loops::Vectors(micro) => micro.multiply_adds(rounds),
+            Loops::Tiles(loops) => loops.multiply_adds(rounds),
+        }
+    }
+
     /// Channels of a block of an activation.
     pub fn width(&self) -> usize {
         self.layout().width()

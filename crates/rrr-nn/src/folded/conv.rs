@@ -4,6 +4,7 @@ use crate::StateView;
 use crate::layout::{Classifier, ConvBn};
 use crate::tape::Member;
 use rrr_kernels::{Arena, BLOCK, BN_EPS, Buffer, Conv, ConvPlan, Weights, blocks};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -163,7 +164,7 @@ impl FoldedConv {
     }
 
     /// Weights of each term as [`Conv::pack`] orders them.
-    pub fn packed(&self) -> Vec<Vec<f32>> {
+    pub fn packed(&self) -> Vec<Cow<'_, [f32]>> {
         let panel = self.weight.len() / blocks(self.conv().cout());
         let mut start = 0;
         self.terms
@@ -171,7 +172,14 @@ impl FoldedConv {
             .map(|term| {
                 let range = start..start + term.conv.panel_len();
                 start = range.end;
-                self.weight.chunks_exact(panel).flat_map(|panel| &panel[range.clone()]).copied().collect()
+                if range.len() == panel {
+                    return Cow::Borrowed(&self.weight[..]);
+                }
+                let mut packed = Vec::with_capacity(self.weight.len() / panel * range.len());
+                self.weight
+                    .chunks_exact(panel)
+                    .for_each(|panel| packed.extend_from_slice(&panel[range.clone()]));
+                Cow::Owned(packed)
             })
             .collect()
     }

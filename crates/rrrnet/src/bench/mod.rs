@@ -17,7 +17,8 @@ use crate::machine;
 use crate::model::{ModelError, ModelFile};
 use crate::predict::Predictor;
 use rrr_data::rng::SeededRng;
-use rrr_kernels::fma_peak;
+use rrr_kernels::int8::Int8Compute;
+use rrr_kernels::{bf16_peak, fma_peak, int8_peak};
 use rrr_nn::{Compute, Images, Isa, LayerTime, Normalize, Pixels, Pool};
 use std::path::Path;
 use std::sync::Arc;
@@ -92,17 +93,23 @@ pub fn bench(
 
     let cost = net_cost(&model.spec, [size; 2]);
     let mut cases = Vec::new();
+    let peak_f32 = fma_peak(&Compute::new(Arc::clone(&pool)));
     // A quantised model is computed with as it is.
     let precisions: Vec<(String, Precision)> = match model.quantization() {
         Some(_) => vec![("int8".into(), Precision::F32)],
         None => options.precisions.iter().map(|p| p.resolve()).map(|p| (p.to_string(), p)).collect(),
     };
     for (name, precision) in precisions {
+        let peak = match (model.quantization(), precision) {
+            (Some(_), _) => int8_peak(&Int8Compute::new(Arc::clone(&pool))),
+            (None, Precision::Bf16) => bf16_peak(&precision.on(Arc::clone(&pool))),
+            (None, _) => peak_f32,
+        };
         for &batch in &options.batches {
             begin(&name, batch);
             machine::forget_peak_resident();
             let mut network = Engine::new(&model, precision.on(Arc::clone(&pool)))?;
-            cases.push(case(name.clone(), &mut network, &images(batch), cost.macs, options));
+            cases.push(case((&name, peak), &mut network, &images(batch), cost.macs, options));
         }
     }
     Ok(BenchReport {
@@ -110,7 +117,7 @@ pub fn bench(
             cpu: machine::cpu_model(),
             isa: Isa::active().to_string(),
             threads: pool.threads(),
-            peak_gflops: 1e-9 * fma_peak(&Compute::new(Arc::clone(&pool))),
+            peak_gflops: 1e-9 * peak_f32,
         },
         network: BenchNetwork {
             branches: model.spec.branches,
@@ -130,7 +137,7 @@ pub fn bench(
 }
 
 fn case(
-    precision: String,
+    (precision, peak): (&str, f64),
     network: &mut Engine,
     images: &Images<'_>,
     macs: u64,
@@ -139,10 +146,11 @@ fn case(
     let latency = timed(options.until, || drop(std::hint::black_box(network.forward(images))));
     let layers = if options.layers { layers(network, images) } else { Vec::new() };
     Case {
-        precision,
+        precision: precision.into(),
         batch: images.n,
         images_per_second: 1e3 * images.n as f64 / latency.p50_ms,
         gflops: gflops(macs * images.n as u64, latency.p50_ms),
+        peak_gflops: 1e-9 * peak,
         latency,
         memory: NetworkMemory {
             weights_bytes: network.weights_bytes(),

@@ -25,7 +25,7 @@ pub struct BenchMachine {
     pub isa: String,
     /// Number of threads.
     pub threads: usize,
-    /// Multiply-adds of 32-bit floats that these threads reach in registers, in GFLOP/s.
+    /// Multiply-adds of 32-bit floats that these threads reach in registers, times two, in GFLOP/s.
     pub peak_gflops: f64,
 }
 
@@ -79,6 +79,8 @@ pub struct Case {
     pub images_per_second: f64,
     /// Multiply-adds per second, times two, in GFLOP/s, at the median latency.
     pub gflops: f64,
+    /// The same of what these threads reach in registers in this precision, with the instructions that the CPU has for it.
+    pub peak_gflops: f64,
     /// What the network holds.
     pub memory: NetworkMemory,
     /// The most bytes that the whole process held during the case; none where the system does not tell.

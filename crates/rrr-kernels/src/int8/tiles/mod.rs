@@ -19,6 +19,7 @@ use software::Software;
 pub(super) struct Loops {
     isa: Int8Isa,
     work: unsafe fn(&Task<'_, Bytes<'_>>),
+    multiply_adds: unsafe fn(u64) -> u64,
 }
 
 impl Loops {
@@ -27,13 +28,19 @@ impl Loops {
         if !isa.is_available() {
             return None;
         }
-        let work = match isa {
+        let (work, multiply_adds): (unsafe fn(&Task<'_, Bytes<'_>>), unsafe fn(u64) -> u64) = match isa {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Amx => amx::on_amx,
-            Int8Isa::Tiles => in_software,
+            Int8Isa::Amx => (amx::on_amx, amx::multiply_adds),
+            Int8Isa::Tiles => (in_software, software::multiply_adds),
             _ => return None,
         };
-        Some(Self { isa, work })
+        Some(Self { isa, work, multiply_adds })
+    }
+
+    /// See [`Int8Compute::multiply_adds`](super::Int8Compute::multiply_adds).
+    pub fn multiply_adds(&self, rounds: u64) -> u64 {
+        // SAFETY: the CPU has the instruction set, as `new` has checked.
+        unsafe { (self.multiply_adds)(rounds) }
     }
 
     /// The instruction set.

@@ -2,6 +2,7 @@
 
 use super::outcome::{Bytes, finish_tile};
 use crate::tiles::{Finish, Product, ROW_BYTES, Registers, RowTiles, SIDE, SUMS, TILE, TILE_BYTES};
+use std::hint::black_box;
 
 /// Bytes of k that meet in a sum of 32 bits.
 const LANE: usize = size_of::<u32>();
@@ -61,4 +62,18 @@ fn add_row(a: &[u8; ROW_BYTES], w: &[[i8; ROW_BYTES]; SIDE], sums: &mut [i32; SI
             *sum += product(0) + product(1) + product(2) + product(3);
         }
     }
+}
+
+/// See [`Int8Compute::multiply_adds`](super::super::Int8Compute::multiply_adds).
+///
+/// # Safety
+/// None needed: it is a kernel like those of instruction sets.
+pub unsafe fn multiply_adds(rounds: u64) -> u64 {
+    let (row, weights) = ([1; ROW_BYTES], [[1; ROW_BYTES]; SIDE]);
+    for _ in 0..rounds {
+        let mut sums = [0; SIDE];
+        add_row(black_box(&row), &weights, &mut sums);
+        black_box(sums);
+    }
+    rounds * (ROW_BYTES * SIDE) as u64
 }
