@@ -325,20 +325,20 @@ unsafe fn weights<D: Dot, const P: usize, const N: usize>(
 /// # Safety
 /// The CPU must support `D`.
 #[inline(always)]
-unsafe fn multiply_adds<D: Dot>(rounds: u64) -> u64 {
-    const SUMS: usize = 12;
+unsafe fn multiply_adds<D: Dot, const SUMS: usize>(rounds: u64) -> u64 {
     let ones = [1u8; STEP];
     // Weights that the compiler must take for different, lest it keeps one sum for all.
     let weights = black_box([[1i8; BLOCK * STEP]; SUMS]);
     let mut out = [[0i32; BLOCK]; SUMS];
     // SAFETY: the CPU by the caller; a vector has at most 16 channels.
     unsafe {
+        let weights: [D::Weights; SUMS] = std::array::from_fn(|i| D::weights(weights[i].as_ptr()));
         let mut partials = [D::open(D::zero()); SUMS];
         for _ in 0..rounds {
             // What the compiler must take for others, lest it computes the products but once.
             let a = D::activations(black_box(&ones).as_ptr());
             for (partial, weights) in partials.iter_mut().zip(&weights) {
-                *partial = D::step(*partial, a, D::weights(weights.as_ptr()));
+                *partial = D::step(*partial, a, *weights);
             }
         }
         for (partial, out) in partials.into_iter().zip(&mut out) {
@@ -366,8 +366,15 @@ macro_rules! kernels {
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn multiply_adds(rounds: u64) -> u64 {
+                // As many as hide the latency of a step: sums take all of it, partial ones only that of an addition.
                 // SAFETY: passed on to the caller.
-                unsafe { super::multiply_adds::<$dot>(rounds) }
+                unsafe {
+                    if $dot::IN_PLACE {
+                        super::multiply_adds::<$dot, 12>(rounds)
+                    } else {
+                        super::multiply_adds::<$dot, 6>(rounds)
+                    }
+                }
             }
 
             pub(super) static KERNELS: Kernels = (multiply_adds, [

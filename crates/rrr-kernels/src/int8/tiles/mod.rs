@@ -14,11 +14,13 @@ use crate::{BLOCK, Pool};
 use outcome::Bytes;
 use software::Software;
 
+type WorkFn = unsafe fn(&Task<'_, Bytes<'_>>);
+
 /// The loops of one instruction set; can only be made where the CPU has it.
 #[derive(Clone, Copy)]
 pub(super) struct Loops {
     isa: Int8Isa,
-    work: unsafe fn(&Task<'_, Bytes<'_>>),
+    work: WorkFn,
     multiply_adds: unsafe fn(u64) -> u64,
 }
 
@@ -28,7 +30,7 @@ impl Loops {
         if !isa.is_available() {
             return None;
         }
-        let (work, multiply_adds): (unsafe fn(&Task<'_, Bytes<'_>>), unsafe fn(u64) -> u64) = match isa {
+        let (work, multiply_adds): (WorkFn, unsafe fn(u64) -> u64) = match isa {
             #[cfg(target_arch = "x86_64")]
             Int8Isa::Amx => (amx::on_amx, amx::multiply_adds),
             Int8Isa::Tiles => (in_software, software::multiply_adds),
