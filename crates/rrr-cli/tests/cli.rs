@@ -77,6 +77,7 @@ fn assert_bench(json: &serde_json::Value) {
     for (case, batch) in cases.iter().zip([1, 3].into_iter().cycle()) {
         assert_eq!((case["batch"].as_u64(), case["latency"]["calls"].as_u64()), (Some(batch), Some(2)));
         assert!(positive(&case["images_per_second"]) && positive(&case["memory"]["weights_bytes"]));
+        assert!(positive(&case["gflops"]) && positive(&case["peak_gflops"]));
         let layers = case["layers"].as_array().unwrap();
         let share: f64 = layers.iter().map(|l| l["share"].as_f64().unwrap()).sum();
         assert!(layers.len() > 3 && (share - 1.0).abs() < 1e-6);

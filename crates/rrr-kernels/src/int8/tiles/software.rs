@@ -65,10 +65,7 @@ fn add_row(a: &[u8; ROW_BYTES], w: &[[i8; ROW_BYTES]; SIDE], sums: &mut [i32; SI
 }
 
 /// See [`Int8Compute::multiply_adds`](super::super::Int8Compute::multiply_adds).
-///
-/// # Safety
-/// None needed: it is a kernel like those of instruction sets.
-pub unsafe fn multiply_adds(rounds: u64) -> u64 {
+pub fn multiply_adds(rounds: u64) -> u64 {
     let (row, weights) = ([1; ROW_BYTES], [[1; ROW_BYTES]; SIDE]);
     for _ in 0..rounds {
         let mut sums = [0; SIDE];
