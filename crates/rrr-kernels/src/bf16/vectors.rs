@@ -18,37 +18,21 @@ impl Vectors for Avx512Bf16 {
 
     #[inline(always)]
     unsafe fn pair(even: *const f32, odd: *const f32, to: *mut u32) {
-        /// 0, 16, 1, 17, ...: interleaves the halves of a vector of bf16.
-        static INTERLEAVE: [u16; 32] = {
-            let mut order = [0; 32];
-            let mut i = 0;
-            while i < 32 {
-                order[i] = (i / 2 + i % 2 * 16) as u16;
-                i += 1;
-            }
-            order
-        };
+        /// Interleaves the halves of a vector of bf16.
+        static HALVES: [u16; 32] = alternating(16);
         // SAFETY: pointers and features by the caller.
         unsafe {
             let halves = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(odd), _mm512_loadu_ps(even));
             let halves = std::mem::transmute::<__m512bh, __m512i>(halves);
-            let order = _mm512_loadu_si512(INTERLEAVE.as_ptr().cast());
+            let order = _mm512_loadu_si512(HALVES.as_ptr().cast());
             _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi16(order, halves));
         }
     }
 
     #[inline(always)]
     unsafe fn interleave(even: *const u16, odd: *const u16, to: [*mut u32; 2]) {
-        /// 0, 32, 1, 33, ...: pairs of the first halves of two vectors of bf16; 16 more for the second halves.
-        static PAIRS: [u16; 32] = {
-            let mut order = [0; 32];
-            let mut i = 0;
-            while i < 32 {
-                order[i] = (i / 2 + i % 2 * 32) as u16;
-                i += 1;
-            }
-            order
-        };
+        /// Pairs of the first halves of two vectors of bf16; 16 more for the second halves.
+        static PAIRS: [u16; 32] = alternating(32);
         // SAFETY: pointers and features by the caller.
         unsafe {
             let (even, odd) = (_mm512_loadu_si512(even.cast()), _mm512_loadu_si512(odd.cast()));
@@ -107,4 +91,15 @@ impl Vectors for Avx512Bf16 {
             }
         }
     }
+}
+
+/// 0, `distance`, 1, `distance + 1`, ...
+const fn alternating(distance: u16) -> [u16; 32] {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        order[i] = i as u16 / 2 + i as u16 % 2 * distance;
+        i += 1;
+    }
+    order
 }
