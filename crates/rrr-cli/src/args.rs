@@ -161,6 +161,9 @@ pub enum BackboneCommand {
         name: String,
         /// Folder to write to
         out: PathBuf,
+        /// Replace a model that is there
+        #[arg(long)]
+        overwrite: bool,
     },
 }
 

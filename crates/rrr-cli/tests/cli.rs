@@ -85,6 +85,16 @@ fn assert_bench(json: &serde_json::Value) {
 }
 
 #[test]
+fn converting_replaces_no_model_unasked() {
+    let world = World::new();
+    let (backbone, out) = (world.backbone().display().to_string(), world.path("out").display().to_string());
+    let convert = |more: &[&str]| run(["backbone", "convert", &backbone, &out].iter().chain(more));
+    assert_eq!(convert(&[]).code, Some(0));
+    assert_fails(&convert(&[]), &["model.safetensors is there already", "--overwrite"]);
+    assert_eq!(convert(&["--overwrite"]).code, Some(0));
+}
+
+#[test]
 fn flags_win_over_the_configuration_file() {
     let world = World::new();
     let file = world.path("my.toml");

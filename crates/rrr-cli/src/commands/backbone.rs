@@ -30,12 +30,18 @@ pub fn run(args: &BackboneArgs, globals: &Globals, term: &Term) -> anyhow::Resul
             view.borrow().finish();
             print_checkpoint(&inspect(&weights)?, *format)?;
         }
-        BackboneCommand::Convert { name, out } => {
+        BackboneCommand::Convert { name, out, overwrite } => {
+            let target = out.join("model.safetensors");
+            if target.exists() && !overwrite {
+                anyhow::bail!(
+                    "{} is there already\nhint: choose another folder, or give --overwrite",
+                    target.display()
+                );
+            }
             let found = resolve(name, &options)?;
             view.borrow().finish();
             std::fs::create_dir_all(out)
                 .map_err(|e| anyhow::anyhow!("cannot make the folder {}: {e}", out.display()))?;
-            let target = out.join("model.safetensors");
             let report =
                 convert(&found.weights, &target, &ConvertOptions { card: found.card, ..Default::default() })?;
             if !report.dropped.is_empty() {
