@@ -129,7 +129,7 @@ def engines(args, python):
     bf16 = "" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "this CPU has no bf16 instructions"
 
     native = flags & {"avx512_bf16", "amx_bf16"}
-    software = "" if native else "in software on this CPU: only those with AMX or AVX-512 BF16 are faster in bf16"
+    software = "" if native else "in software on this CPU, which has neither AMX nor AVX-512 BF16"
 
     if set(args.works) - {"augment"}:
         step_bench, reason = cargo(ROOT, "-p", "rrr-nn", "--example", "step_bench")

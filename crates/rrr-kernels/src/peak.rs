@@ -4,7 +4,7 @@ use crate::compute::Compute;
 use crate::int8::Int8Compute;
 use crate::isa::Kernel;
 use crate::simd::Simd;
-use crate::{BLOCK, Pool, bf16};
+use crate::{BLOCK, Isa, Pool};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,20 @@ pub fn fma_peak(compute: &Compute) -> f64 {
     })
 }
 
-/// The same of products of bf16, with the instructions that there are for them; those of f32 if there are none.
+/// The same of products of bf16, with the instructions that there are for them; those of f32, which stand for them in
+/// software, if there are none.
 pub fn bf16_peak(compute: &Compute) -> f64 {
-    match bf16::multiply_adds(compute.isa()) {
-        Some(multiply_adds) => best(compute.pool(), multiply_adds),
-        None => fma_peak(compute),
-    }
+    let isa: Isa = compute.isa();
+    let multiply_adds: Option<unsafe fn(u64) -> u64> = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => Some(crate::tiles::amx::bf16_multiply_adds),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => Some(multiply_add_pairs),
+        _ => None,
+    };
+    let Some(multiply_adds) = multiply_adds else { return fma_peak(compute) };
+    // SAFETY: a `Compute` can only be made where the CPU has its instruction set.
+    best(compute.pool(), |rounds| unsafe { multiply_adds(rounds) })
 }
 
 /// The same of products of bytes, in operations per second.
@@ -116,10 +124,37 @@ unsafe fn multiply_add<S: Simd, const N: usize>(rounds: u64) -> u64 {
     rounds * (N * S::LANES) as u64
 }
 
+/// Rounds of dot products of pairs of bf16; returns the number of multiply-adds.
+///
+/// # Safety
+/// The CPU must have AVX-512 with BF16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn multiply_add_pairs(rounds: u64) -> u64 {
+    use std::arch::x86_64::*;
+    // As in `multiply_add`.
+    let starts = black_box([[0.0f32; BLOCK]; SUMS_OF_32_REGISTERS]);
+    let mut out = [0.0f32; BLOCK];
+    // SAFETY: the CPU by the caller; all rows are of 16 floats, and all bits are valid for pairs of bf16.
+    unsafe {
+        let mut sums = starts.map(|start| _mm512_loadu_ps(start.as_ptr()));
+        let pairs = std::mem::transmute::<__m512, __m512bh>(sums[0]);
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
+            }
+        }
+        for sum in sums {
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(sum, _mm512_loadu_ps(out.as_ptr())));
+        }
+    }
+    black_box(out);
+    rounds * (SUMS_OF_32_REGISTERS * 2 * BLOCK) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
     use crate::int8::Int8Isa;
     use std::sync::Arc;
 

@@ -50,7 +50,7 @@ impl Precision {
     /// What to tell somebody who has chosen a precision that is slow on this CPU.
     pub fn caveat(self) -> Option<&'static str> {
         (self == Self::Bf16 && !Isa::active().has_bf16()).then_some(
-            "bf16 is computed in software here, slower than f32: only CPUs with AMX or AVX-512 BF16 are faster in it",
+            "bf16 is computed in software here, slower than f32: this CPU has neither AMX nor AVX-512 BF16",
         )
     }
 }

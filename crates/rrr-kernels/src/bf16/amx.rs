@@ -1,20 +1,13 @@
 //! Products of tiles in AMX's registers that training adds.
 
-use super::tiles::{Product, STEP, Tiles};
+use super::tiles::{Product, Tiles};
 use super::vectors::Avx512Bf16;
-use crate::tiles::amx::{Amx, rounds_of_products};
-use crate::tiles::{ROW_BYTES, SIDE, TILE};
+use crate::tiles::amx::Amx;
+use crate::tiles::{ROW_BYTES, TILE};
 use std::arch::asm;
 
 impl Tiles for Amx {
     type V = Avx512Bf16;
-
-    #[inline(always)]
-    unsafe fn multiply_adds(rounds: u64) -> u64 {
-        // SAFETY: by the caller.
-        unsafe { rounds_of_products!("tdpbf16ps", rounds) };
-        rounds * (4 * SIDE * SIDE * STEP) as u64
-    }
 
     #[inline(always)]
     unsafe fn multiply<const M: usize, const N: usize>(&self, p: &Product<'_, N>) {

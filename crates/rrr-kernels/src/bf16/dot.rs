@@ -8,7 +8,6 @@ use super::vectors::Avx512Bf16;
 use crate::prefetch::{NEAR, prefetch};
 use crate::tiles::{ROW_BYTES, Registers, SIDE, TILE};
 use std::arch::x86_64::*;
-use std::hint::black_box;
 
 /// Products in vector registers.
 pub struct Dot(());
@@ -37,35 +36,6 @@ impl Registers for Dot {
 
 impl Tiles for Dot {
     type V = Avx512Bf16;
-
-    #[inline(always)]
-    unsafe fn multiply_adds(rounds: u64) -> u64 {
-        const SUMS: usize = 24;
-        // Values that the compiler must take for different, lest it keeps one sum for all.
-        let starts = black_box([[0.0f32; SIDE]; SUMS]);
-        let mut out = [0.0f32; SIDE];
-        // SAFETY: the CPU by the caller; all rows are of 16 floats.
-        unsafe {
-            let pairs = bf16(_mm512_loadu_si512(starts.as_ptr().cast()));
-            let mut sums = [_mm512_setzero_ps(); SUMS];
-            for i in 0..SUMS {
-                sums[i] = _mm512_loadu_ps(starts[i].as_ptr());
-            }
-            for _ in 0..rounds {
-                for i in 0..SUMS {
-                    sums[i] = _mm512_dpbf16_ps(sums[i], pairs, pairs);
-                }
-            }
-            let mut total = sums[0];
-            for i in 1..SUMS {
-                total = _mm512_add_ps(total, sums[i]);
-            }
-            _mm512_storeu_ps(out.as_mut_ptr(), total);
-        }
-        // Lest the compiler leaves the sums out.
-        black_box(out);
-        rounds * (SUMS * 2 * SIDE) as u64
-    }
 
     #[inline(always)]
     unsafe fn multiply<const M: usize, const N: usize>(&self, p: &Product<'_, N>) {

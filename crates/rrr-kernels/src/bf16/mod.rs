@@ -38,17 +38,6 @@ struct Kernels {
     bn_forward: unsafe fn(&mut training::ForwardTask<'_>),
     bn_backward: unsafe fn(&mut training::BackwardTask<'_>),
     pooling: unsafe fn(&mut training::PoolingTask<'_>),
-    multiply_adds: Option<unsafe fn(u64) -> u64>,
-}
-
-/// What does as many rounds of products as it is told, in registers, and says how many multiply-adds these are; none if
-/// `isa` has no instructions for them.
-///
-/// # Panics
-/// If this CPU lacks it.
-pub(crate) fn multiply_adds(isa: Isa) -> Option<impl Fn(u64) -> u64 + Sync> {
-    // SAFETY: `Kernels::new` has checked the CPU.
-    Kernels::new(isa).multiply_adds.map(|multiply_adds| move |rounds| unsafe { multiply_adds(rounds) })
 }
 
 impl Kernels {
@@ -122,12 +111,6 @@ macro_rules! kernels {
                 unsafe { training::pooling::<<$tiles as Tiles>::V>(task) }
             }
 
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn multiply_adds(rounds: u64) -> u64 {
-                // SAFETY: passed on to the caller.
-                unsafe { <$tiles>::multiply_adds(rounds) }
-            }
-
             pub(super) const KERNELS: Kernels = Kernels {
                 stored,
                 round,
@@ -136,7 +119,6 @@ macro_rules! kernels {
                 bn_forward,
                 bn_backward,
                 pooling,
-                multiply_adds: if <$tiles as Tiles>::IN_SOFTWARE { None } else { Some(multiply_adds) },
             };
         }
     };

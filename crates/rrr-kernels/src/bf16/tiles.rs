@@ -67,16 +67,6 @@ pub trait Tiles: Registers {
     /// Vectors that go with it.
     type V: Vectors;
 
-    /// Whether it has no instructions for products of bf16.
-    const IN_SOFTWARE: bool = false;
-
-    /// Some rounds, at least one, of products in registers that do not wait for one another: how many multiply-adds they
-    /// were.
-    ///
-    /// # Safety
-    /// The CPU must support the instruction set.
-    unsafe fn multiply_adds(rounds: u64) -> u64;
-
     /// Computes a product of `M x N` tiles, `M` and `N` 1 or 2, with the sums of the instruction `TDPBF16PS`:
     /// per step the even and the odd values of k in chains of their own, then `c + (even + odd)`.
     ///
@@ -173,13 +163,6 @@ impl<S: Simd, const R: usize, const V: usize> Registers for Software<S, R, V> {
 
 impl<S: Simd, const R: usize, const V: usize> Tiles for Software<S, R, V> {
     type V = Loops;
-
-    const IN_SOFTWARE: bool = true;
-
-    #[inline(always)]
-    unsafe fn multiply_adds(_rounds: u64) -> u64 {
-        0
-    }
 
     #[inline(always)]
     unsafe fn multiply<const M: usize, const N: usize>(&self, p: &Product<'_, N>) {

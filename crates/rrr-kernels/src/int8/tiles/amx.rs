@@ -1,8 +1,8 @@
 //! Products of bytes in AMX's registers.
 
 use super::outcome::{Bytes, finish_tile};
-use crate::tiles::amx::{Amx, Operands, rounds_of_products, row_tiles};
-use crate::tiles::{ROW_BYTES, SIDE, Task, work};
+use crate::tiles::amx::{Amx, Operands, row_tiles};
+use crate::tiles::{Task, work};
 
 /// The loops on AMX.
 ///
@@ -12,16 +12,6 @@ use crate::tiles::{ROW_BYTES, SIDE, Task, work};
 pub unsafe fn on_amx(task: &Task<'_, Bytes<'_>>) {
     // SAFETY: passed on to the caller.
     unsafe { work::<Amx, _>(task) }
-}
-
-/// See [`Int8Compute::multiply_adds`](super::super::Int8Compute::multiply_adds).
-///
-/// # Safety
-/// The CPU must have AMX.
-pub unsafe fn multiply_adds(rounds: u64) -> u64 {
-    // SAFETY: by the caller.
-    unsafe { rounds_of_products!("tdpbusd", rounds) };
-    rounds * (4 * SIDE * SIDE * ROW_BYTES) as u64
 }
 
 /// Finishes a row: sums at `sums` and an offset, output at `y` and perhaps an offset.

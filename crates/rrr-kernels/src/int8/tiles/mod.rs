@@ -32,7 +32,7 @@ impl Loops {
         }
         let (work, multiply_adds): (WorkFn, unsafe fn(u64) -> u64) = match isa {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Amx => (amx::on_amx, amx::multiply_adds),
+            Int8Isa::Amx => (amx::on_amx, crate::tiles::amx::int8_multiply_adds),
             Int8Isa::Tiles => (in_software, software::multiply_adds),
             _ => return None,
         };

@@ -4,10 +4,12 @@
 //! itself. See the Intel 64 and IA-32 Architectures Software Developer's Manual, "AMX".
 
 mod finishing;
+mod peak;
 mod product;
 mod rows;
 
 pub(crate) use finishing::product_finishing;
+pub(crate) use peak::{bf16_multiply_adds, int8_multiply_adds};
 pub(crate) use product::{first_sum, operands_of_step, product};
 pub(crate) use rows::row_tiles;
 
@@ -141,37 +143,6 @@ impl Registers for Amx {
         Self(())
     }
 }
-
-/// Rounds of four products of tiles of zeros with the instruction `$multiply`, at least one.
-macro_rules! rounds_of_products {
-    ($multiply:literal, $rounds:expr) => {{
-        use $crate::tiles::Registers;
-        let _tiles = $crate::tiles::amx::Amx::new();
-        std::arch::asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "tilezero tmm4",
-            "tilezero tmm5",
-            "tilezero tmm6",
-            "tilezero tmm7",
-            "2:",
-            concat!($multiply, " tmm0, tmm4, tmm6"),
-            concat!($multiply, " tmm1, tmm4, tmm7"),
-            concat!($multiply, " tmm2, tmm5, tmm6"),
-            concat!($multiply, " tmm3, tmm5, tmm7"),
-            "dec {left}",
-            "jnz 2b",
-            left = inout(reg) $rounds => _,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack, nomem),
-        );
-    }};
-}
-
-pub(crate) use rounds_of_products;
 
 /// What a product needs to know of an outcome whose sums it finishes: registers of its assembly.
 pub struct Operands {
