@@ -19,10 +19,13 @@ use std::arch::x86_64::*;
 use std::mem::offset_of;
 use std::sync::OnceLock;
 
-/// Whether the CPU has AMX tiles of bf16 and int8, and the system lets this process use them.
+/// Whether the CPU has AMX tiles of bf16 and int8, and the system lets this process use them. Taken for granted in builds
+/// for tests that bring AMX in software (`.ci/amx`).
 pub fn is_usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
-    *USABLE.get_or_init(|| has_tiles() && system_saves_tiles() && request_permission())
+    *USABLE.get_or_init(|| {
+        cfg!(emulated_amx) || has_tiles() && system_saves_tiles() && request_permission()
+    })
 }
 
 fn has_tiles() -> bool {
