@@ -2,6 +2,9 @@
 
 use crate::Isa;
 use crate::isa::Vectorize;
+use crate::prefetch::{FAR, prefetch};
+use crate::shared::SharedMut;
+use std::ops::Range;
 
 /// Constants of one AdamW step (`torch.optim.AdamW`), with the bias corrections of its step number.
 #[derive(Clone, Copy, Debug)]
@@ -35,34 +38,75 @@ impl AdamWStep {
     }
 }
 
-/// Updates weights `p` and moments `m` and `v` from gradient `g`; then, if given, the moving average
-/// `ema = d * ema + (1 - d) * p` with `(ema, d)`.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn adamw_step(
-    isa: Isa,
-    s: &AdamWStep,
-    p: &mut [f32],
-    g: &[f32],
-    m: &mut [f32],
-    v: &mut [f32],
-    ema: Option<(&mut [f32], f32)>,
-) {
-    let len = p.len();
-    assert!(g.len() == len && m.len() == len && v.len() == len, "lengths differ");
-    assert!(ema.as_ref().is_none_or(|(ema, _)| ema.len() == len), "lengths differ");
-    isa.vectorize(Pass { s: *s, p, g, m, v, ema });
+/// A tensor in training, or a part of one: slices of one length, and the step that is next.
+pub struct AdamWTensor<'a> {
+    /// Constants of the step.
+    pub step: AdamWStep,
+    /// The parameters.
+    pub params: &'a mut [f32],
+    /// First moments.
+    pub m: &'a mut [f32],
+    /// Second moments.
+    pub v: &'a mut [f32],
+    /// A moving average of the parameters and its decay `d`: behind the step it is `d * ema + (1 - d) * params`.
+    pub ema: Option<(&'a mut [f32], f32)>,
 }
 
-/// Slices of one length.
+impl AdamWTensor<'_> {
+    /// Takes the first `len` values off.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn split_off(&mut self, len: usize) -> Self {
+        fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+            rest.split_off_mut(..len).expect("values that are not there")
+        }
+        Self {
+            step: self.step,
+            params: take(&mut self.params, len),
+            m: take(&mut self.m, len),
+            v: take(&mut self.v, len),
+            ema: self.ema.as_mut().map(|(ema, decay)| (take(ema, len), *decay)),
+        }
+    }
+
+    /// Does the step.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn update(self, gradient: &[f32], isa: Isa) {
+        self.check();
+        assert_eq!(gradient.len(), self.params.len(), "lengths differ");
+        isa.vectorize(Pass { tensor: self, gradient });
+    }
+
+    fn check(&self) {
+        let len = self.params.len();
+        assert!(self.m.len() == len && self.v.len() == len, "lengths differ");
+        assert!(self.ema.as_ref().is_none_or(|(ema, _)| ema.len() == len), "lengths differ");
+    }
+
+    /// [`update`](Self::update), compiled for the instruction set of the caller.
+    #[inline(always)]
+    pub(crate) fn run(self, gradient: &[f32]) {
+        let Self { step: s, params, m, v, ema } = self;
+        for (((p, g), m), v) in params.iter_mut().zip(gradient).zip(m).zip(v) {
+            *m += (g - *m) * s.grad_weight;
+            *v = *v * s.beta2 + g * g * s.square_weight;
+            let denominator = v.sqrt() * s.inv_root_correction + s.eps;
+            *p = *p * s.decay - s.step_size * (*m / denominator);
+        }
+        if let Some((ema, d)) = ema {
+            for (e, p) in ema.iter_mut().zip(params) {
+                *e = *e * d + *p * (1.0 - d);
+            }
+        }
+    }
+}
+
 struct Pass<'a> {
-    s: AdamWStep,
-    p: &'a mut [f32],
-    g: &'a [f32],
-    m: &'a mut [f32],
-    v: &'a mut [f32],
-    ema: Option<(&'a mut [f32], f32)>,
+    tensor: AdamWTensor<'a>,
+    gradient: &'a [f32],
 }
 
 impl Vectorize for Pass<'_> {
@@ -70,16 +114,65 @@ impl Vectorize for Pass<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { s, p, g, m, v, ema } = self;
-        for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            *m += (g - *m) * s.grad_weight;
-            *v = *v * s.beta2 + g * g * s.square_weight;
-            let denominator = v.sqrt() * s.inv_root_correction + s.eps;
-            *p = *p * s.decay - s.step_size * (*m / denominator);
+        self.tensor.run(self.gradient);
+    }
+}
+
+/// A tensor that tasks update at the same time, each at places of its own.
+pub(crate) struct SharedTensor<'a> {
+    step: AdamWStep,
+    params: SharedMut<'a>,
+    m: SharedMut<'a>,
+    v: SharedMut<'a>,
+    ema: Option<(SharedMut<'a>, f32)>,
+}
+
+impl<'a> SharedTensor<'a> {
+    /// # Panics
+    /// If the lengths differ.
+    pub fn new(tensor: AdamWTensor<'a>) -> Self {
+        tensor.check();
+        let AdamWTensor { step, params, m, v, ema } = tensor;
+        let [params, m, v] = [params, m, v].map(SharedMut::new);
+        Self { step, params, m, v, ema: ema.map(|(ema, decay)| (SharedMut::new(ema), decay)) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.params.len()
+    }
+
+    /// Fetches a range of everything into the second-level cache.
+    #[inline(always)]
+    pub fn fetch(&self, at: Range<usize>) {
+        const LINE: usize = 64 / size_of::<f32>();
+        let ema = self.ema.as_ref().map(|(ema, _)| ema);
+        for values in [&self.params, &self.m, &self.v].into_iter().chain(ema) {
+            for start in at.clone().step_by(LINE) {
+                prefetch::<FAR>(values.as_ptr().wrapping_add(start));
+            }
         }
-        if let Some((ema, d)) = ema {
-            for (e, p) in ema.iter_mut().zip(p) {
-                *e = *e * d + *p * (1.0 - d);
+    }
+
+    /// `len` values from `start` on.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    ///
+    /// # Safety
+    /// No other part that overlaps them may be alive.
+    #[inline(always)]
+    pub unsafe fn part(&self, start: usize, len: usize) -> AdamWTensor<'_> {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            AdamWTensor {
+                step: self.step,
+                params: self.params.part(start, len),
+                m: self.m.part(start, len),
+                v: self.v.part(start, len),
+                ema: match &self.ema {
+                    Some((ema, decay)) => Some((ema.part(start, len), *decay)),
+                    None => None,
+                },
             }
         }
     }

@@ -34,13 +34,13 @@ mod tiles;
 mod winograd;
 
 pub use activation::Activation;
-pub use adamw::{AdamWStep, adamw_step};
+pub use adamw::{AdamWStep, AdamWTensor};
 pub use batch_norm::{BN_EPS, BnBackward, BnForward, Norm, NormGrad, Skip, bn_backward, bn_forward};
 pub use bf16::{
-    Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv, Bf16GradPlan, Bf16Job, Bf16Norm, Bf16NormGrad,
-    Bf16Plan, Bf16Skip, IMAGE_SLACK, bf16_avg_pool, bf16_avg_pool_backward, bf16_bn_backward,
-    bf16_bn_forward, bf16_max_pool, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features,
-    round_bf16,
+    Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv, Bf16Copy, Bf16GradPlan, Bf16Job, Bf16Norm,
+    Bf16NormGrad, Bf16Plan, Bf16Skip, Bf16Weights, IMAGE_SLACK, bf16_avg_pool, bf16_avg_pool_backward,
+    bf16_bn_backward, bf16_bn_forward, bf16_max_pool, bf16_max_pool_backward, bf16_mean_of_groups,
+    bf16_pool_features, round_bf16,
 };
 pub use buffer::{Aligned, Arena, Buffer, Element};
 pub use compute::Compute;

@@ -6,11 +6,11 @@ mod common;
 use common::{are_close, has_bits_of_amx, isas, values_of};
 use proptest::prelude::*;
 use rrr_kernels::{
-    Activation, Aligned, Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv, Bf16GradPlan, Bf16Job,
-    Bf16Norm, Bf16NormGrad, Bf16Plan, Bf16Skip, BnBackward, BnForward, Buffer, Compute, Conv, ConvPlan,
-    GradWeight, IMAGE_SLACK, Isa, NormGrad, Pool, RowsJob, Skip, bf16_avg_pool_backward, bf16_bn_backward,
-    bf16_bn_forward, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features, bn_backward,
-    bn_forward, max_pool_backward, max_pool_size, round_bf16,
+    Activation, AdamWStep, AdamWTensor, Aligned, Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Conv,
+    Bf16Copy, Bf16GradPlan, Bf16Job, Bf16Norm, Bf16NormGrad, Bf16Plan, Bf16Skip, Bf16Weights, BnBackward,
+    BnForward, Buffer, Compute, Conv, ConvPlan, GradWeight, IMAGE_SLACK, Isa, NormGrad, Pool, RowsJob, Skip,
+    bf16_avg_pool_backward, bf16_bn_backward, bf16_bn_forward, bf16_max_pool_backward, bf16_mean_of_groups,
+    bf16_pool_features, bn_backward, bn_forward, max_pool_backward, max_pool_size, round_bf16,
 };
 use std::sync::Arc;
 
@@ -175,8 +175,9 @@ fn check(case: &Case) {
         plan.forward(job, &compute);
         assert_eq!(&values_of(&dx), &want_dx, "input gradient, {}", isa);
 
-        for (i, conv) in convs.iter().enumerate() {
-            let plan = Bf16GradPlan::new(*conv, size, groups, n);
+        let plans: Vec<_> = convs.iter().map(|conv| Bf16GradPlan::new(*conv, size, groups, n)).collect();
+        let mut dws = Vec::new();
+        for (i, (conv, plan)) in convs.iter().zip(&plans).enumerate() {
             let mut dw = vec![vec![f32::NAN; conv.packed_len()]; groups];
             plan.run(x.data(), gradients[i].0.data(), dw.iter_mut().map(|dw| &mut dw[..]), &compute);
             for (group, dw) in dw.iter().enumerate() {
@@ -185,7 +186,61 @@ fn check(case: &Case) {
                 let padding = dw.iter().sum::<f32>() - want.iter().sum::<f32>();
                 assert_eq!(padding, 0.0, "padding of the weight gradient");
             }
+            dws.push(dw);
         }
+        check_update((&convs, &plans), (x.data(), &inputs), &dws, &compute);
+    }
+}
+
+/// A step of the optimiser within the plans has the bits of one with the gradients `dw[conv][group]`, and so have the copies
+/// of the weights: those of the forward pass, and those of all convolutions for the input's gradient.
+fn check_update(
+    (convs, plans): (&[Conv], &[Bf16GradPlan]),
+    (x, dy): (&[u16], &[&[u16]]),
+    dw: &[Vec<Vec<f32>>],
+    compute: &Compute,
+) {
+    let isa = compute.isa();
+    let groups = dw[0].len();
+    // Weights, moments and average.
+    let before = |conv: &Conv, seed: usize| {
+        [0, 1, 2, 3].map(|i| {
+            let values = reals(conv.packed_len(), seed + i);
+            values.iter().map(|v| if i == 2 { v.abs() } else { *v }).collect::<Vec<f32>>()
+        })
+    };
+    fn tensor([params, m, v, ema]: &mut [Vec<f32>; 4]) -> AdamWTensor<'_> {
+        let step = AdamWStep::new(3, 0.01, (0.9, 0.999), 1e-8, 0.01);
+        AdamWTensor { step, params, m, v, ema: Some((ema, 0.75)) }
+    }
+    let gradient = Bf16Conv::input_gradient(convs);
+    let mut turned = vec![vec![0; gradient.packed_len()]; groups];
+    let mut after = Vec::new();
+    for (part, (conv, plan)) in convs.iter().zip(plans).enumerate() {
+        let forward = Bf16Conv::new(*conv);
+        let mut packed = vec![vec![0; forward.packed_len()]; groups];
+        let mut got: Vec<_> = (0..groups).map(|group| before(conv, 10 * group)).collect();
+        let weights = got.iter_mut().zip(&mut packed).zip(&mut turned).map(|((tensors, packed), turned)| {
+            let forward = Bf16Copy { conv: &forward, part: 0, packed };
+            let gradient = Bf16Copy { conv: &gradient, part, packed: turned };
+            Bf16Weights { tensor: tensor(tensors), copies: [Some(forward), Some(gradient)] }
+        });
+        plan.update(x, dy[part], weights, compute);
+        for (group, (got, packed)) in got.iter().zip(&packed).enumerate() {
+            let mut want = before(conv, 10 * group);
+            tensor(&mut want).update(&dw[part][group], isa);
+            assert!(got == &want, "weights and moments, {isa}");
+            let mut copy = vec![0; packed.len()];
+            forward.pack(isa, &[&want[0]], &mut copy);
+            assert!(packed == &copy, "weights in bf16, {isa}");
+        }
+        after.push(got);
+    }
+    for (group, turned) in turned.iter().enumerate() {
+        let weights: Vec<&[f32]> = after.iter().map(|of_conv| &of_conv[group][0][..]).collect();
+        let mut want = vec![0; turned.len()];
+        gradient.pack(isa, &weights, &mut want);
+        assert!(turned == &want, "weights for the input's gradient, {isa}");
     }
 }
 

@@ -12,7 +12,8 @@ use rrr_kernels::{
 /// A member with the buffers of its backward pass.
 pub(crate) struct Learner {
     pub member: Member,
-    /// Gradients of the trained parameters, laid out like them.
+    /// Gradients of the trained parameters, laid out like them; in bf16 but those of batch norms, laid out like their
+    /// statistics, and of the classifier.
     pub gradients: Buffer,
     /// Weights repacked for input gradients: all, or the last ones.
     pub transposed: Buffer,

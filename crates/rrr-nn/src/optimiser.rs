@@ -2,7 +2,7 @@
 
 use crate::State;
 use crate::layout::Layout;
-use rrr_kernels::{AdamWStep, Buffer, Compute, adamw_step};
+use rrr_kernels::{AdamWStep, AdamWTensor, Buffer, Compute};
 use std::ops::Range;
 
 /// Parameters that one task updates.
@@ -31,8 +31,10 @@ impl Default for AdamW {
 pub(crate) struct Optimiser {
     pub m: Buffer,
     pub v: Buffer,
-    /// Steps done.
+    /// Steps begun.
     pub steps: u64,
+    /// Constants of the last of these.
+    step: AdamWStep,
     pub ema: Option<Ema>,
 }
 
@@ -41,22 +43,14 @@ pub(crate) struct Ema {
     pub average: Buffer,
     pub target: f32,
     pub updates: u64,
-}
-
-/// One step: of all trained parameters, or of some that [`split_off`](Self::split_off) takes.
-pub(crate) struct Update<'a> {
-    step: AdamWStep,
-    pub params: &'a mut [f32],
-    gradients: &'a [f32],
-    m: &'a mut [f32],
-    v: &'a mut [f32],
-    /// Moving average, and its decay.
-    ema: Option<(&'a mut [f32], f32)>,
+    /// Decay of the last of these.
+    decay: f32,
 }
 
 impl Optimiser {
     pub fn new(params: usize) -> Self {
-        Self { m: Buffer::zeros(params), v: Buffer::zeros(params), steps: 0, ema: None }
+        let step = AdamWStep::new(1, 0.0, (0.0, 0.0), 0.0, 0.0);
+        Self { m: Buffer::zeros(params), v: Buffer::zeros(params), steps: 0, step, ema: None }
     }
 
     /// Goes on from saved moments, average with its decay target, and counts of steps and of updates of the average.
@@ -74,72 +68,52 @@ impl Optimiser {
         self.ema = ema.map(|(ema, target)| {
             let mut average = Buffer::zeros(range.len());
             layout.pack(ema, range, &mut average);
-            Ema { average, target, updates }
+            Ema { average, target, updates, decay: 0.0 }
         });
     }
 
     pub fn start_ema(&mut self, target: f32, params: &[f32]) {
         let mut average = Buffer::zeros(params.len());
         average.copy_from_slice(params);
-        self.ema = Some(Ema { average, target, updates: 0 });
+        self.ema = Some(Ema { average, target, updates: 0, decay: 0.0 });
     }
 
     pub fn ema_updates(&self) -> u64 {
         self.ema.as_ref().map_or(0, |e| e.updates)
     }
 
-    /// Begins a step of AdamW from the present gradients, and of the moving average.
-    pub fn begin<'a>(
-        &'a mut self,
-        adamw: &AdamW,
-        lr: f64,
-        params: &'a mut [f32],
-        gradients: &'a [f32],
-    ) -> Update<'a> {
+    /// Begins a step of AdamW, and of the moving average; what [`of`](Self::of) gives, each parameter once, does it.
+    pub fn begin(&mut self, adamw: &AdamW, lr: f64) {
         self.steps += 1;
         let betas = (adamw.beta1, adamw.beta2);
-        let step = AdamWStep::new(self.steps, lr, betas, adamw.eps, adamw.weight_decay);
-        let ema = self.ema.as_mut().map(|ema| {
+        self.step = AdamWStep::new(self.steps, lr, betas, adamw.eps, adamw.weight_decay);
+        if let Some(ema) = &mut self.ema {
             ema.updates += 1;
             let n = ema.updates as f32;
-            (&mut ema.average[..], ema.target.min((1.0 + n) / (10.0 + n)))
-        });
-        Update { step, params, gradients, m: &mut self.m, v: &mut self.v, ema }
-    }
-}
-
-impl<'a> Update<'a> {
-    /// Takes the first `len` parameters off.
-    ///
-    /// # Panics
-    /// If there are fewer.
-    pub fn split_off(&mut self, len: usize) -> Self {
-        fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-            rest.split_off_mut(..len).expect("as laid out")
+            ema.decay = ema.target.min((1.0 + n) / (10.0 + n));
         }
-        Self {
+    }
+
+    /// Some of the parameters, which must be trained, with their moments, for the step that has begun.
+    pub fn of<'a>(&'a mut self, params: &'a mut [f32], at: Range<usize>) -> AdamWTensor<'a> {
+        // The trained ones are all or the last ones.
+        let base = params.len() - self.m.len();
+        let own = at.start - base..at.end - base;
+        AdamWTensor {
             step: self.step,
-            params: take(&mut self.params, len),
-            gradients: self.gradients.split_off(..len).expect("as laid out"),
-            m: take(&mut self.m, len),
-            v: take(&mut self.v, len),
-            ema: self.ema.as_mut().map(|(ema, decay)| (take(ema, len), *decay)),
+            params: &mut params[at],
+            m: &mut self.m[own.clone()],
+            v: &mut self.v[own.clone()],
+            ema: self.ema.as_mut().map(|ema| (&mut ema.average[own], ema.decay)),
         }
     }
 
-    /// Updates a range of the parameters.
-    pub fn run(&mut self, at: Range<usize>, compute: &Compute) {
-        let Self { step, params, gradients, m, v, ema } = self;
-        let ema = ema.as_mut().map(|(ema, decay)| (&mut ema[at.clone()], *decay));
-        let (g, m, v) = (&gradients[at.clone()], &mut m[at.clone()], &mut v[at.clone()]);
-        adamw_step(compute.isa(), step, &mut params[at], g, m, v, ema);
-    }
-
-    /// Updates all parameters, on all threads.
-    pub fn run_all(mut self, compute: &Compute) {
-        let len = self.params.len();
+    /// The step that has begun, of all trained parameters, on all threads.
+    pub fn update_all(&mut self, params: &mut [f32], gradients: &[f32], compute: &Compute) {
+        let all = params.len() - self.m.len()..params.len();
+        let mut rest = self.of(params, all);
         let chunks =
-            (0..len).step_by(UPDATE_CHUNK).map(|start| self.split_off(UPDATE_CHUNK.min(len - start)));
-        compute.pool().for_each(chunks, |_, mut chunk| chunk.run(0..chunk.params.len(), compute));
+            gradients.chunks(UPDATE_CHUNK).map(|gradients| (rest.split_off(gradients.len()), gradients));
+        compute.pool().for_each(chunks, |_, (chunk, gradients)| chunk.update(gradients, compute.isa()));
     }
 }

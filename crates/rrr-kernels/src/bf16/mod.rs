@@ -21,11 +21,13 @@ use stored::Rounded;
 use tiles::{Software, Tiles};
 
 pub use stored::{
-    Bf16Activation, Bf16Conv, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool, round_bf16,
+    Bf16Activation, Bf16Conv, Bf16Copy, Bf16Job, Bf16Plan, IMAGE_SLACK, bf16_avg_pool, bf16_max_pool,
+    round_bf16,
 };
 pub use training::{
-    Bf16BnBackward, Bf16BnForward, Bf16GradPlan, Bf16Norm, Bf16NormGrad, Bf16Skip, bf16_avg_pool_backward,
-    bf16_bn_backward, bf16_bn_forward, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features,
+    Bf16BnBackward, Bf16BnForward, Bf16GradPlan, Bf16Norm, Bf16NormGrad, Bf16Skip, Bf16Weights,
+    bf16_avg_pool_backward, bf16_bn_backward, bf16_bn_forward, bf16_max_pool_backward, bf16_mean_of_groups,
+    bf16_pool_features,
 };
 
 /// The loops of one instruction set.
@@ -33,7 +35,7 @@ pub use training::{
 struct Kernels {
     stored: unsafe fn(&Task<'_, Rounded<'_>>),
     round: unsafe fn(&[f32], &mut [u16]),
-    pack: unsafe fn(&mut stored::PackTask<'_>),
+    pack: unsafe fn(&mut stored::Packing<'_>),
     grad: unsafe fn(&training::GradTask<'_>),
     bn_forward: unsafe fn(&mut training::ForwardTask<'_>),
     bn_backward: unsafe fn(&mut training::BackwardTask<'_>),
@@ -82,7 +84,7 @@ macro_rules! kernels {
             }
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn pack(task: &mut stored::PackTask<'_>) {
+            unsafe fn pack(task: &mut stored::Packing<'_>) {
                 // SAFETY: passed on to the caller.
                 unsafe { stored::pack::<<$tiles as Tiles>::V>(task) }
             }

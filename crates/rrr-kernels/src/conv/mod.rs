@@ -81,7 +81,7 @@ impl Conv {
     }
 
     /// Values of `k` per tap.
-    fn k(&self) -> usize {
+    pub(crate) fn k(&self) -> usize {
         if self.rgb { self.kernel * 3 } else { blocks(self.cin) * BLOCK }
     }
 

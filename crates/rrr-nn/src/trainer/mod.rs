@@ -1,8 +1,8 @@
 //! Training steps.
 
-mod gradients;
 mod options;
 mod saved;
+mod single;
 mod step;
 
 pub use options::{Trainable, TrainerOptions};
@@ -74,17 +74,22 @@ impl Trainer {
             (Trainable::All, true) => layout.fc.as_ref().map_or(0, |fc| fc.transposed.len()),
             (Trainable::Classifier, _) => 0,
         };
-        let learner = |layout: &Layout, state, trained, transposed| Learner {
+        // In bf16 weights take their gradients at once.
+        let gradients = |layout: &Layout| {
+            if bf16 { layout.stats + layout.classifier().len() } else { layout.params }
+        };
+        let learner = |layout: &Layout, state, gradients, transposed| Learner {
             member: member(layout, state),
-            gradients: Buffer::zeros(trained),
+            gradients: Buffer::zeros(gradients),
             transposed: Buffer::zeros(transposed),
         };
+        let of_branch = gradients(&layout).min(trained);
         let learners: Vec<Learner> =
-            state.branches.iter().map(|state| learner(&layout, state, trained, transposed)).collect();
+            state.branches.iter().map(|state| learner(&layout, state, of_branch, transposed)).collect();
         let trains_stem = options.stem_rate > 0.0 && !spec.stem.is_empty();
-        let (params, transposed) =
-            if trains_stem { (stem_layout.params, stem_layout.transposed) } else { (0, 0) };
-        let stem = learner(&stem_layout, &state.stem, params, if bf16 { 0 } else { transposed });
+        let (of_stem, transposed) =
+            if trains_stem { (gradients(&stem_layout), stem_layout.transposed) } else { (0, 0) };
+        let stem = learner(&stem_layout, &state.stem, of_stem, if bf16 { 0 } else { transposed });
         let bf16 = bf16.then(|| {
             let trained_stem = trains_stem.then_some((&stem_layout, &stem));
             let trains_all = options.trainable == Trainable::All;

@@ -1,7 +1,7 @@
 //! Steps towards labels, a teacher's word or values: their targets, losses and updates.
 
-use super::gradients::gradients;
-use super::{Trainable, Trainer, trained_range};
+use super::single::step;
+use super::{Trainable, Trainer};
 use crate::Images;
 use crate::backward::Learner;
 use crate::bf16::Net;
@@ -131,6 +131,11 @@ impl Trainer {
         let classes = self.layout.fc.as_ref().map_or(0, |fc| fc.conv.cout());
         let smoothing = self.options.label_smoothing;
         let Self { options, learners, optimisers, output, .. } = self;
+        let (learners, optimisers) = (&mut learners[which.clone()], &mut optimisers[which.clone()]);
+        optimisers.iter_mut().for_each(|optimiser| optimiser.begin(&options.adamw, lr));
+        if let Some(optimiser) = &mut self.stem_optimiser {
+            optimiser.begin(&options.adamw, lr * options.stem_rate);
+        }
         let losses = |learners: &[Learner], workspace: &mut Workspace| {
             let mut gradients = workspace.take_many(learners.len(), classes, (1, 1), images.n);
             for (learner, gradient) in learners.iter().zip(&mut gradients) {
@@ -143,40 +148,19 @@ impl Trainer {
         let net = Net {
             layout: &self.layout,
             stem_layout: &self.stem_layout,
-            which: which.clone(),
-            learners: &mut learners[which.clone()],
+            which,
+            learners,
+            optimisers,
             stem: &mut self.stem,
+            stem_optimiser: self.stem_optimiser.as_mut(),
             plans: &mut self.plans,
             workspace: &mut self.workspace,
             momentum: options.bn_momentum,
             trains_all: options.trainable == Trainable::All,
-            trains_stem: self.stem_optimiser.is_some(),
         };
         match &mut self.bf16 {
-            Some(bf16) => bf16.gradients(images, net, losses),
-            None => gradients(images, net, &mut self.images, &mut self.frozen_stem, losses),
-        }
-
-        let (compute, profile) = self.plans.compute_and_profile();
-        let trained = trained_range(&self.layout, options.trainable);
-        let updates = learners[which.clone()].iter_mut().zip(&mut optimisers[which.clone()]);
-        let updates = updates.map(|(Learner { member, gradients, .. }, optimiser)| {
-            optimiser.begin(&options.adamw, lr, &mut member.params[trained.clone()], gradients)
-        });
-        match &mut self.bf16 {
-            Some(bf16) if options.trainable == Trainable::All => {
-                bf16.update_branches(&which, updates, profile);
-            }
-            _ => updates.for_each(|update| update.run_all(compute)),
-        }
-        if let Some(optimiser) = &mut self.stem_optimiser {
-            let Learner { member, gradients, .. } = &mut self.stem;
-            let lr = lr * options.stem_rate;
-            let update = optimiser.begin(&options.adamw, lr, &mut member.params, gradients);
-            match &mut self.bf16 {
-                Some(bf16) => bf16.update_stem(update, profile),
-                None => update.run_all(compute),
-            }
+            Some(bf16) => bf16.step(images, net, losses),
+            None => step(images, net, &mut self.images, &mut self.frozen_stem, losses),
         }
     }
 }

@@ -3,12 +3,12 @@
 use super::super::Kernels;
 use super::WIDTH;
 use super::outcome::Rounded;
-use super::packing::Packing;
+use super::packing::{Packing, Places};
 use crate::buffer::{bytes, bytes_mut};
 use crate::compute::Compute;
 use crate::conv::Conv;
 use crate::tiles::{Job, Outcome, Part, TILE, TilePlan};
-use crate::{BLOCK, Isa, blocks};
+use crate::{Isa, blocks};
 
 /// A convolution of one input, or the sum of two convolutions of different inputs (the last one of a bottleneck
 /// and the one on its skip path); or what takes the gradients of their outputs to that of an input they share.
@@ -60,7 +60,7 @@ impl Bf16Conv {
 
     /// Steps of 32 values of k of a tap of a part.
     fn tap_steps(&self, conv: &Conv) -> usize {
-        if self.turned { conv.cout.div_ceil(WIDTH) } else { k(conv).div_ceil(WIDTH) }
+        if self.turned { conv.cout.div_ceil(WIDTH) } else { conv.k().div_ceil(WIDTH) }
     }
 
     /// Steps of all taps of some parts.
@@ -84,41 +84,45 @@ impl Bf16Conv {
     /// If a length is wrong.
     pub fn pack(&self, isa: Isa, weights: &[&[f32]], packed: &mut [u32]) {
         assert_eq!(weights.len(), self.parts.len(), "weights for every part");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of another shape");
         for (part, (conv, weights)) in self.parts.iter().zip(weights).enumerate() {
-            assert_eq!(weights.len(), conv.packed_len());
-            for (pair, weights) in weights.chunks(conv.pair_len()).enumerate() {
-                self.pack_pair(isa, part, pair, weights, packed);
-            }
+            assert_eq!(weights.len(), conv.packed_len(), "weights of another shape");
+            let (taps, k, places) = (conv.taps(), conv.k(), self.places(part));
+            Packing { weights, taps, k, places, packed: &mut *packed }.run(isa);
         }
     }
 
-    /// The share of [`pack`](Self::pack) of the `pair`th 32 output channels of a part's convolution: of `weights` the
-    /// [`Conv::pair_len`] values there, or what is left of them.
-    ///
-    /// # Panics
-    /// If a length is wrong, or there are no such channels.
-    pub fn pack_pair(&self, isa: Isa, part: usize, pair: usize, weights: &[f32], packed: &mut [u32]) {
-        assert_eq!(packed.len(), self.packed_len());
-        let conv = &self.parts[part];
-        let left = conv.packed_len().checked_sub(pair * conv.pair_len()).expect("no such channels");
-        assert_eq!(weights.len(), left.min(conv.pair_len()), "weights of another shape");
-        let all = self.steps(&self.parts);
-        let start = self.steps(&self.parts[..part]);
-        let (taps, k, per_tap) = (conv.taps(), k(conv), self.tap_steps(conv));
-        Packing { weights, taps, k, pair, panels: self.panels(), all, start, per_tap, turned: self.turned }
-            .run(isa, packed);
+    /// Where the packed weights of a part lie.
+    fn places(&self, part: usize) -> Places {
+        Places {
+            panels: self.panels(),
+            all: self.steps(&self.parts),
+            start: self.steps(&self.parts[..part]),
+            per_tap: self.tap_steps(&self.parts[part]),
+            turned: self.turned,
+        }
     }
 }
 
-/// Values of k of a tap of a convolution.
-fn k(conv: &Conv) -> usize {
-    conv.packed_len() / (blocks(conv.cout) * conv.taps() * BLOCK)
+/// Weights in bf16 of one group: those of a convolution, or its part of packed ones.
+pub struct Bf16Copy<'a> {
+    /// What the weights are packed for.
+    pub conv: &'a Bf16Conv,
+    /// Number of the convolution there.
+    pub part: usize,
+    /// All weights of `conv`.
+    pub packed: &'a mut [u32],
 }
 
-impl Conv {
-    /// Number of packed weights of 32 output channels (but for the last, of which there may be fewer).
-    pub fn pair_len(&self) -> usize {
-        2 * self.packed_len() / blocks(self.cout)
+impl<'a> Bf16Copy<'a> {
+    /// The memory of all weights, and where those of `conv` lie in it.
+    ///
+    /// # Panics
+    /// If the part is of another convolution, or the memory of another length.
+    pub(in super::super) fn of(self, conv: &Conv) -> (Places, &'a mut [u32]) {
+        assert_eq!(self.conv.parts[self.part], *conv, "a copy of another convolution");
+        assert_eq!(self.packed.len(), self.conv.packed_len(), "packed weights of another shape");
+        (self.conv.places(self.part), self.packed)
     }
 }
 

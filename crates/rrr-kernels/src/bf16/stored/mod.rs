@@ -24,9 +24,9 @@ mod pooling;
 
 pub use activation::{Bf16Activation, round_bf16};
 pub(super) use activation::{round, widen};
-pub use conv::{Bf16Conv, Bf16Job, Bf16Plan};
+pub use conv::{Bf16Conv, Bf16Copy, Bf16Job, Bf16Plan};
 pub(super) use outcome::Rounded;
-pub(super) use packing::{Task as PackTask, work as pack};
+pub(super) use packing::{Packing, Places, work as pack};
 pub use pooling::{bf16_avg_pool, bf16_max_pool};
 
 use super::tiles::STEP;

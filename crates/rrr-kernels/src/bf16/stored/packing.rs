@@ -5,14 +5,10 @@ use super::super::{Kernels, ZEROS};
 use crate::Isa;
 use crate::tiles::{SIDE, TILE};
 
-/// Where the weights of up to 32 output channels of a convolution go, rounded.
-pub struct Packing<'a> {
-    /// `[panel of 16 channels][tap][k][16]`, one or two panels.
-    pub weights: &'a [f32],
-    pub taps: usize,
-    pub k: usize,
-    /// Number of these 32 channels among the convolution's.
-    pub pair: usize,
+/// Where the weights of a part of packed ones lie. Rounded, 16 x 16 weights (of a tap, 16 values of k and 16 output
+/// channels) are half of a tile.
+#[derive(Clone, Copy)]
+pub struct Places {
     /// Blocks of 16 channels of what the packed weights put out.
     pub panels: usize,
     /// Steps of all parts.
@@ -24,10 +20,52 @@ pub struct Packing<'a> {
     pub turned: bool,
 }
 
-/// A piece of work.
-pub struct Task<'a> {
-    packing: Packing<'a>,
-    packed: &'a mut [u32],
+impl Places {
+    /// Rounds 16 x 16 weights, rows of 16 output channels for values of k, and writes them to their place: those of `tap`
+    /// from the `panel`th block of output channels and the `block`th of k.
+    ///
+    /// # Safety
+    /// The CPU must support `V`; rows must hold 16 values, and `packed` all weights.
+    #[inline(always)]
+    pub unsafe fn write<V: Vectors>(
+        &self,
+        rows: &[*const f32; SIDE],
+        (panel, tap, block): (usize, usize, usize),
+        packed: *mut u32,
+    ) {
+        // What the packed weights put out, and their k.
+        let (out, k) = if self.turned { (block, panel) } else { (panel, block) };
+        let first = out & !1;
+        let width = (self.panels - first).min(2);
+        let tile = first * self.all + (self.start + tap * self.per_tap + k / 2) * width + out % 2;
+        // SAFETY: by the caller; a half of a tile has 8 rows.
+        unsafe {
+            let to = packed.add(tile * TILE + k % 2 * (TILE / 2));
+            if self.turned {
+                let (mut tile, mut turned) = ([0.0f32; TILE], [0.0f32; TILE]);
+                for (row, to) in rows.iter().zip(tile.as_chunks_mut::<SIDE>().0) {
+                    *to = row.cast::<[f32; SIDE]>().read();
+                }
+                V::transpose(tile.as_ptr().cast(), turned.as_mut_ptr().cast());
+                for (i, pair) in turned.chunks_exact(2 * SIDE).enumerate() {
+                    V::pair(pair.as_ptr(), pair.as_ptr().add(SIDE), to.add(i * SIDE));
+                }
+            } else {
+                for (i, pair) in rows.as_chunks::<2>().0.iter().enumerate() {
+                    V::pair(pair[0], pair[1], to.add(i * SIDE));
+                }
+            }
+        }
+    }
+}
+
+/// A piece of work: the weights of a part, `[panel of 16 channels][tap][k][16]`.
+pub struct Packing<'a> {
+    pub weights: &'a [f32],
+    pub taps: usize,
+    pub k: usize,
+    pub places: Places,
+    pub packed: &'a mut [u32],
 }
 
 impl Packing<'_> {
@@ -35,64 +73,40 @@ impl Packing<'_> {
     ///
     /// # Panics
     /// If `packed` has no room.
-    pub fn run(self, isa: Isa, packed: &mut [u32]) {
-        assert!(packed.len() >= self.panels * self.all * TILE && self.weights.len() >= self.panel_len());
+    pub fn run(mut self, isa: Isa) {
+        let Places { panels, all, .. } = self.places;
+        assert!(self.packed.len() >= panels * all * TILE, "packed weights of another shape");
         let kernels = Kernels::new(isa);
         // SAFETY: `Kernels::new` has checked the CPU.
-        unsafe { (kernels.pack)(&mut Task { packing: self, packed }) }
-    }
-
-    fn panel_len(&self) -> usize {
-        self.taps * self.k * SIDE
-    }
-
-    /// The tile of a step of a panel among the packed weights.
-    #[inline(always)]
-    fn tile(&self, panel: usize, tap: usize, step: usize) -> usize {
-        let first = panel & !1;
-        let width = (self.panels - first).min(2);
-        first * self.all + (self.start + tap * self.per_tap + step) * width + panel % 2
+        unsafe { (kernels.pack)(&mut self) }
     }
 }
 
 /// Computes a task.
 ///
 /// # Safety
-/// The CPU must support `V`.
+/// The CPU must support `V`; `packed` must have room.
 #[inline(always)]
-pub unsafe fn work<V: Vectors>(task: &mut Task<'_>) {
-    let Task { packing: p, packed } = task;
-    let (tiles, _) = packed.as_chunks_mut::<TILE>();
-    let (weights, _) = p.weights.as_chunks::<SIDE>();
-    let row = |panel: usize, tap: usize, k: usize| -> *const f32 {
-        let row = (panel * p.taps + tap) * p.k + k;
-        if k < p.k && row < weights.len() { weights[row].as_ptr() } else { ZEROS.0.as_ptr() }
+pub unsafe fn work<V: Vectors>(task: &mut Packing<'_>) {
+    let Packing { weights, taps, k, places, ref mut packed } = *task;
+    let (weights, _) = weights.as_chunks::<SIDE>();
+    let (panels, blocks) = (weights.len() / (taps * k), k.div_ceil(SIDE));
+    // Whole tiles.
+    let (all_panels, all_blocks) = if places.turned {
+        (panels.next_multiple_of(2), blocks)
+    } else {
+        (panels, blocks.next_multiple_of(2))
     };
-    if p.turned {
-        let mut rows = [0; TILE];
-        for panel in 0..p.panels {
-            for tap in 0..p.taps {
-                let to = &mut tiles[p.tile(panel, tap, p.pair)];
-                for (r, rows) in rows.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
-                    let k = panel * SIDE + r;
-                    // SAFETY: rows of 16 values, and of 16 pairs.
-                    unsafe { V::round(row(0, tap, k), row(1, tap, k), rows.as_mut_ptr()) };
-                }
-                // SAFETY: both are tiles.
-                unsafe { V::transpose(rows.as_ptr(), to.as_mut_ptr()) };
-            }
-        }
-        return;
-    }
-    for panel in 0..p.weights.len() / p.panel_len() {
-        for tap in 0..p.taps {
-            for step in 0..p.per_tap {
-                let to = &mut tiles[p.tile(2 * p.pair + panel, tap, step)];
-                for (i, to) in to.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
-                    let k = (step * SIDE + i) * 2;
-                    // SAFETY: as above.
-                    unsafe { V::pair(row(panel, tap, k), row(panel, tap, k + 1), to.as_mut_ptr()) };
-                }
+    for panel in 0..all_panels {
+        for tap in 0..taps {
+            for block in 0..all_blocks {
+                let rows = std::array::from_fn(|i| {
+                    let row = block * SIDE + i;
+                    let is_there = panel < panels && row < k;
+                    if is_there { weights[(panel * taps + tap) * k + row].as_ptr() } else { ZEROS.0.as_ptr() }
+                });
+                // SAFETY: by the caller.
+                unsafe { places.write::<V>(&rows, (panel, tap, block), packed.as_mut_ptr()) };
             }
         }
     }

@@ -10,7 +10,7 @@ use super::stored::WIDTH;
 use super::tiles::Vectors;
 use crate::tiles::SIDE;
 
-pub use grad::Bf16GradPlan;
+pub use grad::{Bf16GradPlan, Bf16Weights};
 pub(super) use grad::{Task as GradTask, work as grad};
 pub(super) use norm::{BackwardTask, ForwardTask, backward, forward};
 pub use norm::{

@@ -23,9 +23,7 @@ use std::sync::OnceLock;
 /// for tests that bring AMX in software (`.ci/amx`).
 pub fn is_usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
-    *USABLE.get_or_init(|| {
-        cfg!(emulated_amx) || has_tiles() && system_saves_tiles() && request_permission()
-    })
+    *USABLE.get_or_init(|| cfg!(emulated_amx) || has_tiles() && system_saves_tiles() && request_permission())
 }
 
 fn has_tiles() -> bool {

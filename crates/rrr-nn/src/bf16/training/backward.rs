@@ -1,11 +1,12 @@
 //! The backward pass.
 
 use super::norms::{self, Back};
-use super::sequence::{Pass, Sequence, Unit, UnitPlans};
+use super::sequence::{BlockTape, Pass, Sequence, Trained, Unit, UnitPlans, input_of};
 use crate::backward::Learner;
 use crate::profile::timed;
 use rrr_kernels::{
-    Activation, Bf16Activation, Compute, bf16_avg_pool_backward, bf16_max_pool_backward, bf16_mean_of_groups,
+    Activation, Bf16Activation, Bf16Weights, Compute, bf16_avg_pool_backward, bf16_max_pool_backward,
+    bf16_mean_of_groups,
 };
 
 /// Memory for gradients: of what a block puts out, of its convolutions' outputs, and of its input.
@@ -35,25 +36,29 @@ impl Sequence {
         bf16_avg_pool_backward(dpooled, &mut arena.out, compute);
     }
 
-    /// From the gradient of the output, in `arena`, to those of all parameters; and, if asked for, to that of the input
-    /// features, which takes its place.
+    /// From the gradient of the output, in `arena`, to those of all parameters, of which it updates the convolutions' weights;
+    /// and, if asked for, to that of the input features, which takes its place.
     pub fn backward(
         &mut self,
-        learners: &mut [Learner],
+        mut trained: Trained<'_>,
         needs_input: bool,
         arena: &mut Arena,
         pass: &mut Pass<'_>,
     ) {
         let plans = self.plans(pass.batch);
-        for i in (0..self.blocks.len()).rev() {
-            let needs_dx = i > 0 || self.image.is_some() || needs_input;
-            let first = self.unit_of(i);
-            let units = [0, 1, 2].map(|k| (&self.units[first + k], &plans[first + k]));
-            self.block(i, units, learners, needs_dx, arena, pass);
+        let Self { units, image, blocks, .. } = self;
+        let first = usize::from(image.is_some());
+        let (image_units, block_units) = units.split_at_mut(first);
+        let plans_of_blocks = plans[first..].as_chunks::<3>().0;
+        let units = block_units.as_chunks_mut::<3>().0;
+        for (i, (units, plans)) in units.iter_mut().zip(plans_of_blocks).enumerate().rev() {
+            let needs_dx = i > 0 || image.is_some() || needs_input;
+            let x = input_of(i, image.as_ref(), blocks, pass.input);
+            block((&blocks[i], x), (units, plans), &mut trained, needs_dx, arena, pass);
         }
-        if let Some(tape) = &self.image {
+        if let Some(tape) = image {
             let (images, compute) = (pass.input.images(), pass.compute);
-            let layer = &self.units[0].layers[0];
+            let unit = &mut image_units[0];
             let Arena { out, conv1, .. } = arena;
             timed(
                 pass.profile,
@@ -63,51 +68,51 @@ impl Sequence {
                     bf16_max_pool_backward(&tape.act, out, conv1, compute);
                 },
             );
-            let norm = Back { layer, x: &tape.conv, dx: None };
-            back_norm(learners, None, conv1, norm, None, pass);
-            weights((&self.units[0], &plans[0]), 0, learners, images, conv1, pass);
+            let norm = Back { layer: &unit.layers[0], x: &tape.conv, dx: None };
+            back_norm(trained.learners, None, conv1, norm, None, pass);
+            weights((unit, &plans[0]), 0, &mut trained, images, conv1, pass);
         }
     }
+}
 
-    /// One bottleneck: from the gradient of its output to that of its input, if asked for.
-    fn block(
-        &self,
-        i: usize,
-        units: [(&Unit, &UnitPlans); 3],
-        learners: &mut [Learner],
-        needs_dx: bool,
-        arena: &mut Arena,
-        pass: &mut Pass<'_>,
-    ) {
-        let (tape, x) = (&self.blocks[i], self.input_of(i, pass.input));
-        let [first, second, third] = units;
-        let Arena { out, conv3, downsample, conv2, conv1, input: dx } = arena;
-        let skip = first.0.layers.get(1);
+/// One bottleneck: from the gradient of its output to that of its input, if asked for. Weights change behind the gradient of
+/// their input.
+fn block(
+    (tape, x): (&BlockTape, &Bf16Activation),
+    ([first, second, third], plans): (&mut [Unit; 3], &[UnitPlans; 3]),
+    trained: &mut Trained<'_>,
+    needs_dx: bool,
+    arena: &mut Arena,
+    pass: &mut Pass<'_>,
+) {
+    let Arena { out, conv3, downsample, conv2, conv1, input: dx } = arena;
+    let skip = first.layers.get(1);
 
-        let back = skip.map(|layer| Back { layer, x: &tape.downsample, dx: Some(&mut *downsample) });
-        let norm = Back { layer: &third.0.layers[0], x: &tape.conv3, dx: Some(&mut *conv3) };
-        back_norm(learners, Some(&tape.out), out, norm, back, pass);
-        if skip.is_some() {
-            weights(first, 1, learners, x.data(), downsample, pass);
+    let back = skip.map(|layer| Back { layer, x: &tape.downsample, dx: Some(&mut *downsample) });
+    let norm = Back { layer: &third.layers[0], x: &tape.conv3, dx: Some(&mut *conv3) };
+    back_norm(trained.learners, Some(&tape.out), out, norm, back, pass);
+    inputs((third, &plans[2]), &[conv3.data()], None, conv2, pass);
+    weights((third, &plans[2]), 0, trained, tape.act2.data(), conv3, pass);
+
+    let norm = Back { layer: &second.layers[0], x: &tape.conv2, dx: None };
+    back_norm(trained.learners, None, conv2, norm, None, pass);
+    inputs((second, &plans[1]), &[conv2.data()], None, conv1, pass);
+    weights((second, &plans[1]), 0, trained, tape.act1.data(), conv2, pass);
+
+    let norm = Back { layer: &first.layers[0], x: &tape.conv1, dx: None };
+    back_norm(trained.learners, None, conv1, norm, None, pass);
+    let has_skip = skip.is_some();
+    if needs_dx {
+        if has_skip {
+            inputs((first, &plans[0]), &[conv1.data(), downsample.data()], None, dx, pass);
+        } else {
+            inputs((first, &plans[0]), &[conv1.data()], Some(out.data()), dx, pass);
         }
-        weights(third, 0, learners, tape.act2.data(), conv3, pass);
-        inputs(third, &[conv3.data()], None, conv2, pass);
-
-        let norm = Back { layer: &second.0.layers[0], x: &tape.conv2, dx: None };
-        back_norm(learners, None, conv2, norm, None, pass);
-        weights(second, 0, learners, tape.act1.data(), conv2, pass);
-        inputs(second, &[conv2.data()], None, conv1, pass);
-
-        let norm = Back { layer: &first.0.layers[0], x: &tape.conv1, dx: None };
-        back_norm(learners, None, conv1, norm, None, pass);
-        weights(first, 0, learners, x.data(), conv1, pass);
-        if needs_dx {
-            match skip {
-                Some(_) => inputs(first, &[conv1.data(), downsample.data()], None, dx, pass),
-                None => inputs(first, &[conv1.data()], Some(out.data()), dx, pass),
-            }
-            std::mem::swap(out, dx);
-        }
+        std::mem::swap(out, dx);
+    }
+    weights((first, &plans[0]), 0, trained, x.data(), conv1, pass);
+    if has_skip {
+        weights((first, &plans[0]), 1, trained, x.data(), downsample, pass);
     }
 }
 
@@ -131,24 +136,30 @@ fn back_norm(
     );
 }
 
-/// Gradients of the weights of one of a unit's convolutions.
+/// Gradients of the weights of one of a unit's convolutions, and the step of the optimiser with them.
 fn weights(
-    (unit, plans): (&Unit, &UnitPlans),
+    (unit, plans): (&mut Unit, &UnitPlans),
     i: usize,
-    learners: &mut [Learner],
+    trained: &mut Trained<'_>,
     x: &[u16],
     dy: &Bf16Activation,
     pass: &mut Pass<'_>,
 ) {
-    let (layer, plan, compute) = (&unit.layers[i], &plans.weights[i], pass.compute);
+    let Unit { layers, forward, gradient } = unit;
+    let (layer, plan, which) = (&layers[i], &plans.weights[i], &pass.batch.which);
+    let mut turned = gradient.as_mut().map(|packed| packed.each(which, i));
+    let learners = trained.learners.iter_mut().zip(trained.optimisers.iter_mut());
+    let weights =
+        learners.zip(forward[i].each(which, 0)).map(|((learner, optimiser), forward)| Bf16Weights {
+            tensor: optimiser.of(&mut learner.member.params, layer.weight.clone()),
+            copies: [Some(forward), turned.as_mut().and_then(Iterator::next)],
+        });
+    let compute = pass.compute;
     timed(
         pass.profile,
         || format!("{}.weights", layer.name),
         plan.macs(),
-        || {
-            let dw = learners.iter_mut().map(|l| &mut l.gradients[layer.weight.clone()]);
-            plan.run(x, dy.data(), dw, compute);
-        },
+        || plan.update(x, dy.data(), weights, compute),
     );
 }
 

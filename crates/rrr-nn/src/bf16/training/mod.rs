@@ -6,7 +6,6 @@ mod backward;
 mod forward;
 mod norms;
 mod sequence;
-mod update;
 
 use super::layers::Input;
 use super::{Bf16Stem, PackedSequence};
@@ -15,13 +14,13 @@ use crate::backward::{Learner, head};
 use crate::folded::{Folded, Source};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
-use crate::optimiser::Update;
+use crate::optimiser::Optimiser;
 use crate::plans::{Plans, Workspace};
-use crate::profile::{Profile, timed};
-use crate::tape::classify;
+use crate::profile::timed;
+use crate::tape::{Member, classify};
 use backward::Arena;
 use rrr_kernels::{Activation, Compute};
-use sequence::{Backward, Batch, Pass, Sequence};
+use sequence::{Backward, Batch, Pass, Sequence, Trained};
 use std::ops::Range;
 
 /// A network in training in bf16, but for what is f32.
@@ -43,14 +42,17 @@ pub(crate) struct Net<'a> {
     /// Branches that take part.
     pub which: Range<usize>,
     pub learners: &'a mut [Learner],
+    /// What updates each of them; a step has begun.
+    pub optimisers: &'a mut [Optimiser],
     pub stem: &'a mut Learner,
+    /// If the stem is trained.
+    pub stem_optimiser: Option<&'a mut Optimiser>,
     pub plans: &'a mut Plans,
     pub workspace: &'a mut Workspace,
     /// Momentum of batch-norm running statistics.
     pub momentum: f32,
     /// Whether all of the branches is trained, or but their classifier.
     pub trains_all: bool,
-    pub trains_stem: bool,
 }
 
 impl Bf16Training {
@@ -90,17 +92,16 @@ impl Bf16Training {
         self.frozen = None;
     }
 
-    /// Gradients of everything that is trained, from the gradients of the logits, which `losses` makes of the branches'
-    /// tapes.
-    pub fn gradients(
+    /// A step of everything that is trained, from the gradients of the logits, which `losses` makes of the branches' tapes.
+    pub fn step(
         &mut self,
         images: &Images<'_>,
         net: Net<'_>,
         losses: impl FnOnce(&[Learner], &mut Workspace) -> Vec<Activation>,
     ) {
         let Self { compute, branches, stem, frozen, images: padded, gradients } = self;
-        let has_stem = net.stem_layout.params > 0;
-        let padded = if net.trains_stem || !has_stem {
+        let (has_stem, trains_stem) = (net.stem_layout.params > 0, net.stem_optimiser.is_some());
+        let padded = if trains_stem || !has_stem {
             padded.load(images, compute);
             padded.whole()
         } else {
@@ -111,7 +112,7 @@ impl Bf16Training {
         let of_stem = Batch { which: 0..1, ..of_images.clone() };
         let profile = &mut net.plans.profile;
         let images_in = Input::Images(padded);
-        let input = if net.trains_stem {
+        let input = if trains_stem {
             let stem = stem.as_mut().expect("made for a stem that is trained");
             let mut pass = Pass { input: images_in, batch: &of_stem, compute, profile };
             stem.forward(stem_learner, net.momentum, &mut pass);
@@ -135,43 +136,55 @@ impl Bf16Training {
         let fc = net.layout.fc.as_ref().expect("training needs a classifier");
         classify(fc, learners, net.plans);
         let dlogits = losses(learners, net.workspace);
-        let Some(dpooled) = head(fc, learners, dlogits, net.trains_all, net.plans, net.workspace) else {
-            return;
-        };
+        let dpooled = head(fc, learners, dlogits, net.trains_all, net.plans, net.workspace);
         let profile = &mut net.plans.profile;
+        if let Some(dpooled) = dpooled {
+            timed(
+                profile,
+                || "avgpool.backward".into(),
+                0,
+                || {
+                    branches.begin_backward(&dpooled, gradients, compute);
+                },
+            );
+            net.workspace.give(dpooled);
+            let mut pass = Pass { input, batch: &batch, compute, profile: &mut *profile };
+            let trained = Trained { learners: &mut *learners, optimisers: &mut *net.optimisers };
+            branches.backward(trained, trains_stem, gradients, &mut pass);
+        }
         timed(
             profile,
-            || "avgpool.backward".into(),
+            || "update".into(),
             0,
-            || {
-                branches.begin_backward(&dpooled, gradients, compute);
-            },
+            || update_vectors(net.layout, learners, net.optimisers, compute),
         );
-        net.workspace.give(dpooled);
-        let mut pass = Pass { input, batch: &batch, compute, profile };
-        branches.backward(learners, net.trains_stem, gradients, &mut pass);
-        if net.trains_stem {
+        if let Some(optimiser) = net.stem_optimiser {
             timed(profile, || "mean".into(), 0, || gradients.mean_of_groups(compute));
             let stem = stem.as_mut().expect("made for a stem that is trained");
+            let optimisers = std::slice::from_mut(optimiser);
             let mut pass = Pass { input: images_in, batch: &of_stem, compute, profile };
-            stem.backward(stem_learner, false, gradients, &mut pass);
+            let trained = Trained { learners: &mut *stem_learner, optimisers: &mut *optimisers };
+            stem.backward(trained, false, gradients, &mut pass);
+            update_vectors(net.stem_layout, stem_learner, optimisers, compute);
         }
     }
+}
 
-    /// One step of the optimiser of everything in the branches that took part.
-    pub fn update_branches<'a>(
-        &mut self,
-        which: &Range<usize>,
-        updates: impl IntoIterator<Item = Update<'a>>,
-        profile: &mut Option<Profile>,
-    ) {
-        let Self { branches, compute, .. } = self;
-        timed(profile, || "update".into(), 0, || branches.update(which, updates, compute));
-    }
-
-    /// One step of the optimiser of the stem.
-    pub fn update_stem(&mut self, update: Update<'_>, profile: &mut Option<Profile>) {
-        let stem = self.stem.as_mut().expect("made for a stem that is trained");
-        timed(profile, || "stem.update".into(), 0, || stem.update(&(0..1), [update], &self.compute));
-    }
+/// Updates what the backward pass has not: batch norms, if they are trained, and the classifier.
+fn update_vectors(
+    layout: &Layout,
+    learners: &mut [Learner],
+    optimisers: &mut [Optimiser],
+    compute: &Compute,
+) {
+    let isa = compute.isa();
+    compute.pool().for_each(learners.iter_mut().zip(optimisers), |_, (learner, optimiser)| {
+        let Learner { member: Member { params, .. }, gradients, .. } = learner;
+        let classifier = layout.classifier();
+        let (norms, of_classifier) = gradients.split_at(gradients.len() - classifier.len());
+        optimiser.of(params, classifier).update(of_classifier, isa);
+        for layer in layout.convs().filter(|_| !norms.is_empty()) {
+            optimiser.of(params, layer.affine.clone()).update(&norms[layer.stats.clone()], isa);
+        }
+    });
 }

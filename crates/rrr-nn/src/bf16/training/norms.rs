@@ -125,13 +125,13 @@ pub(super) fn backward(
         let dx = dx.expect("the skip path has a gradient of its own");
         (layer, x, dx.data_mut().chunks_exact_mut(group_len))
     });
-    let skip_affine = skip.as_ref().map_or(0..0, |(layer, ..)| layer.affine.clone());
+    let skip_stats = skip.as_ref().map_or(0..0, |(layer, ..)| layer.stats.clone());
     let groups = learners.iter_mut().zip(dy.data_mut().chunks_exact_mut(group_len)).enumerate();
     let jobs = groups.flat_map(|(index, (learner, dy))| {
         let Learner { member, gradients, .. } = learner;
         let Member { params, batch_stats, .. } = member;
         let (params, batch_stats): (&[f32], &[f32]) = (params, batch_stats);
-        let places = [layer.affine.clone(), skip_affine.clone()];
+        let places = [layer.stats.clone(), skip_stats.clone()];
         let [own_gradients, skip_gradients] = gradients.get_disjoint_mut(places).expect("as laid out");
         let norms = |layer: &ConvBn, x, gradients| {
             let statistics = halves(&batch_stats[layer.stats.clone()]);

@@ -4,9 +4,10 @@ use super::super::layers::Input;
 use crate::Images;
 use crate::backward::Learner;
 use crate::layout::{ConvBn, Layout};
+use crate::optimiser::Optimiser;
 use crate::profile::Profile;
 use rrr_kernels::{
-    Aligned, Bf16Activation, Bf16Conv, Bf16GradPlan, Bf16Plan, Buffer, Compute, max_pool_size,
+    Aligned, Bf16Activation, Bf16Conv, Bf16Copy, Bf16GradPlan, Bf16Plan, Buffer, Compute, max_pool_size,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -39,6 +40,13 @@ pub(super) struct Pass<'a> {
     pub profile: &'a mut Option<Profile>,
 }
 
+/// What a backward pass updates.
+pub(super) struct Trained<'a> {
+    pub learners: &'a mut [Learner],
+    /// One for each.
+    pub optimisers: &'a mut [Optimiser],
+}
+
 /// Weights in bf16 of all learners, one's after the other's.
 pub(super) struct Packed {
     pub conv: Bf16Conv,
@@ -60,25 +68,27 @@ impl Packed {
         (&self.weights[which.start * len..which.end * len], &self.bias[..which.len() * channels])
     }
 
-    /// Those of some learners, each for itself.
-    pub fn each(&mut self, which: &Range<usize>) -> Copies<'_> {
+    /// Those of some learners, each for itself, to change a part of them.
+    pub fn each(&mut self, which: &Range<usize>, part: usize) -> Copies<'_> {
         let len = self.conv.packed_len();
         let weights = self.weights[which.start * len..which.end * len].chunks_exact_mut(len);
-        Copies { conv: &self.conv, weights }
+        Copies { conv: &self.conv, part, weights }
     }
 }
 
 /// Weights in bf16, learner by learner.
 pub(super) struct Copies<'a> {
     conv: &'a Bf16Conv,
+    part: usize,
     weights: ChunksExactMut<'a, u32>,
 }
 
 impl<'a> Iterator for Copies<'a> {
-    type Item = (&'a Bf16Conv, &'a mut [u32]);
+    type Item = Bf16Copy<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some((self.conv, self.weights.next()?))
+        let packed = self.weights.next()?;
+        Some(Bf16Copy { conv: self.conv, part: self.part, packed })
     }
 }
 
@@ -184,15 +194,15 @@ impl Sequence {
         let all = 0..learners.len();
         for Unit { layers, forward, gradient } in &mut self.units {
             for (layer, packed) in layers.iter().zip(forward) {
-                compute.pool().for_each(packed.each(&all).zip(learners), |_, ((conv, to), learner)| {
-                    conv.pack(isa, &[&learner.member.params[layer.weight.clone()]], to);
+                compute.pool().for_each(packed.each(&all, 0).zip(learners), |_, (copy, learner)| {
+                    copy.conv.pack(isa, &[&learner.member.params[layer.weight.clone()]], copy.packed);
                 });
             }
             if let Some(packed) = gradient {
-                compute.pool().for_each(packed.each(&all).zip(learners), |_, ((conv, to), learner)| {
+                compute.pool().for_each(packed.each(&all, 0).zip(learners), |_, (copy, learner)| {
                     let weights = |layer: &ConvBn| &learner.member.params[layer.weight.clone()];
                     let weights = [weights(&layers[0]), weights(layers.last().expect("a layer"))];
-                    conv.pack(isa, &weights[..layers.len()], to);
+                    copy.conv.pack(isa, &weights[..layers.len()], copy.packed);
                 });
             }
         }
@@ -212,18 +222,18 @@ impl Sequence {
         let pooled = || &self.image.as_ref().expect("a sequence has layers").pooled;
         self.blocks.last().map_or_else(pooled, |block| &block.out)
     }
+}
 
-    /// Input of block `i`.
-    pub(super) fn input_of<'a>(&'a self, i: usize, input: Input<'a>) -> &'a Bf16Activation {
-        let pooled = || self.image.as_ref().map(|t| &t.pooled);
-        let before = i.checked_sub(1).map(|i| &self.blocks[i].out).or_else(pooled);
-        before.unwrap_or_else(|| input.features())
-    }
-
-    /// Number of the first unit of block `i`.
-    pub(super) fn unit_of(&self, i: usize) -> usize {
-        usize::from(self.image.is_some()) + 3 * i
-    }
+/// Input of block `i`.
+pub(super) fn input_of<'a>(
+    i: usize,
+    image: Option<&'a ImageTape>,
+    blocks: &'a [BlockTape],
+    input: Input<'a>,
+) -> &'a Bf16Activation {
+    let pooled = || image.map(|tape| &tape.pooled);
+    let before = i.checked_sub(1).map(|i| &blocks[i].out).or_else(pooled);
+    before.unwrap_or_else(|| input.features())
 }
 
 fn plan(units: &[Unit], has_image: bool, trained: bool, batch: &Batch) -> Vec<UnitPlans> {

@@ -3,6 +3,7 @@
 //! The output's gradient is the first operand, transposed once for all taps and input channels; the input's rows are the
 //! second, in pairs. So a result tile is `[16 output channels][16 input channels]`.
 
+mod outcome;
 mod partition;
 mod work;
 
@@ -12,7 +13,9 @@ use super::super::tiles::STEP;
 use crate::compute::Compute;
 use crate::conv::{Conv, Geometry, MAX_GROUPS, rows};
 use crate::shared::SharedMut;
-use crate::{BLOCK, IMAGE_SLACK, blocks};
+use crate::{IMAGE_SLACK, blocks};
+pub use outcome::Bf16Weights;
+use outcome::Outcome;
 use partition::{Partition, part};
 use std::ops::Range;
 pub use work::work;
@@ -45,14 +48,14 @@ pub struct Bf16GradPlan {
     y_plane: usize,
 }
 
-/// A run of a plan: `dw = x^T dy` for every group.
+/// A run of a plan: the gradient `x^T dy` of every group, and what becomes of it.
 struct Work<'a> {
     p: &'a Bf16GradPlan,
     x: &'a [u16],
     /// Numbers from one group's input to the next one's.
     x_group: usize,
     dy: &'a [u16],
-    dw: &'a [SharedMut<'a>],
+    outcomes: &'a [Outcome<'a>],
 }
 
 /// A piece of work: the gradients of some taps, panels (those of the groups one after another) and planes of input
@@ -105,11 +108,6 @@ impl Bf16GradPlan {
         blocks(self.conv.cout)
     }
 
-    /// Values of k of a tap in the packed weights.
-    fn k(&self) -> usize {
-        self.conv.packed_len() / (self.panels() * self.conv.taps() * BLOCK)
-    }
-
     /// Computes the gradients of the packed weights ([`Conv::pack`]) of all groups: `x` holds the inputs of all groups or
     /// one that they share (as in [`Bf16Job`](crate::Bf16Job)), `dy` the gradients of the outputs, `dw` a slice per group.
     ///
@@ -122,15 +120,44 @@ impl Bf16GradPlan {
         dw: impl IntoIterator<Item = &'a mut [f32]>,
         compute: &Compute,
     ) {
+        let outcomes = dw.into_iter().map(|dw| {
+            assert_eq!(dw.len(), self.conv.packed_len(), "gradients of another shape");
+            Outcome::Stored(SharedMut::new(dw))
+        });
+        self.execute(x, dy, outcomes, compute);
+    }
+
+    /// As [`run`](Self::run), but a step of the optimiser with the gradients, which are stored nowhere: of a task's weights
+    /// right after its sums.
+    ///
+    /// # Panics
+    /// If a slice has the wrong length, or a copy is of another convolution.
+    pub fn update<'a>(
+        &self,
+        x: &[u16],
+        dy: &[u16],
+        weights: impl IntoIterator<Item = Bf16Weights<'a>>,
+        compute: &Compute,
+    ) {
+        let outcomes = weights.into_iter().map(|weights| Outcome::updated(weights, &self.conv));
+        self.execute(x, dy, outcomes, compute);
+    }
+
+    fn execute<'a>(
+        &self,
+        x: &[u16],
+        dy: &[u16],
+        outcomes: impl IntoIterator<Item = Outcome<'a>>,
+        compute: &Compute,
+    ) {
         assert!(x.len() >= self.x_len, "input too small");
         let x_group = if x.len() >= self.groups * self.x_len { self.x_len } else { 0 };
         let y_group = self.conv.cout.div_ceil(WIDTH) * self.y_plane;
         assert!(dy.len() >= self.groups * y_group, "output gradient too small");
         let pool = compute.pool();
-        pool.with_slice(dw.into_iter().map(SharedMut::new), |dw| {
-            assert_eq!(dw.len(), self.groups, "a gradient for every group");
-            assert!(dw.iter().all(|dw| dw.len() == self.conv.packed_len()), "gradients of another shape");
-            let work = Work { p: self, x, x_group, dy, dw };
+        pool.with_slice(outcomes, |outcomes| {
+            assert_eq!(outcomes.len(), self.groups, "one for every group");
+            let work = Work { p: self, x, x_group, dy, outcomes };
             let kernels = Kernels::new(compute.isa());
             let cut = Partition::new(self, self.groups == 1 || x_group == 0, pool.threads());
             pool.run(cut.tasks(), |index| {

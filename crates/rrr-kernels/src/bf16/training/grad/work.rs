@@ -3,7 +3,7 @@
 use super::super::super::ZEROS;
 use super::super::super::stored::WIDTH;
 use super::super::super::tiles::{Product, STEP, Tiles, Vectors};
-use super::{Bf16GradPlan, CHUNK_ROWS, CHUNK_STEPS, MAX_TAPS, NONE, Task, Work};
+use super::{Bf16GradPlan, CHUNK_ROWS, CHUNK_STEPS, MAX_TAPS, NONE, Outcome, Task, Work};
 use crate::BLOCK;
 use crate::prefetch::{NEAR, prefetch};
 use crate::tiles::{SIDE, TILE, ThreadScratch};
@@ -18,7 +18,7 @@ use std::ops::Range;
 pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
     let p = task.work.p;
     // Blocks of 16 input channels.
-    let blocks = task.planes.start * 2..(task.planes.end * 2).min(p.k().div_ceil(BLOCK));
+    let blocks = task.planes.start * 2..(task.planes.end * 2).min(p.conv.k().div_ceil(BLOCK));
     let per_tap = task.panels.len() * blocks.len() * TILE;
     let sums = task.taps.len() * per_tap;
     let a_len = task.panels.len() * CHUNK_STEPS * TILE;
@@ -33,26 +33,28 @@ pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
     let all = p.pixels * p.n;
     for first in (0..all).step_by(CHUNK_ROWS) {
         let rows = first..(first + CHUNK_ROWS).min(all);
+        let is_last = rows.end == all;
         // SAFETY: as noted on `work`; operands and sums have room for all tiles.
         unsafe {
             transpose_gradient::<T>(task, &rows, a);
             let sums = task.taps.clone().zip(sums.chunks_exact_mut(per_tap));
             for ((tap, sums), begun) in sums.zip(&mut begun) {
+                let tap = Tap { task, tap, blocks: blocks.clone(), sums: sums.as_mut_ptr() };
                 let mut sources = [NONE; CHUNK_ROWS];
-                if locate(p, tap, &rows, &mut sources) {
+                if locate(p, tap.tap, &rows, &mut sources) {
                     let count = rows.len().div_ceil(STEP);
                     pair_input::<T>(task, &sources, count, b);
                     let add = std::mem::replace(begun, true);
-                    multiply_all(&tiles, (task.panels.len(), blocks.len()), (a, b, sums), count, add);
+                    tap.multiply_all(&tiles, (a, b), count, add, is_last);
+                } else if is_last {
+                    if !*begun {
+                        sums.fill(0);
+                    }
+                    tap.finish::<T>(&(0..task.panels.len(), 0..blocks.len()));
                 }
             }
         }
     }
-    for (sums, _) in sums.chunks_exact_mut(per_tap).zip(begun).filter(|(_, begun)| !begun) {
-        sums.fill(0);
-    }
-    // SAFETY: the result lies within the weights.
-    unsafe { store::<T>(task, blocks, sums) };
 }
 
 /// First operand: the rows of the output's gradient, transposed, `[panel][step]` tiles.
@@ -151,42 +153,109 @@ unsafe fn pair_input<T: Tiles>(task: &Task<'_>, sources: &[u32; CHUNK_ROWS], cou
     }
 }
 
-/// Sets `sums`, tiles `[panel][block]`, to the products of all panels and blocks, or adds these.
-///
-/// # Safety
-/// `a`, `b` and `sums` must hold the tiles of that many panels and blocks.
-#[inline(always)]
-unsafe fn multiply_all<T: Tiles>(
-    tiles: &T,
-    (panels, blocks): (usize, usize),
-    (a, b, sums): (&[u32], &[u32], &mut [u32]),
-    count: usize,
-    add: bool,
-) {
-    const STEPS: [u32; CHUNK_STEPS] = {
-        let mut steps = [0; CHUNK_STEPS];
-        let mut i = 0;
-        while i < CHUNK_STEPS {
-            steps[i] = (i * TILE) as u32;
-            i += 1;
+/// The sums of a tap, tiles `[panel][block]`.
+struct Tap<'a> {
+    task: &'a Task<'a>,
+    tap: usize,
+    /// Of 16 values of k.
+    blocks: Range<usize>,
+    sums: *mut u32,
+}
+
+impl Tap<'_> {
+    fn sum(&self, panel: usize, block: usize) -> *mut u32 {
+        self.sums.wrapping_add((panel * self.blocks.len() + block) * TILE)
+    }
+
+    /// Sets the sums to the products of all panels and blocks, or adds these; and finishes them, if they are the last.
+    ///
+    /// # Safety
+    /// As for [`work`]; `a` and `b` must hold the tiles of that many panels and blocks.
+    #[inline(always)]
+    unsafe fn multiply_all<T: Tiles>(
+        &self,
+        tiles: &T,
+        (a, b): (&[u32], &[u32]),
+        count: usize,
+        add: bool,
+        is_last: bool,
+    ) {
+        const STEPS: [u32; CHUNK_STEPS] = {
+            let mut steps = [0; CHUNK_STEPS];
+            let mut i = 0;
+            while i < CHUNK_STEPS {
+                steps[i] = (i * TILE) as u32;
+                i += 1;
+            }
+            steps
+        };
+        let (panels, blocks) = (self.task.panels.len(), self.blocks.len());
+        let stride = CHUNK_STEPS * TILE;
+        let steps = &STEPS[..count];
+        for panel in (0..panels).step_by(2) {
+            for block in (0..blocks).step_by(2) {
+                let tiles_of_sums = (panel..(panel + 2).min(panels), block..(block + 2).min(blocks));
+                if is_last {
+                    // They are there when the products are.
+                    self.fetch(&tiles_of_sums);
+                }
+                // SAFETY: by the caller.
+                unsafe {
+                    let a = a.as_ptr().add(panel * stride);
+                    let column = |i: usize| b.as_ptr().add((block + i) * stride);
+                    let rest = (a, self.sum(panel, block).cast(), blocks * TILE, steps, add);
+                    match (panel + 1 < panels, block + 1 < blocks) {
+                        (true, true) => tiles.multiply::<2, 2>(&product(rest, [column(0), column(1)])),
+                        (true, false) => tiles.multiply::<2, 1>(&product(rest, [column(0)])),
+                        (false, true) => tiles.multiply::<1, 2>(&product(rest, [column(0), column(1)])),
+                        (false, false) => tiles.multiply::<1, 1>(&product(rest, [column(0)])),
+                    }
+                    if is_last {
+                        self.finish::<T>(&tiles_of_sums);
+                    }
+                }
+            }
         }
-        steps
-    };
-    let stride = CHUNK_STEPS * TILE;
-    let steps = &STEPS[..count];
-    for panel in (0..panels).step_by(2) {
-        for block in (0..blocks).step_by(2) {
-            // SAFETY: by the caller.
-            unsafe {
-                let a = a.as_ptr().add(panel * stride);
-                let column = |i: usize| b.as_ptr().add((block + i) * stride);
-                let c = sums.as_mut_ptr().cast::<f32>().add((panel * blocks + block) * TILE);
-                let rest = (a, c, blocks * TILE, steps, add);
-                match (panel + 1 < panels, block + 1 < blocks) {
-                    (true, true) => tiles.multiply::<2, 2>(&product(rest, [column(0), column(1)])),
-                    (true, false) => tiles.multiply::<2, 1>(&product(rest, [column(0)])),
-                    (false, true) => tiles.multiply::<1, 2>(&product(rest, [column(0), column(1)])),
-                    (false, false) => tiles.multiply::<1, 1>(&product(rest, [column(0)])),
+    }
+
+    /// What becomes of the gradients of a tile of sums, the range of the packed weights that they are of, and the tile's
+    /// place in it: panel, tap and block of k.
+    #[inline(always)]
+    fn outcome(&self, panel: usize, block: usize) -> (&Outcome<'_>, Range<usize>, (usize, usize, usize)) {
+        let p = self.task.work.p;
+        let (panel, block) = (self.task.panels.start + panel, self.blocks.start + block);
+        let (group, panel) = (panel / p.panels(), panel % p.panels());
+        let k = p.conv.k();
+        let first = (panel * p.conv.taps() + self.tap) * k;
+        let at = (first + block * BLOCK) * BLOCK..(first + k.min((block + 1) * BLOCK)) * BLOCK;
+        (&self.task.work.outcomes[group], at, (panel, self.tap, block))
+    }
+
+    /// Fetches what [`finish`](Self::finish) will need of panels and blocks.
+    #[inline(always)]
+    fn fetch(&self, (panels, blocks): &(Range<usize>, Range<usize>)) {
+        for panel in panels.clone() {
+            for block in blocks.clone() {
+                let (outcome, at, _) = self.outcome(panel, block);
+                outcome.fetch(at);
+            }
+        }
+    }
+
+    /// Hands sums of panels and blocks on, as gradients.
+    ///
+    /// # Safety
+    /// As for [`work`].
+    #[inline(always)]
+    unsafe fn finish<T: Tiles>(&self, (panels, blocks): &(Range<usize>, Range<usize>)) {
+        let mut gradient = [0.0f32; TILE];
+        for panel in panels.clone() {
+            for block in blocks.clone() {
+                let (outcome, at, place) = self.outcome(panel, block);
+                // SAFETY: tiles; nobody else has these weights, by the caller.
+                unsafe {
+                    T::V::transpose(self.sum(panel, block), gradient.as_mut_ptr().cast());
+                    outcome.take::<T::V>(&gradient[..at.len()], at.start, place);
                 }
             }
         }
@@ -199,32 +268,4 @@ fn product<'a, const N: usize>(
     b: [*const u32; N],
 ) -> Product<'a, N> {
     Product { a, a_stride: CHUNK_STEPS * TILE, b, steps, c, c_stride, accumulate }
-}
-
-/// Writes the sums to the packed weights.
-///
-/// # Safety
-/// As for [`work`].
-#[inline(always)]
-unsafe fn store<T: Tiles>(task: &Task<'_>, blocks: Range<usize>, sums: &[u32]) {
-    let p = task.work.p;
-    let (k, taps) = (p.k(), p.conv.taps());
-    let mut sums = sums.chunks_exact(TILE);
-    let mut transposed = [0u32; TILE];
-    for tap in task.taps.clone() {
-        for panel in task.panels.clone() {
-            let (group, panel) = (panel / p.panels(), panel % p.panels());
-            for block in blocks.clone() {
-                let sum = sums.next().expect("a tile for each");
-                let values = (k - block * BLOCK).min(BLOCK);
-                let at = ((panel * taps + tap) * k + block * BLOCK) * BLOCK;
-                // SAFETY: tiles; the place lies within the weights, by the caller.
-                unsafe {
-                    T::V::transpose(sum.as_ptr(), transposed.as_mut_ptr());
-                    let to = task.work.dw[group].as_ptr().add(at).cast::<u32>();
-                    std::ptr::copy_nonoverlapping(transposed.as_ptr(), to, values * BLOCK);
-                }
-            }
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Gradients in f32.
+//! A step in f32.
 
 use crate::Images;
 use crate::backward::{self, Learner};
@@ -10,17 +10,17 @@ use crate::stem;
 use crate::tape;
 use rrr_kernels::Activation;
 
-/// Gradients of everything that is trained, from those of the logits, which `losses` makes of the branches' tapes; in f32.
+/// A step of everything that is trained, from the gradients of the logits, which `losses` makes of the branches' tapes.
 /// `padded` is memory for images.
-pub(super) fn gradients(
+pub(super) fn step(
     images: &Images<'_>,
     net: Net<'_>,
     padded: &mut PaddedImages,
     frozen_stem: &mut Option<Folded>,
     losses: impl FnOnce(&[Learner], &mut Workspace) -> Vec<Activation>,
 ) {
-    let Net { layout, stem_layout, learners, stem, plans, workspace, momentum, trains_stem, .. } = net;
-    let has_stem = stem_layout.params > 0;
+    let Net { layout, stem_layout, learners, stem, plans, workspace, momentum, .. } = net;
+    let (has_stem, trains_stem) = (stem_layout.params > 0, net.stem_optimiser.is_some());
     if trains_stem || !has_stem {
         padded.load(images, plans.compute());
     }
@@ -53,6 +53,10 @@ pub(super) fn gradients(
     }
     if let Some(features) = frozen {
         workspace.give(features);
+    }
+    let stem = net.stem_optimiser.map(|optimiser| (stem, optimiser));
+    for (learner, optimiser) in learners.iter_mut().zip(net.optimisers).chain(stem) {
+        optimiser.update_all(&mut learner.member.params, &learner.gradients, plans.compute());
     }
 }
 
