@@ -1,5 +1,7 @@
-//! Memory for short-lived lists, kept from one to the next.
+//! Memory for short-lived lists and numbers, kept from one to the next.
 
+use crate::buffer::Aligned;
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
 /// Room for one cache line of anything.
@@ -53,6 +55,36 @@ impl Scratch {
         }
         // SAFETY: `len` items were written there, and nothing else refers to them.
         f(unsafe { std::slice::from_raw_parts_mut(filled.items, filled.len) })
+    }
+}
+
+thread_local! {
+    static OF_THREAD: RefCell<Aligned<u32>> = RefCell::default();
+}
+
+/// Scratch of this thread, for as long as a task holds it.
+///
+/// Not a closure's argument: code inside of a closure that the standard library calls would not be compiled for
+/// the task's instruction set.
+pub struct ThreadScratch(pub Aligned<u32>);
+
+impl ThreadScratch {
+    /// At least `len` u32 with unspecified values; kept, so that only the largest task so far allocates.
+    pub fn take(len: usize) -> Self {
+        let kept = OF_THREAD.take();
+        Self(if kept.len() < len { Aligned::zeros(len) } else { kept })
+    }
+
+    /// As numbers.
+    pub fn floats(&mut self) -> &mut [f32] {
+        // SAFETY: of the same size and alignment, and all bits are numbers.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len()) }
+    }
+}
+
+impl Drop for ThreadScratch {
+    fn drop(&mut self) {
+        OF_THREAD.set(std::mem::take(&mut self.0));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use rrr_kernels::{
-    Activation, BLOCK, Buffer, Compute, Conv, ConvPlan, GradWeight, Isa, Pool, RowsJob, blocks,
+    Activation, AdamWStep, AdamWTensor, BLOCK, Buffer, Compute, Conv, ConvPlan, GradWeight, Isa, Pool,
+    RowsJob, blocks,
 };
 use std::sync::Arc;
 
@@ -211,6 +212,17 @@ fn check(case: &Case, compute: &Compute) {
     let mut dw_packed = Buffer::zeros(conv.packed_len());
     plan.grad_weight([GradWeight::new(x_act.data(), dy_act.data(), &mut dw_packed)]);
     assert_eq!(conv.unpack(&dw_packed), dw, "{name} weight gradient");
+
+    // A step of the optimiser within the call is one behind it.
+    let step = AdamWStep::new(3, 0.01, (0.9, 0.999), 1e-8, 0.01);
+    let before = || [0.5, 0.25, 2.0, 1.0].map(|value| vec![value; dw_packed.len()]);
+    let (mut got, mut want) = (before(), before());
+    fn tensor([params, m, v, ema]: &mut [Vec<f32>; 4], step: AdamWStep) -> AdamWTensor<'_> {
+        AdamWTensor { step, params, m, v, ema: Some((ema, 0.75)) }
+    }
+    plan.grad_weight([GradWeight::updating(x_act.data(), dy_act.data(), tensor(&mut got, step))]);
+    tensor(&mut want, step).update(&dw_packed, compute.isa());
+    assert!(got == want, "{name} weights after a step");
 
     // Jobs on one input are cut together.
     let other = activation(&values(dy.len(), 5), case.cout, oh, ow);

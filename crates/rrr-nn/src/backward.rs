@@ -2,18 +2,19 @@
 
 use crate::folded::Input;
 use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
+use crate::optimiser::Optimiser;
 use crate::plans::{Plans, Workspace};
 use crate::tape::{Member, Tape, lane_halves, lane_halves_mut};
 use rrr_kernels::{
-    Activation, BnBackward, Buffer, Compute, GradWeight, NormGrad, RowsJob, avg_pool_backward, bn_backward,
-    max_pool_backward,
+    Activation, BnBackward, Buffer, Compute, ConvPlan, GradWeight, NormGrad, RowsJob, avg_pool_backward,
+    bn_backward, max_pool_backward,
 };
 
 /// A member with the buffers of its backward pass.
 pub(crate) struct Learner {
     pub member: Member,
-    /// Gradients of the trained parameters, laid out like them; in bf16 but those of batch norms, laid out like their
-    /// statistics, and of the classifier.
+    /// Gradients of the trained parameters but the convolutions' weights: of batch norms, laid out like their statistics, and
+    /// of the classifier.
     pub gradients: Buffer,
     /// Weights repacked for input gradients: all, or the last ones.
     pub transposed: Buffer,
@@ -25,10 +26,34 @@ impl AsMut<Member> for Learner {
     }
 }
 
-/// Gradients of all parameters, from the gradients of the logits; and, if asked for, of the input features.
+/// What a backward pass updates: learners, and the optimiser of each, whose step has begun.
+pub(crate) struct Trained<'a> {
+    pub learners: &'a mut [Learner],
+    pub optimisers: &'a mut [Optimiser],
+}
+
+impl Trained<'_> {
+    /// Updates what the backward pass of the layers has not: batch norms, if they are trained, and the classifier.
+    pub fn update_vectors(&mut self, layout: &Layout, compute: &Compute) {
+        let isa = compute.isa();
+        let learners = self.learners.iter_mut().zip(self.optimisers.iter_mut());
+        compute.pool().for_each(learners, |_, (learner, optimiser)| {
+            let Learner { member: Member { params, .. }, gradients, .. } = learner;
+            let classifier = layout.classifier();
+            let (norms, of_classifier) = gradients.split_at(gradients.len() - classifier.len());
+            optimiser.of(params, classifier).update(of_classifier, isa);
+            for layer in layout.convs().filter(|_| !norms.is_empty()) {
+                optimiser.of(params, layer.affine.clone()).update(&norms[layer.stats.clone()], isa);
+            }
+        });
+    }
+}
+
+/// Gradients of all parameters, from the gradients of the logits, and the optimiser's step with those of the convolutions'
+/// weights; and, if asked for, gradients of the input features.
 pub(crate) fn backward(
     layout: &Layout,
-    learners: &mut [Learner],
+    trained: &mut Trained<'_>,
     input: Input<'_>,
     dlogits: Vec<Activation>,
     needs_input: bool,
@@ -36,6 +61,7 @@ pub(crate) fn backward(
     workspace: &mut Workspace,
 ) -> Option<Vec<Activation>> {
     let compute = plans.compute().clone();
+    let learners = &mut *trained.learners;
     transpose_weights(layout, learners, &compute);
     let fc = layout.fc.as_ref().expect("training needs a classifier");
     let n = dlogits[0].n();
@@ -45,28 +71,27 @@ pub(crate) fn backward(
     let planes = dpooled.iter().zip(&mut dy).flat_map(|(d, x)| d.planes().zip(x.planes_mut()));
     compute.pool().for_each(planes, |_, (dy, dx)| avg_pool_backward(compute.isa(), n, dy, dx));
     workspace.give(dpooled);
-    layers(layout, learners, input, dy, needs_input, plans, workspace)
+    layers(layout, trained, input, dy, needs_input, plans, workspace)
 }
 
-/// Gradients of the parameters of a sequence without a classifier, from the gradients of its output.
+/// [`backward`] of a sequence without a classifier, from the gradients of its output.
 pub(crate) fn stem(
     layout: &Layout,
-    stem: &mut Learner,
+    stem: &mut Trained<'_>,
     input: Input<'_>,
     dy: Vec<Activation>,
     plans: &mut Plans,
     workspace: &mut Workspace,
 ) {
     let compute = plans.compute().clone();
-    let stem = std::slice::from_mut(stem);
-    transpose_weights(layout, stem, &compute);
+    transpose_weights(layout, stem.learners, &compute);
     layers(layout, stem, input, dy, false, plans, workspace);
 }
 
 /// From the gradients of the last block's output back to the first layer.
 fn layers(
     layout: &Layout,
-    learners: &mut [Learner],
+    trained: &mut Trained<'_>,
     input: Input<'_>,
     mut dy: Vec<Activation>,
     needs_input: bool,
@@ -76,12 +101,12 @@ fn layers(
     let compute = plans.compute().clone();
     for (i, block) in layout.blocks.iter().enumerate().rev() {
         let needs_dx = i > 0 || layout.conv1.is_some() || needs_input;
-        let dx = bottleneck(i, block, learners, input, dy, needs_dx, plans, workspace, &compute);
+        let dx = bottleneck(i, block, trained, input, dy, needs_dx, plans, workspace, &compute);
         dy = dx.unwrap_or_default();
     }
     match &layout.conv1 {
         Some(conv1) => {
-            image_layers(conv1, learners, input, dy, plans, workspace, &compute);
+            image_layers(conv1, trained, input, dy, plans, workspace, &compute);
             None
         }
         None => needs_input.then_some(dy),
@@ -139,7 +164,7 @@ pub(crate) fn head(
 fn bottleneck(
     i: usize,
     block: &Bottleneck,
-    learners: &mut [Learner],
+    trained: &mut Trained<'_>,
     input: Input<'_>,
     mut dy: Vec<Activation>,
     needs_dx: bool,
@@ -147,6 +172,7 @@ fn bottleneck(
     workspace: &mut Workspace,
     compute: &Compute,
 ) -> Option<Vec<Activation>> {
+    let learners = &trained.learners;
     let (count, n) = (learners.len(), dy[0].n());
     let like = |a: &Activation| (a.channels(), (a.height(), a.width()));
     let (x_channels, x_size) = like(learners[0].member.tape.input_of(i).unwrap_or_else(|| input.features()));
@@ -162,40 +188,40 @@ fn bottleneck(
     let (mut own, mut dskip) =
         if block.downsample.is_some() { (None, Some(other)) } else { (Some(other), None) };
     let skip = block.downsample.as_ref().zip(dskip.as_mut());
-    batch_norm(compute, learners, &block.conv3, &mut dy, own.as_mut(), skip, |tape| {
+    batch_norm(compute, trained.learners, &block.conv3, &mut dy, own.as_mut(), skip, |tape| {
         let t = &tape.blocks[i];
         Picked { x: &t.conv3, y: Some(&t.out), skip: &t.downsample }
     });
     let d3 = own.as_ref().unwrap_or(&dy);
     if let Some((downsample, dskip)) = block.downsample.as_ref().zip(dskip.as_ref()) {
-        weights(plans, learners, downsample, dskip, input, |tape| tape.input_of(i));
+        weights(plans, trained, downsample, dskip, input, |tape| tape.input_of(i));
     }
 
-    weights(plans, learners, &block.conv3, d3, input, |tape| Some(&tape.blocks[i].act2));
+    weights(plans, trained, &block.conv3, d3, input, |tape| Some(&tape.blocks[i].act2));
     let mut d2 = workspace.take_many(count, mid2.0, mid2.1, n);
-    inputs(plans, learners, &block.conv3, mid2.1, d3, &mut d2, Onto::Nothing);
+    inputs(plans, trained.learners, &block.conv3, mid2.1, d3, &mut d2, Onto::Nothing);
     own.into_iter().for_each(|d| workspace.give(d));
-    batch_norm(compute, learners, &block.conv2, &mut d2, None, None, |tape| {
+    batch_norm(compute, trained.learners, &block.conv2, &mut d2, None, None, |tape| {
         Picked::alone(&tape.blocks[i].conv2)
     });
 
-    weights(plans, learners, &block.conv2, &d2, input, |tape| Some(&tape.blocks[i].act1));
+    weights(plans, trained, &block.conv2, &d2, input, |tape| Some(&tape.blocks[i].act1));
     let mut d1 = workspace.take_many(count, mid1.0, mid1.1, n);
-    inputs(plans, learners, &block.conv2, mid1.1, &d2, &mut d1, Onto::Nothing);
+    inputs(plans, trained.learners, &block.conv2, mid1.1, &d2, &mut d1, Onto::Nothing);
     workspace.give(d2);
-    batch_norm(compute, learners, &block.conv1, &mut d1, None, None, |tape| {
+    batch_norm(compute, trained.learners, &block.conv1, &mut d1, None, None, |tape| {
         Picked::alone(&tape.blocks[i].conv1)
     });
 
-    weights(plans, learners, &block.conv1, &d1, input, |tape| tape.input_of(i));
+    weights(plans, trained, &block.conv1, &d1, input, |tape| tape.input_of(i));
     let dx = needs_dx.then(|| {
         let mut dx = workspace.take_many(count, x_channels, x_size, n);
         match (&block.downsample, &dskip) {
             (Some(downsample), Some(dskip)) => {
-                inputs(plans, learners, &block.conv1, x_size, &d1, &mut dx, Onto::Nothing);
-                inputs(plans, learners, downsample, x_size, dskip, &mut dx, Onto::Output);
+                inputs(plans, trained.learners, &block.conv1, x_size, &d1, &mut dx, Onto::Nothing);
+                inputs(plans, trained.learners, downsample, x_size, dskip, &mut dx, Onto::Output);
             }
-            _ => inputs(plans, learners, &block.conv1, x_size, &d1, &mut dx, Onto::Plus(&dy)),
+            _ => inputs(plans, trained.learners, &block.conv1, x_size, &d1, &mut dx, Onto::Plus(&dy)),
         }
         dx
     });
@@ -206,7 +232,7 @@ fn bottleneck(
 /// Max pooling, ReLU, `bn1` and `conv1`.
 fn image_layers(
     conv1: &ConvBn,
-    learners: &mut [Learner],
+    trained: &mut Trained<'_>,
     input: Input<'_>,
     dy: Vec<Activation>,
     plans: &mut Plans,
@@ -217,6 +243,7 @@ fn image_layers(
         t.image.as_ref().expect("has conv1")
     }
     let images = input.images();
+    let learners = &trained.learners;
     let act = &tape(&learners[0].member.tape).act;
     let (channels, size) = (act.channels(), (act.height(), act.width()));
     let mut d = workspace.take_many(learners.len(), channels, size, images.n);
@@ -227,14 +254,8 @@ fn image_layers(
     compute.pool().for_each(planes, |_, ((x, dy), dx)| {
         max_pool_backward(compute.isa(), (size.0, size.1, images.n), x, dy, dx);
     });
-    batch_norm(compute, learners, conv1, &mut d, None, None, |t| Picked::alone(&tape(t).conv));
-    let plan = plans.get(conv1.conv, images.size, images.n);
-    plan.grad_weight(
-        learners
-            .iter_mut()
-            .zip(&d)
-            .map(|(l, d)| GradWeight::new(images.data, d.data(), &mut l.gradients[conv1.weight.clone()])),
-    );
+    batch_norm(compute, trained.learners, conv1, &mut d, None, None, |t| Picked::alone(&tape(t).conv));
+    weights_of(conv1, &plans.get(conv1.conv, images.size, images.n), trained, &d, |_| images.data);
     workspace.give(d);
     workspace.give(dy);
 }
@@ -284,10 +305,10 @@ fn batch_norm(
     let (skip_layer, mut dskip) = skip.unzip();
     let mut dx = dx.as_mut().map(|dx| dx.iter_mut());
     let mut dskip = dskip.as_mut().map(|dskip| dskip.iter_mut());
-    let skip_affine = skip_layer.map_or(0..0, |layer| layer.affine.clone());
+    let skip_stats = skip_layer.map_or(0..0, |layer| layer.stats.clone());
     let jobs = learners.iter_mut().zip(dy).flat_map(|(learner, dy)| {
         let Learner { member, gradients, .. } = learner;
-        let places = [layer.affine.clone(), skip_affine.clone()];
+        let places = [layer.stats.clone(), skip_stats.clone()];
         let [own, other] = gradients.get_disjoint_mut(places).expect("as laid out");
         let Picked { x, y, skip } = pick(&member.tape);
         let mut norms = norms(member, layer, x, own);
@@ -332,20 +353,31 @@ fn norms<'a>(
     )
 }
 
-/// Weight gradients of one convolution; `pick` chooses its input on the tape (`None`: the sequence's).
+/// Weight gradients of one convolution, and the step with them; `pick` chooses its input on the tape (`None`: the sequence's).
 fn weights(
     plans: &mut Plans,
-    learners: &mut [Learner],
+    trained: &mut Trained<'_>,
     layer: &ConvBn,
     dy: &[Activation],
     input: Input<'_>,
     pick: impl for<'t> Fn(&'t Tape) -> Option<&'t Activation>,
 ) {
-    let x = pick(&learners[0].member.tape).unwrap_or_else(|| input.features());
+    let x = pick(&trained.learners[0].member.tape).unwrap_or_else(|| input.features());
     let plan = plans.get(layer.conv, (x.height(), x.width()), x.n());
-    plan.grad_weight(learners.iter_mut().zip(dy).map(|(Learner { member, gradients, .. }, dy)| {
-        let x = pick(&member.tape).unwrap_or_else(|| input.features());
-        GradWeight::new(x.data(), dy.data(), &mut gradients[layer.weight.clone()])
+    weights_of(layer, &plan, trained, dy, |tape| pick(tape).unwrap_or_else(|| input.features()).data());
+}
+
+fn weights_of<'x>(
+    layer: &ConvBn,
+    plan: &ConvPlan,
+    trained: &'x mut Trained<'_>,
+    dy: &'x [Activation],
+    pick: impl Fn(&'x Tape) -> &'x [f32],
+) {
+    let learners = trained.learners.iter_mut().zip(trained.optimisers.iter_mut()).zip(dy);
+    plan.grad_weight(learners.map(|((learner, optimiser), dy)| {
+        let Member { params, tape, .. } = &mut learner.member;
+        GradWeight::updating(pick(tape), dy.data(), optimiser.of(params, layer.weight.clone()))
     }));
 }
 

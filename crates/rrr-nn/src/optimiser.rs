@@ -2,11 +2,8 @@
 
 use crate::State;
 use crate::layout::Layout;
-use rrr_kernels::{AdamWStep, AdamWTensor, Buffer, Compute};
+use rrr_kernels::{AdamWStep, AdamWTensor, Buffer};
 use std::ops::Range;
-
-/// Parameters that one task updates.
-const UPDATE_CHUNK: usize = 1 << 16;
 
 /// AdamW with decoupled weight decay, as `torch.optim.AdamW`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,14 +103,5 @@ impl Optimiser {
             v: &mut self.v[own.clone()],
             ema: self.ema.as_mut().map(|ema| (&mut ema.average[own], ema.decay)),
         }
-    }
-
-    /// The step that has begun, of all trained parameters, on all threads.
-    pub fn update_all(&mut self, params: &mut [f32], gradients: &[f32], compute: &Compute) {
-        let all = params.len() - self.m.len()..params.len();
-        let mut rest = self.of(params, all);
-        let chunks =
-            gradients.chunks(UPDATE_CHUNK).map(|gradients| (rest.split_off(gradients.len()), gradients));
-        compute.pool().for_each(chunks, |_, (chunk, gradients)| chunk.update(gradients, compute.isa()));
     }
 }

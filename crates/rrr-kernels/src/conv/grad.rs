@@ -1,11 +1,14 @@
 //! Weight gradients of convolutions.
 
 use super::ConvPlan;
+use crate::adamw::{AdamWTensor, SharedTensor};
 use crate::blocks;
 use crate::micro::{BLOCK, GradTile, MAX_GRAD_PANELS, Micro, Run};
+use crate::scratch::ThreadScratch;
 use crate::shared::SharedMut;
 use std::ops::Range;
 use std::ptr::{null, null_mut};
+use std::slice::from_raw_parts;
 
 /// Rows that a weight gradient sums at a time, so that both operands stay in the first-level cache.
 const CHUNK_ROWS: usize = 96;
@@ -51,22 +54,45 @@ impl Partition {
     }
 }
 
-/// One weight gradient: `dw = x^T dy`.
+/// One weight gradient: `x^T dy`, and what becomes of it.
 pub struct GradWeight<'a> {
-    pub(crate) x: &'a [f32],
-    pub(crate) dy: &'a [f32],
-    pub(crate) dw: SharedMut<'a>,
+    x: &'a [f32],
+    dy: &'a [f32],
+    outcome: Outcome<'a>,
+}
+
+enum Outcome<'a> {
+    Stored(SharedMut<'a>),
+    Updated(SharedTensor<'a>),
 }
 
 impl<'a> GradWeight<'a> {
     /// Input planes, gradient of the output planes, and the gradient of the packed weights to overwrite.
     pub fn new(x: &'a [f32], dy: &'a [f32], dw: &'a mut [f32]) -> Self {
-        Self { x, dy, dw: SharedMut::new(dw) }
+        Self { x, dy, outcome: Outcome::Stored(SharedMut::new(dw)) }
+    }
+
+    /// Input planes, gradient of the output planes, and the packed weights, which take a step of the optimiser: those of a
+    /// task right after its sums, which are stored nowhere.
+    ///
+    /// # Panics
+    /// If the slices of the tensor differ in length.
+    pub fn updating(x: &'a [f32], dy: &'a [f32], weights: AdamWTensor<'a>) -> Self {
+        Self { x, dy, outcome: Outcome::Updated(SharedTensor::new(weights)) }
+    }
+}
+
+impl Outcome<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Stored(dw) => dw.len(),
+            Self::Updated(weights) => weights.len(),
+        }
     }
 }
 
 impl ConvPlan {
-    /// Gradient of the packed weights, for every job in parallel.
+    /// Gradient of the packed weights, or the optimiser's step with it, for every job in parallel.
     ///
     /// # Panics
     /// If a slice of a job has the wrong length, or the plan was made without gradients.
@@ -82,7 +108,7 @@ impl ConvPlan {
             let x_len = if self.conv.rgb { self.x_plane } else { k_blocks * self.x_plane };
             assert!(job.x.len() >= x_len, "input too small");
             assert!(job.dy.len() >= panels * self.y_plane, "output gradient too small");
-            assert_eq!(job.dw.len(), self.conv.packed_len(), "weight gradient of another shape");
+            assert_eq!(job.outcome.len(), self.conv.packed_len(), "weights of another shape");
         }
         if jobs.is_empty() {
             return;
@@ -102,10 +128,20 @@ impl ConvPlan {
             let from = group * p.blocks * BLOCK;
             let rows = (p.blocks * BLOCK).min(k - from);
             let mut pieces = [(null(), null_mut()); TASK_PANELS];
-            for (column, piece) in (first..end).zip(&mut pieces) {
+            let place = |column: usize| {
                 let (job, panel) = (&jobs[column / panels], column % panels);
-                // SAFETY: the pieces do not overlap.
-                let dw = unsafe { job.dw.part(((panel * taps + tap) * k + from) * BLOCK, rows * BLOCK) };
+                (job, panel, ((panel * taps + tap) * k + from) * BLOCK)
+            };
+            let len = rows * BLOCK;
+            let mut scratch = ThreadScratch::take((end - first) * len);
+            let sums = scratch.floats().chunks_exact_mut(len);
+            for ((column, piece), sums) in (first..end).zip(&mut pieces).zip(sums) {
+                let (job, panel, at) = place(column);
+                let dw = match &job.outcome {
+                    // SAFETY: the pieces do not overlap.
+                    Outcome::Stored(dw) => unsafe { dw.part(at, len) },
+                    Outcome::Updated(_) => sums,
+                };
                 dw.fill(0.0);
                 *piece = (job.dy[panel * self.y_plane..].as_ptr(), dw.as_mut_ptr());
             }
@@ -115,6 +151,14 @@ impl ConvPlan {
                 let len = runs.iter().take_while(|r| chunk(r) == chunk(run)).count();
                 let (now, later) = runs.split_at(len);
                 runs = later;
+                if runs.is_empty() {
+                    // They are there when the products are.
+                    for (job, _, at) in (first..end).map(place) {
+                        if let Outcome::Updated(weights) = &job.outcome {
+                            weights.fetch(at..at + len);
+                        }
+                    }
+                }
                 for piece in evenly(end - first, micro.max_grad_panels()) {
                     let most = micro.max_grad_rows(piece.len());
                     let equal = |len: usize| len.div_ceil(len.div_ceil(most));
@@ -142,6 +186,13 @@ impl ConvPlan {
                             }
                         }
                     }
+                }
+            }
+            for (column, (_, dw)) in (first..end).zip(pieces) {
+                let (job, _, at) = place(column);
+                if let Outcome::Updated(weights) = &job.outcome {
+                    // SAFETY: the sums of the piece, and the pieces do not overlap.
+                    unsafe { weights.part(at, len).update(from_raw_parts(dw, len), self.compute.isa()) };
                 }
             }
         });

@@ -26,9 +26,6 @@ pub use product::{Finish, Outcome, Product, Registers, RowTiles, SUMS};
 pub use product::{STRIP, Step};
 pub use run::work;
 
-use crate::buffer::Aligned;
-use std::cell::RefCell;
-
 /// Rows of a tile, and its u32 (or f32, or i32) per row.
 pub const SIDE: usize = 16;
 
@@ -53,28 +50,4 @@ pub fn plane_rows(rows: usize) -> usize {
     const SETS: usize = 64;
     let least = rows + 1;
     if least < 4 * SETS { least | 1 } else { least + (SETS + SETS / 2 + 1 - least % SETS) % SETS }
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Aligned<u32>> = RefCell::default();
-}
-
-/// Scratch of this thread, for as long as a task holds it.
-///
-/// Not a closure's argument: code inside of a closure that the standard library calls would not be compiled for
-/// the task's instruction set.
-pub struct ThreadScratch(pub Aligned<u32>);
-
-impl ThreadScratch {
-    /// At least `len` u32 with unspecified values; kept, so that only the largest task so far allocates.
-    pub fn take(len: usize) -> Self {
-        let kept = SCRATCH.take();
-        Self(if kept.len() < len { Aligned::zeros(len) } else { kept })
-    }
-}
-
-impl Drop for ThreadScratch {
-    fn drop(&mut self) {
-        SCRATCH.set(std::mem::take(&mut self.0));
-    }
 }

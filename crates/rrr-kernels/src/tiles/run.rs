@@ -3,7 +3,8 @@
 use super::job::{Task, Work, strip};
 use super::plan::{RowsPlan, Source};
 use super::product::{COLUMN, Finish, Outcome, Product, RowTiles, STRIP, SUMS, Step};
-use super::{ROW_BYTES, SIDE, TILE, TILE_BYTES, ThreadScratch};
+use super::{ROW_BYTES, SIDE, TILE, TILE_BYTES};
+use crate::scratch::ThreadScratch;
 use std::cell::RefCell;
 use std::ops::Range;
 

@@ -74,10 +74,7 @@ impl Trainer {
             (Trainable::All, true) => layout.fc.as_ref().map_or(0, |fc| fc.transposed.len()),
             (Trainable::Classifier, _) => 0,
         };
-        // In bf16 weights take their gradients at once.
-        let gradients = |layout: &Layout| {
-            if bf16 { layout.stats + layout.classifier().len() } else { layout.params }
-        };
+        let gradients = |layout: &Layout| layout.stats + layout.classifier().len();
         let learner = |layout: &Layout, state, gradients, transposed| Learner {
             member: member(layout, state),
             gradients: Buffer::zeros(gradients),

@@ -1,7 +1,7 @@
 //! A step in f32.
 
 use crate::Images;
-use crate::backward::{self, Learner};
+use crate::backward::{self, Learner, Trained};
 use crate::bf16::Net;
 use crate::folded::{Folded, Input, Source};
 use crate::input::PaddedImages;
@@ -41,22 +41,23 @@ pub(super) fn step(
     let input = stem_output.map_or(images_in, Input::Features);
     tape::forward(layout, learners, input, momentum, plans);
     let dlogits = losses(learners, workspace);
+    let mut trained = Trained { learners, optimisers: net.optimisers };
     if net.trains_all {
-        let dx = backward::backward(layout, learners, input, dlogits, trains_stem, plans, workspace);
-        if let Some(dx) = dx {
+        let dx = backward::backward(layout, &mut trained, input, dlogits, trains_stem, plans, workspace);
+        if let Some((dx, optimiser)) = dx.zip(net.stem_optimiser) {
             let dy = mean(dx, plans, workspace);
-            backward::stem(stem_layout, stem, images_in, dy, plans, workspace);
+            let mut stem =
+                Trained { learners: std::slice::from_mut(stem), optimisers: std::slice::from_mut(optimiser) };
+            backward::stem(stem_layout, &mut stem, images_in, dy, plans, workspace);
+            stem.update_vectors(stem_layout, plans.compute());
         }
     } else {
         let fc = layout.fc.as_ref().expect("training needs a classifier");
-        backward::head(fc, learners, dlogits, false, plans, workspace);
+        backward::head(fc, trained.learners, dlogits, false, plans, workspace);
     }
+    trained.update_vectors(layout, plans.compute());
     if let Some(features) = frozen {
         workspace.give(features);
-    }
-    let stem = net.stem_optimiser.map(|optimiser| (stem, optimiser));
-    for (learner, optimiser) in learners.iter_mut().zip(net.optimisers).chain(stem) {
-        optimiser.update_all(&mut learner.member.params, &learner.gradients, plans.compute());
     }
 }
 

@@ -1,8 +1,8 @@
 //! The backward pass.
 
 use super::norms::{self, Back};
-use super::sequence::{BlockTape, Pass, Sequence, Trained, Unit, UnitPlans, input_of};
-use crate::backward::Learner;
+use super::sequence::{BlockTape, Pass, Sequence, Unit, UnitPlans, input_of};
+use crate::backward::{Learner, Trained};
 use crate::profile::timed;
 use rrr_kernels::{
     Activation, Bf16Activation, Bf16Weights, Compute, bf16_avg_pool_backward, bf16_max_pool_backward,
@@ -40,7 +40,7 @@ impl Sequence {
     /// and, if asked for, to that of the input features, which takes its place.
     pub fn backward(
         &mut self,
-        mut trained: Trained<'_>,
+        trained: &mut Trained<'_>,
         needs_input: bool,
         arena: &mut Arena,
         pass: &mut Pass<'_>,
@@ -54,7 +54,7 @@ impl Sequence {
         for (i, (units, plans)) in units.iter_mut().zip(plans_of_blocks).enumerate().rev() {
             let needs_dx = i > 0 || image.is_some() || needs_input;
             let x = input_of(i, image.as_ref(), blocks, pass.input);
-            block((&blocks[i], x), (units, plans), &mut trained, needs_dx, arena, pass);
+            block((&blocks[i], x), (units, plans), trained, needs_dx, arena, pass);
         }
         if let Some(tape) = image {
             let (images, compute) = (pass.input.images(), pass.compute);
@@ -70,7 +70,7 @@ impl Sequence {
             );
             let norm = Back { layer: &unit.layers[0], x: &tape.conv, dx: None };
             back_norm(trained.learners, None, conv1, norm, None, pass);
-            weights((unit, &plans[0]), 0, &mut trained, images, conv1, pass);
+            weights((unit, &plans[0]), 0, trained, images, conv1, pass);
         }
     }
 }

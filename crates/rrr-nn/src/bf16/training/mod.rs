@@ -10,17 +10,17 @@ mod sequence;
 use super::layers::Input;
 use super::{Bf16Stem, PackedSequence};
 use crate::Images;
-use crate::backward::{Learner, head};
+use crate::backward::{Learner, Trained, head};
 use crate::folded::{Folded, Source};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
 use crate::optimiser::Optimiser;
 use crate::plans::{Plans, Workspace};
 use crate::profile::timed;
-use crate::tape::{Member, classify};
+use crate::tape::classify;
 use backward::Arena;
 use rrr_kernels::{Activation, Compute};
-use sequence::{Backward, Batch, Pass, Sequence, Trained};
+use sequence::{Backward, Batch, Pass, Sequence};
 use std::ops::Range;
 
 /// A network in training in bf16, but for what is f32.
@@ -137,6 +137,7 @@ impl Bf16Training {
         classify(fc, learners, net.plans);
         let dlogits = losses(learners, net.workspace);
         let dpooled = head(fc, learners, dlogits, net.trains_all, net.plans, net.workspace);
+        let mut trained = Trained { learners, optimisers: net.optimisers };
         let profile = &mut net.plans.profile;
         if let Some(dpooled) = dpooled {
             timed(
@@ -149,42 +150,16 @@ impl Bf16Training {
             );
             net.workspace.give(dpooled);
             let mut pass = Pass { input, batch: &batch, compute, profile: &mut *profile };
-            let trained = Trained { learners: &mut *learners, optimisers: &mut *net.optimisers };
-            branches.backward(trained, trains_stem, gradients, &mut pass);
+            branches.backward(&mut trained, trains_stem, gradients, &mut pass);
         }
-        timed(
-            profile,
-            || "update".into(),
-            0,
-            || update_vectors(net.layout, learners, net.optimisers, compute),
-        );
+        timed(profile, || "update".into(), 0, || trained.update_vectors(net.layout, compute));
         if let Some(optimiser) = net.stem_optimiser {
             timed(profile, || "mean".into(), 0, || gradients.mean_of_groups(compute));
             let stem = stem.as_mut().expect("made for a stem that is trained");
-            let optimisers = std::slice::from_mut(optimiser);
+            let mut trained = Trained { learners: stem_learner, optimisers: std::slice::from_mut(optimiser) };
             let mut pass = Pass { input: images_in, batch: &of_stem, compute, profile };
-            let trained = Trained { learners: &mut *stem_learner, optimisers: &mut *optimisers };
-            stem.backward(trained, false, gradients, &mut pass);
-            update_vectors(net.stem_layout, stem_learner, optimisers, compute);
+            stem.backward(&mut trained, false, gradients, &mut pass);
+            trained.update_vectors(net.stem_layout, compute);
         }
     }
-}
-
-/// Updates what the backward pass has not: batch norms, if they are trained, and the classifier.
-fn update_vectors(
-    layout: &Layout,
-    learners: &mut [Learner],
-    optimisers: &mut [Optimiser],
-    compute: &Compute,
-) {
-    let isa = compute.isa();
-    compute.pool().for_each(learners.iter_mut().zip(optimisers), |_, (learner, optimiser)| {
-        let Learner { member: Member { params, .. }, gradients, .. } = learner;
-        let classifier = layout.classifier();
-        let (norms, of_classifier) = gradients.split_at(gradients.len() - classifier.len());
-        optimiser.of(params, classifier).update(of_classifier, isa);
-        for layer in layout.convs().filter(|_| !norms.is_empty()) {
-            optimiser.of(params, layer.affine.clone()).update(&norms[layer.stats.clone()], isa);
-        }
-    });
 }

@@ -4,7 +4,6 @@ use super::super::layers::Input;
 use crate::Images;
 use crate::backward::Learner;
 use crate::layout::{ConvBn, Layout};
-use crate::optimiser::Optimiser;
 use crate::profile::Profile;
 use rrr_kernels::{
     Aligned, Bf16Activation, Bf16Conv, Bf16Copy, Bf16GradPlan, Bf16Plan, Buffer, Compute, max_pool_size,
@@ -38,13 +37,6 @@ pub(super) struct Pass<'a> {
     pub compute: &'a Compute,
     /// Takes the time of every layer, if there.
     pub profile: &'a mut Option<Profile>,
-}
-
-/// What a backward pass updates.
-pub(super) struct Trained<'a> {
-    pub learners: &'a mut [Learner],
-    /// One for each.
-    pub optimisers: &'a mut [Optimiser],
 }
 
 /// Weights in bf16 of all learners, one's after the other's.

@@ -6,7 +6,8 @@ use super::super::super::tiles::{Product, STEP, Tiles, Vectors};
 use super::{Bf16GradPlan, CHUNK_ROWS, CHUNK_STEPS, MAX_TAPS, NONE, Outcome, Task, Work};
 use crate::BLOCK;
 use crate::prefetch::{NEAR, prefetch};
-use crate::tiles::{SIDE, TILE, ThreadScratch};
+use crate::scratch::ThreadScratch;
+use crate::tiles::{SIDE, TILE};
 use std::ops::Range;
 
 /// Computes a task.
