@@ -53,23 +53,6 @@ pub struct AdamWTensor<'a> {
 }
 
 impl AdamWTensor<'_> {
-    /// Takes the first `len` values off.
-    ///
-    /// # Panics
-    /// If there are fewer.
-    pub fn split_off(&mut self, len: usize) -> Self {
-        fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-            rest.split_off_mut(..len).expect("values that are not there")
-        }
-        Self {
-            step: self.step,
-            params: take(&mut self.params, len),
-            m: take(&mut self.m, len),
-            v: take(&mut self.v, len),
-            ema: self.ema.as_mut().map(|(ema, decay)| (take(ema, len), *decay)),
-        }
-    }
-
     /// Does the step.
     ///
     /// # Panics

@@ -153,6 +153,18 @@ pub struct RowsTile<'a> {
     pub ahead: Ahead,
 }
 
+impl RowsTile<'_> {
+    /// Offset of row `r` in runs of `G`.
+    ///
+    /// # Safety
+    /// `rows` must have one for each run.
+    #[inline(always)]
+    unsafe fn place<const G: usize>(&self, rows: &[u32], r: usize) -> usize {
+        // SAFETY: by the caller.
+        unsafe { *rows.get_unchecked(r / G) as usize + r % G * self.y_step }
+    }
+}
+
 /// Weights that a later tile reads, fetched into the second-level cache while this one computes.
 #[derive(Clone, Copy)]
 pub struct Ahead {
@@ -299,6 +311,9 @@ unsafe fn rows_body<
         let mut acc = [[[S::zero(); N]; R]; P];
         let panels = &*t.panels.as_ptr().cast::<[Panel; P]>();
         let mut ahead = t.ahead;
+        for panel in panels {
+            fetch_output::<R, G>(t, panel);
+        }
         let mut rows = t.x_rows.as_ptr();
         for (i, item) in t.items.iter().enumerate() {
             let mut b: [*const f32; P] = std::array::from_fn(|p| panels[p].w.add(item.w));
@@ -347,6 +362,22 @@ fn fetch_ahead(ahead: &mut Ahead) {
     for _ in 0..ahead.lines {
         prefetch::<FAR>(ahead.from);
         ahead.from = ahead.from.wrapping_add(BLOCK);
+    }
+}
+
+/// Asks for the lines that a panel will write, and for its residual: while the products run, they come from memory.
+#[inline(always)]
+unsafe fn fetch_output<const R: usize, const G: usize>(t: &RowsTile<'_>, panel: &Panel) {
+    // SAFETY: see `rows_body`.
+    unsafe {
+        for r in 0..R {
+            prefetch::<NEAR>(panel.y.wrapping_add(t.place::<G>(t.y_rows, r)));
+        }
+        if !panel.epilogue.residual.is_null() {
+            for r in 0..R {
+                prefetch::<NEAR>(panel.epilogue.residual.wrapping_add(t.place::<G>(t.residual_rows, r)));
+            }
+        }
     }
 }
 
@@ -418,8 +449,7 @@ unsafe fn finish<S: Simd, const R: usize, const G: usize, const N: usize>(
     // SAFETY: see `rows_body`.
     unsafe {
         let e = &panel.epilogue;
-        let at = |rows: &[u32], r: usize| *rows.get_unchecked(r / G) as usize + r % G * t.y_step;
-        let y: [*mut f32; R] = std::array::from_fn(|r| panel.y.add(at(t.y_rows, r)));
+        let y: [*mut f32; R] = std::array::from_fn(|r| panel.y.add(t.place::<G>(t.y_rows, r)));
         if e.accumulate {
             for r in 0..R {
                 for n in 0..N {
@@ -437,7 +467,7 @@ unsafe fn finish<S: Simd, const R: usize, const G: usize, const N: usize>(
         }
         if !e.residual.is_null() {
             for r in 0..R {
-                let residual = e.residual.add(at(t.residual_rows, r));
+                let residual = e.residual.add(t.place::<G>(t.residual_rows, r));
                 for n in 0..N {
                     acc[r][n] = S::add(acc[r][n], S::load(residual.add(n * S::LANES)));
                 }

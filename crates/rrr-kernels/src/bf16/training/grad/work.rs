@@ -40,17 +40,18 @@ pub unsafe fn work<T: Tiles>(task: &Task<'_>) {
             transpose_gradient::<T>(task, &rows, a);
             let sums = task.taps.clone().zip(sums.chunks_exact_mut(per_tap));
             for ((tap, sums), begun) in sums.zip(&mut begun) {
-                let tap = Tap { task, tap, blocks: blocks.clone(), sums: sums.as_mut_ptr() };
                 let mut sources = [NONE; CHUNK_ROWS];
-                if locate(p, tap.tap, &rows, &mut sources) {
+                let is_there = locate(p, tap, &rows, &mut sources);
+                if is_last && !is_there && !*begun {
+                    sums.fill(0);
+                }
+                let tap = Tap { task, tap, blocks: blocks.clone(), sums: sums.as_mut_ptr() };
+                if is_there {
                     let count = rows.len().div_ceil(STEP);
                     pair_input::<T>(task, &sources, count, b);
                     let add = std::mem::replace(begun, true);
                     tap.multiply_all(&tiles, (a, b), count, add, is_last);
                 } else if is_last {
-                    if !*begun {
-                        sums.fill(0);
-                    }
                     tap.finish::<T>(&(0..task.panels.len(), 0..blocks.len()));
                 }
             }
