@@ -30,9 +30,9 @@ pub(crate) struct Optimiser {
     pub v: Buffer,
     /// Steps begun.
     pub steps: u64,
-    /// Constants of the last of these.
-    step: AdamWStep,
     pub ema: Option<Ema>,
+    /// Constants of the last step, and the average's decay in it.
+    begun: Option<(AdamWStep, f32)>,
 }
 
 /// Exponential moving average.
@@ -40,14 +40,11 @@ pub(crate) struct Ema {
     pub average: Buffer,
     pub target: f32,
     pub updates: u64,
-    /// Decay of the last of these.
-    decay: f32,
 }
 
 impl Optimiser {
     pub fn new(params: usize) -> Self {
-        let step = AdamWStep::new(1, 0.0, (0.0, 0.0), 0.0, 0.0);
-        Self { m: Buffer::zeros(params), v: Buffer::zeros(params), steps: 0, step, ema: None }
+        Self { m: Buffer::zeros(params), v: Buffer::zeros(params), steps: 0, ema: None, begun: None }
     }
 
     /// Goes on from saved moments, average with its decay target, and counts of steps and of updates of the average.
@@ -65,14 +62,14 @@ impl Optimiser {
         self.ema = ema.map(|(ema, target)| {
             let mut average = Buffer::zeros(range.len());
             layout.pack(ema, range, &mut average);
-            Ema { average, target, updates, decay: 0.0 }
+            Ema { average, target, updates }
         });
     }
 
     pub fn start_ema(&mut self, target: f32, params: &[f32]) {
         let mut average = Buffer::zeros(params.len());
         average.copy_from_slice(params);
-        self.ema = Some(Ema { average, target, updates: 0, decay: 0.0 });
+        self.ema = Some(Ema { average, target, updates: 0 });
     }
 
     pub fn ema_updates(&self) -> u64 {
@@ -83,25 +80,30 @@ impl Optimiser {
     pub fn begin(&mut self, adamw: &AdamW, lr: f64) {
         self.steps += 1;
         let betas = (adamw.beta1, adamw.beta2);
-        self.step = AdamWStep::new(self.steps, lr, betas, adamw.eps, adamw.weight_decay);
-        if let Some(ema) = &mut self.ema {
+        let step = AdamWStep::new(self.steps, lr, betas, adamw.eps, adamw.weight_decay);
+        let decay = self.ema.as_mut().map_or(0.0, |ema| {
             ema.updates += 1;
             let n = ema.updates as f32;
-            ema.decay = ema.target.min((1.0 + n) / (10.0 + n));
-        }
+            ema.target.min((1.0 + n) / (10.0 + n))
+        });
+        self.begun = Some((step, decay));
     }
 
     /// Some of the parameters, which must be trained, with their moments, for the step that has begun.
+    ///
+    /// # Panics
+    /// If none has.
     pub fn of<'a>(&'a mut self, params: &'a mut [f32], at: Range<usize>) -> AdamWTensor<'a> {
         // The trained ones are all or the last ones.
         let base = params.len() - self.m.len();
         let own = at.start - base..at.end - base;
+        let (step, decay) = self.begun.expect("a step has begun");
         AdamWTensor {
-            step: self.step,
+            step,
             params: &mut params[at],
             m: &mut self.m[own.clone()],
             v: &mut self.v[own.clone()],
-            ema: self.ema.as_mut().map(|ema| (&mut ema.average[own], ema.decay)),
+            ema: self.ema.as_mut().map(|ema| (&mut ema.average[own], decay)),
         }
     }
 }
