@@ -95,19 +95,15 @@ impl Conv {
         blocks(self.cin) * self.taps() * blocks(self.cout) * BLOCK * BLOCK
     }
 
-    /// Position of PyTorch's weight `[o][i][y][x]` among the packed ones.
-    fn packed_index(&self, o: usize, i: usize, y: usize, x: usize) -> usize {
-        let (tap, k) = if self.rgb { (y, x * 3 + i) } else { (y * self.kernel + x, i) };
-        ((o / BLOCK * self.taps() + tap) * self.k() + k) * BLOCK + o % BLOCK
-    }
-
-    fn indices(&self) -> impl Iterator<Item = usize> + '_ {
-        let size = self.kernel;
-        (0..self.cout).flat_map(move |o| {
-            (0..self.cin).flat_map(move |i| {
-                (0..size * size).map(move |yx| self.packed_index(o, i, yx / size, yx % size))
-            })
-        })
+    /// Rows of a panel, each of 16 output channels, in PyTorch's order of a filter's weights, `[cin][kernel][kernel]`.
+    fn rows_of_filter(&self) -> impl Iterator<Item = usize> {
+        let positions = self.kernel * self.kernel;
+        let mut first = [0; MAX_KERNEL * MAX_KERNEL];
+        for (yx, row) in first[..positions].iter_mut().enumerate() {
+            let (y, x) = (yx / self.kernel, yx % self.kernel);
+            *row = if self.rgb { y * self.k() + x * 3 } else { yx * self.k() };
+        }
+        (0..self.cin).flat_map(move |i| (0..positions).map(move |yx| first[yx] + i))
     }
 
     /// Number of packed weights of 16 output channels: a panel.
@@ -138,11 +134,7 @@ impl Conv {
         assert_eq!(panel.len(), self.panel_len());
         let filters = &weights[o * BLOCK * filter..self.cout.min((o + 1) * BLOCK) * filter];
         let (rows, _) = panel.as_chunks_mut::<BLOCK>();
-        let mut first_rows = [0; MAX_KERNEL * MAX_KERNEL];
-        for (yx, row) in first_rows[..taps].iter_mut().enumerate() {
-            *row = self.packed_index(0, 0, yx / self.kernel, yx % self.kernel) / BLOCK;
-        }
-        let mut places = (0..self.cin).flat_map(|i| first_rows[..taps].iter().map(move |first| first + i));
+        let mut places = self.rows_of_filter();
         // Whole lines are read of every filter and written of the panel.
         for start in (0..filter).step_by(BLOCK) {
             let mut lines = [[0.0; BLOCK]; BLOCK];
@@ -166,7 +158,22 @@ impl Conv {
     /// If the length is wrong.
     pub fn unpack(&self, packed: &[f32]) -> Vec<f32> {
         assert_eq!(packed.len(), self.packed_len());
-        self.indices().map(|at| packed[at]).collect()
+        let filter = self.cin * self.kernel * self.kernel;
+        let mut weights = vec![0.0; self.cout * filter];
+        let panels = packed.chunks_exact(self.panel_len());
+        for (filters, panel) in weights.chunks_mut(BLOCK * filter).zip(panels) {
+            let (rows, _) = panel.as_chunks::<BLOCK>();
+            let mut places = self.rows_of_filter();
+            // Whole lines are read of the panel and written of every filter.
+            for start in (0..filter).step_by(BLOCK) {
+                let lines: [_; BLOCK] =
+                    std::array::from_fn(|_| places.next().map_or([0.0; BLOCK], |row| rows[row]));
+                for (channel, filter) in filters.chunks_exact_mut(filter).enumerate() {
+                    filter[start..].iter_mut().zip(&lines).for_each(|(to, line)| *to = line[channel]);
+                }
+            }
+        }
+        weights
     }
 
     /// Repacks weights for [`ConvPlan::grad_input`], as `[cin / 16][tap][cout, padded][16]`.
