@@ -71,17 +71,17 @@ impl AdamWTensor<'_> {
 
     /// [`update`](Self::update), compiled for the instruction set of the caller.
     #[inline(always)]
-    pub(crate) fn run(self, gradient: &[f32]) {
+    pub(crate) fn run(&mut self, gradient: &[f32]) {
         let Self { step: s, params, m, v, ema } = self;
-        for (((p, g), m), v) in params.iter_mut().zip(gradient).zip(m).zip(v) {
+        for (((p, g), m), v) in params.iter_mut().zip(gradient).zip(m.iter_mut()).zip(v.iter_mut()) {
             *m += (g - *m) * s.grad_weight;
             *v = *v * s.beta2 + g * g * s.square_weight;
             let denominator = v.sqrt() * s.inv_root_correction + s.eps;
             *p = *p * s.decay - s.step_size * (*m / denominator);
         }
         if let Some((ema, d)) = ema {
-            for (e, p) in ema.iter_mut().zip(params) {
-                *e = *e * d + *p * (1.0 - d);
+            for (e, p) in ema.iter_mut().zip(params.iter()) {
+                *e = *e * *d + *p * (1.0 - *d);
             }
         }
     }
@@ -96,7 +96,7 @@ impl Vectorize for Pass<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run(mut self) {
         self.tensor.run(self.gradient);
     }
 }

@@ -2,52 +2,13 @@
 
 use crate::folded::Input;
 use crate::layout::{Bottleneck, Classifier, ConvBn, Layout};
-use crate::optimiser::Optimiser;
+use crate::learner::{Learner, Trained};
 use crate::plans::{Plans, Workspace};
 use crate::tape::{Member, Tape, lane_halves, lane_halves_mut};
 use rrr_kernels::{
     Activation, BnBackward, Buffer, Compute, ConvPlan, GradWeight, NormGrad, RowsJob, avg_pool_backward,
     bn_backward, max_pool_backward,
 };
-
-/// A member with the buffers of its backward pass.
-pub(crate) struct Learner {
-    pub member: Member,
-    /// Gradients of the trained parameters but the convolutions' weights: of batch norms, laid out like their statistics, and
-    /// of the classifier.
-    pub gradients: Buffer,
-    /// Weights repacked for input gradients: all, or the last ones.
-    pub transposed: Buffer,
-}
-
-impl AsMut<Member> for Learner {
-    fn as_mut(&mut self) -> &mut Member {
-        &mut self.member
-    }
-}
-
-/// What a backward pass updates: learners, and the optimiser of each, whose step has begun.
-pub(crate) struct Trained<'a> {
-    pub learners: &'a mut [Learner],
-    pub optimisers: &'a mut [Optimiser],
-}
-
-impl Trained<'_> {
-    /// Updates what the backward pass of the layers has not: batch norms, if they are trained, and the classifier.
-    pub fn update_vectors(&mut self, layout: &Layout, compute: &Compute) {
-        let isa = compute.isa();
-        let learners = self.learners.iter_mut().zip(self.optimisers.iter_mut());
-        compute.pool().for_each(learners, |_, (learner, optimiser)| {
-            let Learner { member: Member { params, .. }, gradients, .. } = learner;
-            let classifier = layout.classifier();
-            let (norms, of_classifier) = gradients.split_at(gradients.len() - classifier.len());
-            optimiser.of(params, classifier).update(of_classifier, isa);
-            for layer in layout.convs().filter(|_| !norms.is_empty()) {
-                optimiser.of(params, layer.affine.clone()).update(&norms[layer.stats.clone()], isa);
-            }
-        });
-    }
-}
 
 /// Gradients of all parameters, from the gradients of the logits, and the optimiser's step with those of the convolutions'
 /// weights; and, if asked for, gradients of the input features.

@@ -12,6 +12,7 @@ mod halved;
 mod input;
 mod int8;
 mod layout;
+mod learner;
 mod loss;
 mod network;
 mod optimiser;

@@ -5,8 +5,8 @@ mod common;
 
 use common::{Batch, Rng, assert_close, assert_state_close, block};
 use rrr_nn::{
-    Compute, NetSpec, NetState, Network, Pool, Precision, SequenceSpec, State, Trainer, TrainerOptions,
-    reference,
+    Compute, NetSpec, NetState, Network, Pool, Precision, SequenceSpec, State, Trainable, Trainer,
+    TrainerOptions, reference,
 };
 use std::sync::Arc;
 
@@ -175,6 +175,24 @@ fn a_frozen_stem_takes_large_batches_in_parts() {
         let alone = network.forward(&batch.f32().slice(i, 1));
         for branch in 0..2 {
             assert_eq!(alone.data[branch * 4..][..4], all.data[(branch * 5 + i) * 4..][..4], "image {i}");
+        }
+    }
+}
+
+#[test]
+fn the_stem_of_classifiers_that_are_trained_alone_stays_frozen() {
+    for precision in PRECISIONS {
+        let mut rng = Rng(6);
+        let start = rng.net_state(&split(2));
+        let options = TrainerOptions { trainable: Trainable::Classifier, ..options(1.0) };
+        let mut trainer = Trainer::new(&split(2), &start, &options, compute(precision, 2)).unwrap();
+        trainer.step(&batch(&mut rng).f32(), &LABELS, LR);
+        let after = trainer.state();
+        assert_eq!(after.stem, start.stem, "{precision}");
+        for (after, before) in after.branches.iter().zip(&start.branches) {
+            for (name, tensor) in after.iter().filter(|(name, _)| !name.contains("running")) {
+                assert_eq!(*tensor != before[name], name.starts_with("fc."), "{name}, {precision}");
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ pub(crate) use layers::PackedSequence;
 use layers::{Arena, Input, Layers, Pass, Plans};
 pub(crate) use network::Bf16Network;
 use stem::Bf16Stem;
-pub(crate) use training::{Bf16Training, Net};
+pub(crate) use training::Bf16Training;
 
 use crate::network::PART_PIXELS;
 use std::ops::Range;

@@ -9,12 +9,12 @@ pub use options::{Trainable, TrainerOptions};
 pub use saved::{StemState, TrainerState};
 pub use step::StepOutput;
 
-use crate::backward::Learner;
 use crate::bf16::Bf16Training;
 use crate::folded::{Folded, Input};
 use crate::halved::Halved;
 use crate::input::PaddedImages;
 use crate::layout::Layout;
+use crate::learner::Learner;
 use crate::optimiser::Optimiser;
 use crate::plans::{Plans, Workspace};
 use crate::profile::Profile;
@@ -74,22 +74,23 @@ impl Trainer {
             (Trainable::All, true) => layout.fc.as_ref().map_or(0, |fc| fc.transposed.len()),
             (Trainable::Classifier, _) => 0,
         };
-        let gradients = |layout: &Layout| layout.stats + layout.classifier().len();
+        let trains_all = options.trainable == Trainable::All;
+        let gradients =
+            |layout: &Layout| if trains_all { layout.stats } else { 0 } + layout.classifier().len();
         let learner = |layout: &Layout, state, gradients, transposed| Learner {
             member: member(layout, state),
             gradients: Buffer::zeros(gradients),
             transposed: Buffer::zeros(transposed),
         };
-        let of_branch = gradients(&layout).min(trained);
+        let of_branch = gradients(&layout);
         let learners: Vec<Learner> =
             state.branches.iter().map(|state| learner(&layout, state, of_branch, transposed)).collect();
-        let trains_stem = options.stem_rate > 0.0 && !spec.stem.is_empty();
+        let trains_stem = trains_all && options.stem_rate > 0.0 && !spec.stem.is_empty();
         let (of_stem, transposed) =
             if trains_stem { (gradients(&stem_layout), stem_layout.transposed) } else { (0, 0) };
         let stem = learner(&stem_layout, &state.stem, of_stem, if bf16 { 0 } else { transposed });
         let bf16 = bf16.then(|| {
             let trained_stem = trains_stem.then_some((&stem_layout, &stem));
-            let trains_all = options.trainable == Trainable::All;
             Box::new(Bf16Training::new((&layout, &learners), trains_all, trained_stem, compute.clone()))
         });
         Ok(Self {

@@ -22,8 +22,8 @@ pub struct TrainerOptions {
     pub bn_momentum: f32,
     /// Label smoothing of the cross-entropy, 0 for none.
     pub label_smoothing: f32,
-    /// Learning rate of the stem as a share of the branches'. At 0 the stem is frozen and runs in inference form;
-    /// else it runs in train mode and follows the mean of the branches' losses.
+    /// Learning rate of the stem as a share of the branches'. At 0, and where the branches' classifiers alone are trained, the
+    /// stem is frozen and runs in inference form; else it runs in train mode and follows the mean of the branches' losses.
     pub stem_rate: f64,
 }
 

@@ -1,10 +1,10 @@
 //! A step in f32.
 
 use crate::Images;
-use crate::backward::{self, Learner, Trained};
-use crate::bf16::Net;
+use crate::backward;
 use crate::folded::{Folded, Input, Source};
 use crate::input::PaddedImages;
+use crate::learner::{Learner, Net, Trained};
 use crate::plans::{Plans, Workspace};
 use crate::stem;
 use crate::tape;
@@ -19,7 +19,7 @@ pub(super) fn step(
     frozen_stem: &mut Option<Folded>,
     losses: impl FnOnce(&[Learner], &mut Workspace) -> Vec<Activation>,
 ) {
-    let Net { layout, stem_layout, learners, stem, plans, workspace, momentum, .. } = net;
+    let Net { layout, stem_layout, branches: mut trained, stem, plans, workspace, momentum, .. } = net;
     let (has_stem, trains_stem) = (stem_layout.params > 0, net.stem_optimiser.is_some());
     if trains_stem || !has_stem {
         padded.load(images, plans.compute());
@@ -39,9 +39,8 @@ pub(super) fn step(
         None => None,
     };
     let input = stem_output.map_or(images_in, Input::Features);
-    tape::forward(layout, learners, input, momentum, plans);
-    let dlogits = losses(learners, workspace);
-    let mut trained = Trained { learners, optimisers: net.optimisers };
+    tape::forward(layout, trained.learners, input, momentum, plans);
+    let dlogits = losses(trained.learners, workspace);
     if net.trains_all {
         let dx = backward::backward(layout, &mut trained, input, dlogits, trains_stem, plans, workspace);
         if let Some((dx, optimiser)) = dx.zip(net.stem_optimiser) {

@@ -3,8 +3,7 @@
 use super::single::step;
 use super::{Trainable, Trainer};
 use crate::Images;
-use crate::backward::Learner;
-use crate::bf16::Net;
+use crate::learner::{Learner, Net, Trained};
 use crate::loss::{self, Lesson};
 use crate::plans::Workspace;
 use rrr_kernels::Activation;
@@ -149,8 +148,7 @@ impl Trainer {
             layout: &self.layout,
             stem_layout: &self.stem_layout,
             which,
-            learners,
-            optimisers,
+            branches: Trained { learners, optimisers },
             stem: &mut self.stem,
             stem_optimiser: self.stem_optimiser.as_mut(),
             plans: &mut self.plans,

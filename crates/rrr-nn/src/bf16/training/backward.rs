@@ -2,7 +2,7 @@
 
 use super::norms::{self, Back};
 use super::sequence::{BlockTape, Pass, Sequence, Unit, UnitPlans, input_of};
-use crate::backward::{Learner, Trained};
+use crate::learner::{Learner, Trained};
 use crate::profile::timed;
 use rrr_kernels::{
     Activation, Bf16Activation, Bf16Weights, Compute, bf16_avg_pool_backward, bf16_max_pool_backward,

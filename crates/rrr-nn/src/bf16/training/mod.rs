@@ -10,18 +10,17 @@ mod sequence;
 use super::layers::Input;
 use super::{Bf16Stem, PackedSequence};
 use crate::Images;
-use crate::backward::{Learner, Trained, head};
+use crate::backward::head;
 use crate::folded::{Folded, Source};
 use crate::input::PaddedImages;
 use crate::layout::Layout;
-use crate::optimiser::Optimiser;
-use crate::plans::{Plans, Workspace};
+use crate::learner::{Learner, Net, Trained};
+use crate::plans::Workspace;
 use crate::profile::timed;
 use crate::tape::classify;
 use backward::Arena;
 use rrr_kernels::{Activation, Compute};
 use sequence::{Backward, Batch, Pass, Sequence};
-use std::ops::Range;
 
 /// A network in training in bf16, but for what is f32.
 pub(crate) struct Bf16Training {
@@ -33,26 +32,6 @@ pub(crate) struct Bf16Training {
     frozen: Option<Bf16Stem>,
     images: PaddedImages<u16>,
     gradients: Arena,
-}
-
-/// Sequences' parameters, and what f32 is computed with.
-pub(crate) struct Net<'a> {
-    pub layout: &'a Layout,
-    pub stem_layout: &'a Layout,
-    /// Branches that take part.
-    pub which: Range<usize>,
-    pub learners: &'a mut [Learner],
-    /// What updates each of them; a step has begun.
-    pub optimisers: &'a mut [Optimiser],
-    pub stem: &'a mut Learner,
-    /// If the stem is trained.
-    pub stem_optimiser: Option<&'a mut Optimiser>,
-    pub plans: &'a mut Plans,
-    pub workspace: &'a mut Workspace,
-    /// Momentum of batch-norm running statistics.
-    pub momentum: f32,
-    /// Whether all of the branches is trained, or but their classifier.
-    pub trains_all: bool,
 }
 
 impl Bf16Training {
@@ -130,14 +109,14 @@ impl Bf16Training {
         let size = if let Input::Features(x) = input { x.size() } else { of_images.size };
         let batch = Batch { size, ..of_images };
 
-        let learners = &mut *net.learners;
+        let mut trained = net.branches;
+        let learners = &mut *trained.learners;
         branches.forward(learners, net.momentum, &mut Pass { input, batch: &batch, compute, profile });
         timed(profile, || "avgpool".into(), 0, || branches.pool_features(learners, compute));
         let fc = net.layout.fc.as_ref().expect("training needs a classifier");
         classify(fc, learners, net.plans);
         let dlogits = losses(learners, net.workspace);
         let dpooled = head(fc, learners, dlogits, net.trains_all, net.plans, net.workspace);
-        let mut trained = Trained { learners, optimisers: net.optimisers };
         let profile = &mut net.plans.profile;
         if let Some(dpooled) = dpooled {
             timed(

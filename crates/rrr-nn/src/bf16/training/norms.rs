@@ -1,7 +1,7 @@
 //! Batch norms of all learners, plane by plane.
 
-use crate::backward::Learner;
 use crate::layout::ConvBn;
+use crate::learner::Learner;
 use crate::tape::Member;
 use rrr_kernels::{
     Bf16Activation, Bf16BnBackward, Bf16BnForward, Bf16Norm, Bf16NormGrad, Bf16Skip, Compute,

@@ -2,8 +2,8 @@
 
 use super::super::layers::Input;
 use crate::Images;
-use crate::backward::Learner;
 use crate::layout::{ConvBn, Layout};
+use crate::learner::Learner;
 use crate::profile::Profile;
 use rrr_kernels::{
     Aligned, Bf16Activation, Bf16Conv, Bf16Copy, Bf16GradPlan, Bf16Plan, Buffer, Compute, max_pool_size,

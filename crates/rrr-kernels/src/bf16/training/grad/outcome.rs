@@ -65,8 +65,9 @@ impl<'a> Outcome<'a> {
             match self {
                 Self::Stored(dw) => dw.part(at, gradient.len()).copy_from_slice(gradient),
                 Self::Updated(Updated { tensor, copies }) => {
-                    tensor.part(at, gradient.len()).run(gradient);
-                    let (weights, _) = tensor.part(at, gradient.len()).params.as_chunks::<BLOCK>();
+                    let mut tensor = tensor.part(at, gradient.len());
+                    tensor.run(gradient);
+                    let (weights, _) = tensor.params.as_chunks::<BLOCK>();
                     let rows =
                         std::array::from_fn(|i| weights.get(i).map_or(ZEROS.0.as_ptr(), |row| row.as_ptr()));
                     for (places, packed) in copies.iter().flatten() {
