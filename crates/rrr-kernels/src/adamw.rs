@@ -36,6 +36,15 @@ impl AdamWStep {
             inv_root_correction: (1.0 / correction(beta2).sqrt()) as f32,
         }
     }
+
+    /// A parameter and its moments behind the step, from those before it and the gradient.
+    #[inline(always)]
+    fn of(&self, [p, m, v]: [f32; 3], g: f32) -> [f32; 3] {
+        let m = m + (g - m) * self.grad_weight;
+        let v = v * self.beta2 + g * g * self.square_weight;
+        let denominator = v.sqrt() * self.inv_root_correction + self.eps;
+        [p * self.decay - self.step_size * (m / denominator), m, v]
+    }
 }
 
 /// A tensor in training, or a part of one: slices of one length, and the step that is next.
@@ -70,18 +79,26 @@ impl AdamWTensor<'_> {
     }
 
     /// [`update`](Self::update), compiled for the instruction set of the caller.
+    ///
+    /// All numbers of an element are read before one is written: a CPU that goes by the last 12 bits of an address takes
+    /// a read of one tensor for one of what was just written to another that lies alike in its pages, and waits.
     #[inline(always)]
     pub(crate) fn run(&mut self, gradient: &[f32]) {
-        let Self { step: s, params, m, v, ema } = self;
-        for (((p, g), m), v) in params.iter_mut().zip(gradient).zip(m.iter_mut()).zip(v.iter_mut()) {
-            *m += (g - *m) * s.grad_weight;
-            *v = *v * s.beta2 + g * g * s.square_weight;
-            let denominator = v.sqrt() * s.inv_root_correction + s.eps;
-            *p = *p * s.decay - s.step_size * (*m / denominator);
-        }
-        if let Some((ema, d)) = ema {
-            for (e, p) in ema.iter_mut().zip(params.iter()) {
-                *e = *e * *d + *p * (1.0 - *d);
+        let Self { step, params, m, v, ema } = self;
+        let elements = params.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(gradient);
+        match ema {
+            None => {
+                for (((p, m), v), g) in elements {
+                    [*p, *m, *v] = step.of([*p, *m, *v], *g);
+                }
+            }
+            Some((ema, decay)) => {
+                for ((((p, m), v), g), ema) in elements.zip(ema.iter_mut()) {
+                    let old = *ema;
+                    let [new, m_new, v_new] = step.of([*p, *m, *v], *g);
+                    [*p, *m, *v] = [new, m_new, v_new];
+                    *ema = old * *decay + new * (1.0 - *decay);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const ALIGN: usize = 64;
+const QUARTER_PAGE: usize = 1024;
 /// Size of the pages that the system is asked for where they fit, and least size of such memory.
 #[cfg(all(target_os = "linux", not(miri)))]
 const LARGE_PAGE: usize = 2 << 20;
@@ -76,6 +77,17 @@ impl<T: Element> Aligned<T> {
         // SAFETY: there is room for `bytes` bytes behind the first cache line that begins in the allocation.
         let ptr = unsafe { base.add(base.align_offset(ALIGN)) }.cast();
         Self { _memory: Memory::Heap(heap), ptr, len }
+    }
+
+    /// As [`zeros`](Self::zeros), but `quarters` of a page further on, if they are in large pages.
+    ///
+    /// For what is read and written side by side: CPUs that go by the last 12 bits of addresses first would take a read of
+    /// the one for a read of what was just written to the other, and wait.
+    pub fn zeros_aside(len: usize, quarters: usize) -> Self {
+        let gap = quarters * QUARTER_PAGE / size_of::<T>();
+        let Self { _memory, ptr, .. } = Self::zeros(len.checked_add(gap).expect("buffer size overflows"));
+        // SAFETY: that many and `len` more were allocated.
+        Self { _memory, ptr: unsafe { ptr.add(gap) }, len }
     }
 
     /// The memory as bytes.
@@ -201,6 +213,18 @@ unsafe impl<T: Element> Sync for Aligned<T> {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn buffers_aside_are_zeroed_and_aligned_whatever_their_size() {
+        for len in [1, 1000, 600_000] {
+            for quarters in 0..4 {
+                let mut aside = Buffer::zeros_aside(len, quarters);
+                assert!(aside.len() == len && aside.iter().all(|v| *v == 0.0));
+                assert_eq!(aside.as_ptr().align_offset(ALIGN), 0);
+                aside.fill(1.0);
+            }
+        }
+    }
 
     #[test]
     fn parts_of_an_arena_are_zeroed_apart_and_outlive_it() {

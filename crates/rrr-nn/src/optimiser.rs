@@ -42,9 +42,17 @@ pub(crate) struct Ema {
     pub updates: u64,
 }
 
+impl Ema {
+    /// An average beside parameters and moments.
+    fn zeros(params: usize) -> Buffer {
+        Buffer::zeros_aside(params, 3)
+    }
+}
+
 impl Optimiser {
     pub fn new(params: usize) -> Self {
-        Self { m: Buffer::zeros(params), v: Buffer::zeros(params), steps: 0, ema: None, begun: None }
+        let [m, v] = [1, 2].map(|place| Buffer::zeros_aside(params, place));
+        Self { m, v, steps: 0, ema: None, begun: None }
     }
 
     /// Goes on from saved moments, average with its decay target, and counts of steps and of updates of the average.
@@ -60,14 +68,14 @@ impl Optimiser {
         layout.pack(v, range.clone(), &mut self.v);
         self.steps = steps;
         self.ema = ema.map(|(ema, target)| {
-            let mut average = Buffer::zeros(range.len());
+            let mut average = Ema::zeros(range.len());
             layout.pack(ema, range, &mut average);
             Ema { average, target, updates }
         });
     }
 
     pub fn start_ema(&mut self, target: f32, params: &[f32]) {
-        let mut average = Buffer::zeros(params.len());
+        let mut average = Ema::zeros(params.len());
         average.copy_from_slice(params);
         self.ema = Some(Ema { average, target, updates: 0 });
     }

@@ -3,6 +3,7 @@
 use super::super::tiles::Vectors;
 use super::super::{Kernels, ZEROS};
 use crate::Isa;
+use crate::prefetch::prefetch_to_write;
 use crate::tiles::{SIDE, TILE};
 
 /// Where the weights of a part of packed ones lie. Rounded, 16 x 16 weights (of a tap, 16 values of k and 16 output
@@ -21,8 +22,28 @@ pub struct Places {
 }
 
 impl Places {
-    /// Rounds 16 x 16 weights, rows of 16 output channels for values of k, and writes them to their place: those of `tap`
-    /// from the `panel`th block of output channels and the `block`th of k.
+    /// Where the half of a tile begins that [`write`](Self::write) fills.
+    #[inline(always)]
+    fn half_tile(&self, (panel, tap, block): (usize, usize, usize)) -> usize {
+        // What the packed weights put out, and their k.
+        let (out, k) = if self.turned { (block, panel) } else { (panel, block) };
+        let first = out & !1;
+        let width = (self.panels - first).min(2);
+        let tile = first * self.all + (self.start + tap * self.per_tap + k / 2) * width + out % 2;
+        tile * TILE + k % 2 * (TILE / 2)
+    }
+
+    /// Fetches what [`write`](Self::write) will fill.
+    #[inline(always)]
+    pub fn fetch(&self, place: (usize, usize, usize), packed: *mut u32) {
+        let to = packed.wrapping_add(self.half_tile(place));
+        for line in 0..TILE / 2 / SIDE {
+            prefetch_to_write(to.wrapping_add(line * SIDE));
+        }
+    }
+
+    /// Rounds 16 x 16 weights, rows of 16 output channels for values of k, and writes them to their place: those of a panel
+    /// of output channels, a tap and a block of k.
     ///
     /// # Safety
     /// The CPU must support `V`; rows must hold 16 values, and `packed` all weights.
@@ -30,17 +51,12 @@ impl Places {
     pub unsafe fn write<V: Vectors>(
         &self,
         rows: &[*const f32; SIDE],
-        (panel, tap, block): (usize, usize, usize),
+        place: (usize, usize, usize),
         packed: *mut u32,
     ) {
-        // What the packed weights put out, and their k.
-        let (out, k) = if self.turned { (block, panel) } else { (panel, block) };
-        let first = out & !1;
-        let width = (self.panels - first).min(2);
-        let tile = first * self.all + (self.start + tap * self.per_tap + k / 2) * width + out % 2;
         // SAFETY: by the caller; a half of a tile has 8 rows.
         unsafe {
-            let to = packed.add(tile * TILE + k % 2 * (TILE / 2));
+            let to = packed.add(self.half_tile(place));
             if self.turned {
                 let (mut tile, mut turned) = ([0.0f32; TILE], [0.0f32; TILE]);
                 for (row, to) in rows.iter().zip(tile.as_chunks_mut::<SIDE>().0) {

@@ -6,11 +6,22 @@
 #![allow(clippy::needless_range_loop, reason = "channel loops index several rows at once")]
 
 use super::super::Kernels;
-use super::super::stored::{WIDTH, widen};
+use super::super::stored::WIDTH;
 use super::super::tiles::Vectors;
-use super::{Bits, Lanes, rows, rows_mut, store};
+use super::{Bits, rows, rows_mut};
 use crate::batch_norm::{PARTIAL_ROWS, affine};
+use crate::prefetch::{FAR, prefetch};
+use crate::tiles::SIDE;
 use crate::{BN_EPS, Isa};
+
+/// A number per channel of a plane: of the even ones and of the odd ones, as a row's pairs are taken apart.
+type Halves = [[f32; SIDE]; 2];
+
+/// Sums of them over many rows.
+type Totals = [[f64; SIDE]; 2];
+
+/// How many rows ahead a first pass over a plane fetches: two pages, since what CPUs fetch unasked ends with a page.
+const AHEAD: usize = 2 * 4096 / size_of::<Bits>();
 
 /// A batch norm of a plane.
 pub struct Bf16Norm<'a> {
@@ -132,36 +143,24 @@ pub unsafe fn forward<V: Vectors>(task: &mut ForwardTask<'_>) {
         match &mut job.skip {
             Bf16Skip::None => {
                 for (y, x) in y.iter_mut().zip(x) {
-                    let mut v = [0.0; WIDTH];
-                    for c in 0..WIDTH {
-                        v[c] = relu(widen(x[c]) * scale[c] + shift[c]);
-                    }
-                    store::<V>(&v, y);
+                    let x = widen(x);
+                    store::<V>(|h, i| relu(x[h][i] * scale[h][i] + shift[h][i]), y);
                 }
             }
             Bf16Skip::Plane(skip) => {
                 for ((y, x), skip) in y.iter_mut().zip(x).zip(rows(skip, job.rows)) {
-                    let mut v = [0.0; WIDTH];
-                    for c in 0..WIDTH {
-                        v[c] = relu(widen(x[c]) * scale[c] + shift[c] + widen(skip[c]));
-                    }
-                    store::<V>(&v, y);
+                    let (x, skip) = (widen(x), widen(skip));
+                    store::<V>(|h, i| relu(x[h][i] * scale[h][i] + shift[h][i] + skip[h][i]), y);
                 }
             }
             Bf16Skip::Norm(norm) => {
                 let skip = rows(norm.x, job.rows);
                 let [skip_scale, skip_shift] = normalize(norm, skip, momentum);
-                let mut both = shift;
-                for c in 0..WIDTH {
-                    both[c] += skip_shift[c];
-                }
+                let both = of_channels(|h, i| shift[h][i] + skip_shift[h][i]);
                 for ((y, x), skip) in y.iter_mut().zip(x).zip(skip) {
-                    let mut v = [0.0; WIDTH];
-                    for c in 0..WIDTH {
-                        let sum = widen(x[c]) * scale[c] + widen(skip[c]) * skip_scale[c];
-                        v[c] = relu(sum + both[c]);
-                    }
-                    store::<V>(&v, y);
+                    let (x, skip) = (widen(x), widen(skip));
+                    let sum = |h: usize, i: usize| x[h][i] * scale[h][i] + skip[h][i] * skip_scale[h][i];
+                    store::<V>(|h, i| relu(sum(h, i) + both[h][i]), y);
                 }
             }
         }
@@ -170,21 +169,12 @@ pub unsafe fn forward<V: Vectors>(task: &mut ForwardTask<'_>) {
 
 /// Takes the statistics of a batch; scale and shift that normalise it.
 #[inline(always)]
-fn normalize(norm: &mut Bf16Norm<'_>, x: &[Bits], momentum: f32) -> [Lanes; 2] {
+fn normalize(norm: &mut Bf16Norm<'_>, x: &[Bits], momentum: f32) -> [Halves; 2] {
     let count = x.len() as f64;
-    let mean = total(x, |x, out| {
-        for c in 0..WIDTH {
-            out[c] = widen(x[c]);
-        }
-    })
-    .map(|s| (s / count) as f32);
-    let var = total(x, |x, out| {
-        for c in 0..WIDTH {
-            let d = widen(x[c]) - mean[c];
-            out[c] = d * d;
-        }
-    })
-    .map(|s| s / count);
+    let mean = total::<1, AHEAD>(x, |x, _, _| x).map(|s| (s / count) as f32);
+    let means = halves(&mean);
+    let square = |x: f32, h: usize, i: usize| (x - means[h][i]) * (x - means[h][i]);
+    let var = total::<2, 0>(x, square).map(|s| s / count);
     let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
     let (mut scale, mut shift) = ([0.0; WIDTH], [0.0; WIDTH]);
     for c in 0..norm.gamma.len() {
@@ -194,27 +184,74 @@ fn normalize(norm: &mut Bf16Norm<'_>, x: &[Bits], momentum: f32) -> [Lanes; 2] {
         norm.running_mean[c] += momentum * (mean[c] - norm.running_mean[c]);
         norm.running_var[c] += momentum * ((var[c] * unbiased) as f32 - norm.running_var[c]);
     }
-    [scale, shift]
+    [halves(&scale), halves(&shift)]
 }
 
-/// The sum over the rows of what `f` makes of each.
+/// The sum over the rows of what `f` makes of each number. `N` parts of the rows are summed side by side, so that sums need not
+/// wait for one another; rows `FETCH` ahead are fetched, if that is not 0.
 #[inline(always)]
-fn total(x: &[Bits], f: impl Fn(&Bits, &mut Lanes)) -> [f64; WIDTH] {
-    let mut total = [0.0f64; WIDTH];
-    for rows in x.chunks(PARTIAL_ROWS) {
-        let mut partial = [0.0f32; WIDTH];
-        for row in rows {
-            let mut v = [0.0; WIDTH];
-            f(row, &mut v);
-            for c in 0..WIDTH {
-                partial[c] += v[c];
-            }
-        }
-        for c in 0..WIDTH {
-            total[c] += f64::from(partial[c]);
+fn total<const N: usize, const FETCH: usize>(
+    x: &[Bits],
+    f: impl Fn(f32, usize, usize) -> f32,
+) -> [f64; WIDTH] {
+    let mut totals = [[0.0; SIDE]; 2];
+    let mut runs = x.chunks_exact(N * PARTIAL_ROWS);
+    for rows in &mut runs {
+        for sums in &partial::<N, FETCH>(rows, &f) {
+            add(&mut totals, sums);
         }
     }
-    total
+    for rows in runs.remainder().chunks(PARTIAL_ROWS) {
+        add(&mut totals, &partial::<1, FETCH>(rows, &f)[0]);
+    }
+    in_order(&totals)
+}
+
+/// Sums over each of `N` parts of the rows.
+#[inline(always)]
+fn partial<const N: usize, const FETCH: usize>(
+    rows: &[Bits],
+    f: &impl Fn(f32, usize, usize) -> f32,
+) -> [Halves; N] {
+    let mut sums = [[[0.0; SIDE]; 2]; N];
+    let len = rows.len() / N;
+    for r in 0..len {
+        for n in 0..N {
+            let row = &rows[n * len + r];
+            if FETCH > 0 {
+                fetch(row, FETCH);
+            }
+            let x = widen(row);
+            for h in 0..2 {
+                for i in 0..SIDE {
+                    sums[n][h][i] += f(x[h][i], h, i);
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Adds sums over some rows to the totals.
+#[inline(always)]
+fn add(totals: &mut Totals, sums: &Halves) {
+    for h in 0..2 {
+        for i in 0..SIDE {
+            totals[h][i] += f64::from(sums[h][i]);
+        }
+    }
+}
+
+/// In the order of the channels.
+#[inline(always)]
+fn in_order(totals: &Totals) -> [f64; WIDTH] {
+    let mut ordered = [0.0; WIDTH];
+    for h in 0..2 {
+        for i in 0..SIDE {
+            ordered[2 * i + h] = totals[h][i];
+        }
+    }
+    ordered
 }
 
 /// Computes a task.
@@ -226,21 +263,27 @@ pub unsafe fn backward<V: Vectors>(task: &mut BackwardTask<'_>) {
     let job = &mut task.0;
     let dy = rows_mut(job.dy, job.rows);
     let x = rows(job.norm.x, job.rows);
-    let mean = padded(job.norm.mean);
+    let mean = halves(job.norm.mean);
     let skip_x = job.skip.as_ref().map_or(&[][..], |skip| rows(skip.x, job.rows));
-    let skip_mean = job.skip.as_ref().map_or(mean, |skip| padded(skip.mean));
+    let skip_mean = job.skip.as_ref().map_or(mean, |skip| halves(skip.mean));
+    let (inputs, means) = ([x, skip_x], [mean, skip_mean]);
     let [dbeta, dgamma, skip_dgamma] = if let Some(y) = job.y {
         let y = rows(y, job.rows);
-        sums(dy, [x, skip_x], [mean, skip_mean], |r, c| y[r][c].cast_signed() > 0)
+        let signs = |r: usize, _: &Halves| {
+            fetch(&y[r], AHEAD);
+            widen(&y[r])
+        };
+        sums(dy, inputs, means, signs, |y, _, _| y.to_bits().cast_signed() > 0)
     } else {
-        let [gamma, beta, inv_std] = [job.norm.gamma, job.norm.beta, job.norm.inv_std].map(padded);
         let (mut scale, mut shift) = ([0.0; WIDTH], [0.0; WIDTH]);
-        for c in 0..WIDTH {
+        let Bf16NormGrad { gamma, beta, mean, inv_std, .. } = &job.norm;
+        for c in 0..gamma.len() {
             (scale[c], shift[c]) = affine(gamma[c], beta[c], mean[c], inv_std[c]);
         }
+        let [scale, shift] = [scale, shift].map(|values| halves(&values));
         // Rounding makes zero of what is below the smallest normal number.
-        let positive = |r: usize, c: usize| widen(x[r][c]) * scale[c] + shift[c] >= f32::MIN_POSITIVE;
-        sums(dy, [x, skip_x], [mean, skip_mean], positive)
+        let positive = |x: f32, h: usize, i: usize| x * scale[h][i] + shift[h][i] >= f32::MIN_POSITIVE;
+        sums(dy, inputs, means, |_, x| *x, positive)
     };
     // SAFETY: the CPU by the caller.
     unsafe {
@@ -254,8 +297,8 @@ pub unsafe fn backward<V: Vectors>(task: &mut BackwardTask<'_>) {
             Some(dx) => spread::<V>(&*dy, x, &mean, &slopes, rows_mut(dx, job.rows)),
             None => {
                 for (dy, x) in dy.iter_mut().zip(x) {
-                    let v = input_gradient(dy, x, &mean, &slopes);
-                    store::<V>(&v, dy);
+                    let (g, x) = (widen(dy), widen(x));
+                    store::<V>(|h, i| slopes.input_gradient(g[h][i], x[h][i] - mean[h][i], h, i), dy);
                 }
             }
         }
@@ -263,47 +306,62 @@ pub unsafe fn backward<V: Vectors>(task: &mut BackwardTask<'_>) {
 }
 
 /// Keeps the gradient where the output is positive; its sum, and those of its products with one or two inputs less their
-/// means.
+/// means. Where that is, `positive` tells from the row that `signs` gives for the number of a row and the first input's.
 #[inline(always)]
 fn sums(
     dy: &mut [Bits],
     x: [&[Bits]; 2],
-    mean: [Lanes; 2],
-    positive: impl Fn(usize, usize) -> bool,
+    mean: [Halves; 2],
+    signs: impl Fn(usize, &Halves) -> Halves,
+    positive: impl Fn(f32, usize, usize) -> bool,
 ) -> [[f64; WIDTH]; 3] {
-    let mut totals = [[0.0f64; WIDTH]; 3];
+    let mut totals = [[[0.0; SIDE]; 2]; 3];
     for start in (0..dy.len()).step_by(PARTIAL_ROWS) {
         let end = (start + PARTIAL_ROWS).min(dy.len());
-        let [mut beta, mut gamma, mut skip_gamma] = [[0.0f32; WIDTH]; 3];
+        let [mut beta, mut gamma, mut skip_gamma] = [[[0.0f32; SIDE]; 2]; 3];
         for r in start..end {
-            let mut g = [0.0; WIDTH];
-            for c in 0..WIDTH {
-                let kept = if positive(r, c) { dy[r][c] } else { 0 };
-                dy[r][c] = kept;
-                g[c] = widen(kept);
-                beta[c] += g[c];
-                gamma[c] += g[c] * (widen(x[0][r][c]) - mean[0][c]);
+            for row in [&dy[r], &x[0][r]].into_iter().chain(x[1].get(r)) {
+                fetch(row, AHEAD);
             }
+            let (mut g, x0) = (widen(&dy[r]), widen(&x[0][r]));
+            let signs = signs(r, &x0);
+            for h in 0..2 {
+                for i in 0..SIDE {
+                    g[h][i] = if positive(signs[h][i], h, i) { g[h][i] } else { 0.0 };
+                    beta[h][i] += g[h][i];
+                    gamma[h][i] += g[h][i] * (x0[h][i] - mean[0][h][i]);
+                }
+            }
+            dy[r] = narrow(&g);
             if let Some(x) = x[1].get(r) {
-                for c in 0..WIDTH {
-                    skip_gamma[c] += g[c] * (widen(x[c]) - mean[1][c]);
+                let x = widen(x);
+                for h in 0..2 {
+                    for i in 0..SIDE {
+                        skip_gamma[h][i] += g[h][i] * (x[h][i] - mean[1][h][i]);
+                    }
                 }
             }
         }
         for (total, partial) in totals.iter_mut().zip([beta, gamma, skip_gamma]) {
-            for c in 0..WIDTH {
-                total[c] += f64::from(partial[c]);
-            }
+            add(total, &partial);
         }
     }
-    totals
+    totals.map(|totals| in_order(&totals))
 }
 
 /// What the gradient of an input is made of: `scale * g - shift - slope * (x - mean)`.
 struct Slopes {
-    scale: Lanes,
-    slope: Lanes,
-    shift: Lanes,
+    scale: Halves,
+    slope: Halves,
+    shift: Halves,
+}
+
+impl Slopes {
+    /// The gradient of an input, from that of the output and the distance to the mean.
+    #[inline(always)]
+    fn input_gradient(&self, g: f32, distance: f32, h: usize, i: usize) -> f32 {
+        g * self.scale[h][i] - self.shift[h][i] - distance * self.slope[h][i]
+    }
 }
 
 /// Sets a batch norm's gradients from their sums over the rows.
@@ -324,6 +382,7 @@ fn gradients(
         slope[c] = scale[c] * inv_std * norm.dgamma[c] / count;
         shift[c] = scale[c] * norm.dbeta[c] / count;
     }
+    let [scale, slope, shift] = [scale, slope, shift].map(|values| halves(&values));
     Slopes { scale, slope, shift }
 }
 
@@ -332,27 +391,71 @@ fn gradients(
 /// # Safety
 /// The CPU must support `V`.
 #[inline(always)]
-unsafe fn spread<V: Vectors>(dy: &[Bits], x: &[Bits], mean: &Lanes, slopes: &Slopes, dx: &mut [Bits]) {
+unsafe fn spread<V: Vectors>(dy: &[Bits], x: &[Bits], mean: &Halves, slopes: &Slopes, dx: &mut [Bits]) {
     for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
-        let v = input_gradient(dy, x, mean, slopes);
+        let (g, x) = (widen(dy), widen(x));
         // SAFETY: by the caller.
-        unsafe { store::<V>(&v, dx) };
+        unsafe { store::<V>(|h, i| slopes.input_gradient(g[h][i], x[h][i] - mean[h][i], h, i), dx) };
     }
+}
+
+/// Numbers of channels, zero where there is none.
+#[inline(always)]
+fn halves(values: &[f32]) -> Halves {
+    of_channels(|h, i| values.get(2 * i + h).copied().unwrap_or(0.0))
 }
 
 #[inline(always)]
-fn input_gradient(dy: &Bits, x: &Bits, mean: &Lanes, s: &Slopes) -> Lanes {
-    let mut v = [0.0; WIDTH];
-    for c in 0..WIDTH {
-        v[c] = widen(dy[c]) * s.scale[c] - s.shift[c] - (widen(x[c]) - mean[c]) * s.slope[c];
+fn of_channels(f: impl Fn(usize, usize) -> f32) -> Halves {
+    let mut halves = [[0.0; SIDE]; 2];
+    for h in 0..2 {
+        for i in 0..SIDE {
+            halves[h][i] = f(h, i);
+        }
     }
-    v
+    halves
 }
 
-fn padded(values: &[f32]) -> Lanes {
-    let mut lanes = [0.0; WIDTH];
-    lanes[..values.len()].copy_from_slice(values);
-    lanes
+/// Asks for the row `ahead` of another, which may be one of the next plane.
+#[inline(always)]
+fn fetch(row: &Bits, ahead: usize) {
+    prefetch::<FAR>(row.as_ptr().wrapping_add(ahead * WIDTH));
+}
+
+/// The values of a row.
+#[inline(always)]
+fn widen(row: &Bits) -> Halves {
+    // SAFETY: 32 values of 16 bits are 16 pairs, and all bits are numbers.
+    let pairs = unsafe { row.as_ptr().cast::<[u32; SIDE]>().read_unaligned() };
+    // A closure for `map` would not be compiled for the task's instruction set.
+    let mut halves = [[0.0; SIDE]; 2];
+    for i in 0..SIDE {
+        halves[0][i] = f32::from_bits(pairs[i] << 16);
+        halves[1][i] = f32::from_bits(pairs[i] & 0xffff_0000);
+    }
+    halves
+}
+
+/// A row of values that are bf16 already.
+#[inline(always)]
+fn narrow(values: &Halves) -> Bits {
+    let mut pairs = [0; SIDE];
+    for i in 0..SIDE {
+        pairs[i] = values[0][i].to_bits() >> 16 | values[1][i].to_bits();
+    }
+    // SAFETY: as many bits, and all are numbers.
+    unsafe { std::mem::transmute::<[u32; SIDE], Bits>(pairs) }
+}
+
+/// Rounds what `f` gives for every channel.
+///
+/// # Safety
+/// The CPU must support `V`.
+#[inline(always)]
+unsafe fn store<V: Vectors>(f: impl Fn(usize, usize) -> f32, to: &mut Bits) {
+    let [even, odd] = of_channels(f);
+    // SAFETY: 16 values each and a row of as many pairs.
+    unsafe { V::pair(even.as_ptr(), odd.as_ptr(), to.as_mut_ptr().cast()) }
 }
 
 /// ReLU that keeps NaN, as PyTorch's does.

@@ -48,9 +48,12 @@ impl<'a> Outcome<'a> {
 
     /// Fetches what [`take`](Self::take) will change of some weights.
     #[inline(always)]
-    pub fn fetch(&self, at: Range<usize>) {
-        if let Self::Updated(updated) = self {
-            updated.tensor.fetch(at);
+    pub fn fetch(&self, at: Range<usize>, tile: (usize, usize, usize)) {
+        if let Self::Updated(Updated { tensor, copies }) = self {
+            tensor.fetch(at);
+            for (places, packed) in copies.iter().flatten() {
+                places.fetch(tile, packed.as_ptr());
+            }
         }
     }
 

@@ -238,8 +238,8 @@ impl Tap<'_> {
     fn fetch(&self, (panels, blocks): &(Range<usize>, Range<usize>)) {
         for panel in panels.clone() {
             for block in blocks.clone() {
-                let (outcome, at, _) = self.outcome(panel, block);
-                outcome.fetch(at);
+                let (outcome, at, place) = self.outcome(panel, block);
+                outcome.fetch(at, place);
             }
         }
     }
