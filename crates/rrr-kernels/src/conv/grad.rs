@@ -10,8 +10,9 @@ use std::ops::Range;
 use std::ptr::{null, null_mut};
 use std::slice::from_raw_parts;
 
-/// Rows that a weight gradient sums at a time, so that both operands stay in the first-level cache.
-const CHUNK_ROWS: usize = 96;
+/// Rows that a weight gradient sums at a time: both operands come from the second-level cache at most, and sums are seldom
+/// added to those before.
+const CHUNK_ROWS: usize = 256;
 
 /// Most input and output channel blocks of one task: so many share what comes from memory.
 const TASK_BLOCKS: usize = 8;
@@ -148,22 +149,23 @@ impl ConvPlan {
             let mut runs = self.runs[tap].as_slice();
             while let Some(run) = runs.first() {
                 let chunk = |run: &Run| run.dy as usize / (CHUNK_ROWS * BLOCK);
-                let len = runs.iter().take_while(|r| chunk(r) == chunk(run)).count();
-                let (now, later) = runs.split_at(len);
+                let count = runs.iter().take_while(|r| chunk(r) == chunk(run)).count();
+                let (now, later) = runs.split_at(count);
                 runs = later;
-                if runs.is_empty() {
-                    // They are there when the products are.
-                    for (job, _, at) in (first..end).map(place) {
-                        if let Outcome::Updated(weights) = &job.outcome {
-                            weights.fetch(at..at + len);
-                        }
-                    }
-                }
+                let is_last = runs.is_empty();
                 for piece in evenly(end - first, micro.max_grad_panels()) {
                     let most = micro.max_grad_rows(piece.len());
                     let equal = |len: usize| len.div_ceil(len.div_ceil(most));
                     let usual = equal(BLOCK);
                     for b in (0..rows).step_by(BLOCK) {
+                        if is_last {
+                            // They are there when the products are.
+                            for (job, _, at) in piece.clone().map(|i| place(first + i)) {
+                                if let Outcome::Updated(weights) = &job.outcome {
+                                    weights.fetch(at + b * BLOCK..at + (b + BLOCK).min(rows) * BLOCK);
+                                }
+                            }
+                        }
                         let block = (from + b) / BLOCK;
                         let x_block = if self.conv.rgb { block * BLOCK } else { block * self.x_plane };
                         let channels = BLOCK.min(rows - b);
