@@ -7,8 +7,6 @@ mod norm;
 mod pooling;
 
 use super::stored::WIDTH;
-use super::tiles::Vectors;
-use crate::tiles::SIDE;
 
 pub use grad::{Bf16GradPlan, Bf16Weights};
 pub(super) use grad::{Task as GradTask, work as grad};
@@ -19,9 +17,8 @@ pub use norm::{
 pub(super) use pooling::{Task as PoolingTask, work as pooling};
 pub use pooling::{bf16_avg_pool_backward, bf16_max_pool_backward, bf16_mean_of_groups, bf16_pool_features};
 
-/// A row of a plane, as bf16 and as f32.
+/// A row of a plane.
 type Bits = [u16; WIDTH];
-type Lanes = [f32; WIDTH];
 
 /// The rows of a plane.
 #[inline(always)]
@@ -33,15 +30,4 @@ fn rows(plane: &[u16], rows: usize) -> &[Bits] {
 #[inline(always)]
 fn rows_mut(plane: &mut [u16], rows: usize) -> &mut [Bits] {
     &mut plane.as_chunks_mut().0[..rows]
-}
-
-/// Rounds a row.
-///
-/// # Safety
-/// The CPU must support `V`.
-#[inline(always)]
-unsafe fn store<V: Vectors>(v: &Lanes, to: &mut Bits) {
-    let (low, high) = v.split_at(SIDE);
-    // SAFETY: two halves of 16 values and a row of as many pairs.
-    unsafe { V::round(low.as_ptr(), high.as_ptr(), to.as_mut_ptr().cast()) }
 }

@@ -171,10 +171,10 @@ pub unsafe fn forward<V: Vectors>(task: &mut ForwardTask<'_>) {
 #[inline(always)]
 fn normalize(norm: &mut Bf16Norm<'_>, x: &[Bits], momentum: f32) -> [Halves; 2] {
     let count = x.len() as f64;
-    let mean = total::<1, AHEAD>(x, |x, _, _| x).map(|s| (s / count) as f32);
+    let mean = total::<1, true>(x, |x, _, _| x).map(|s| (s / count) as f32);
     let means = halves(&mean);
     let square = |x: f32, h: usize, i: usize| (x - means[h][i]) * (x - means[h][i]);
-    let var = total::<2, 0>(x, square).map(|s| s / count);
+    let var = total::<2, false>(x, square).map(|s| s / count);
     let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
     let (mut scale, mut shift) = ([0.0; WIDTH], [0.0; WIDTH]);
     for c in 0..norm.gamma.len() {
@@ -188,9 +188,9 @@ fn normalize(norm: &mut Bf16Norm<'_>, x: &[Bits], momentum: f32) -> [Halves; 2] 
 }
 
 /// The sum over the rows of what `f` makes of each number. `N` parts of the rows are summed side by side, so that sums need not
-/// wait for one another; rows `FETCH` ahead are fetched, if that is not 0.
+/// wait for one another; `FETCH` also fetches the rows ahead.
 #[inline(always)]
-fn total<const N: usize, const FETCH: usize>(
+fn total<const N: usize, const FETCH: bool>(
     x: &[Bits],
     f: impl Fn(f32, usize, usize) -> f32,
 ) -> [f64; WIDTH] {
@@ -209,7 +209,7 @@ fn total<const N: usize, const FETCH: usize>(
 
 /// Sums over each of `N` parts of the rows.
 #[inline(always)]
-fn partial<const N: usize, const FETCH: usize>(
+fn partial<const N: usize, const FETCH: bool>(
     rows: &[Bits],
     f: &impl Fn(f32, usize, usize) -> f32,
 ) -> [Halves; N] {
@@ -218,8 +218,8 @@ fn partial<const N: usize, const FETCH: usize>(
     for r in 0..len {
         for n in 0..N {
             let row = &rows[n * len + r];
-            if FETCH > 0 {
-                fetch(row, FETCH);
+            if FETCH {
+                fetch(row);
             }
             let x = widen(row);
             for h in 0..2 {
@@ -270,7 +270,7 @@ pub unsafe fn backward<V: Vectors>(task: &mut BackwardTask<'_>) {
     let [dbeta, dgamma, skip_dgamma] = if let Some(y) = job.y {
         let y = rows(y, job.rows);
         let signs = |r: usize, _: &Halves| {
-            fetch(&y[r], AHEAD);
+            fetch(&y[r]);
             widen(&y[r])
         };
         sums(dy, inputs, means, signs, |y, _, _| y.to_bits().cast_signed() > 0)
@@ -321,7 +321,7 @@ fn sums(
         let [mut beta, mut gamma, mut skip_gamma] = [[[0.0f32; SIDE]; 2]; 3];
         for r in start..end {
             for row in [&dy[r], &x[0][r]].into_iter().chain(x[1].get(r)) {
-                fetch(row, AHEAD);
+                fetch(row);
             }
             let (mut g, x0) = (widen(&dy[r]), widen(&x[0][r]));
             let signs = signs(r, &x0);
@@ -416,10 +416,10 @@ fn of_channels(f: impl Fn(usize, usize) -> f32) -> Halves {
     halves
 }
 
-/// Asks for the row `ahead` of another, which may be one of the next plane.
+/// Asks for the row [`AHEAD`] of another, which may be one of the next plane.
 #[inline(always)]
-fn fetch(row: &Bits, ahead: usize) {
-    prefetch::<FAR>(row.as_ptr().wrapping_add(ahead * WIDTH));
+fn fetch(row: &Bits) {
+    prefetch::<FAR>(row.as_ptr().wrapping_add(AHEAD * WIDTH));
 }
 
 /// The values of a row.

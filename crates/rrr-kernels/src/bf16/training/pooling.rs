@@ -5,9 +5,10 @@
 use super::super::Kernels;
 use super::super::stored::{Bf16Activation, WIDTH, widen};
 use super::super::tiles::Vectors;
-use super::{Bits, rows, rows_mut, store};
+use super::{Bits, rows, rows_mut};
 use crate::compute::Compute;
 use crate::shared::SharedMut;
+use crate::tiles::SIDE;
 use crate::{Activation, BLOCK, max_pool_size};
 
 /// A piece of work. Rows are those of a plane (or of a plane of f32, of 16 channels), without its row of zeros.
@@ -265,4 +266,15 @@ fn is_first(
         }
     }
     first
+}
+
+/// Rounds a row.
+///
+/// # Safety
+/// The CPU must support `V`.
+#[inline(always)]
+unsafe fn store<V: Vectors>(v: &[f32; WIDTH], to: &mut Bits) {
+    let (low, high) = v.split_at(SIDE);
+    // SAFETY: two halves of 16 values and a row of as many pairs.
+    unsafe { V::round(low.as_ptr(), high.as_ptr(), to.as_mut_ptr().cast()) }
 }
